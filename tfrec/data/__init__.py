@@ -1,0 +1,30 @@
+"""Interactions in: data sets, tables, splits and input pipelines.
+
+``pipelines`` and ``csr`` need TensorFlow and are imported as modules of their own; the rest does not load it.
+"""
+
+from tfrec.data.datasets import NAMES, load, load_table
+from tfrec.data.interactions import Interactions
+from tfrec.data.splits import (
+    LeaveOneOut,
+    StrongGeneralization,
+    leave_one_out,
+    random_holdout,
+    strong_generalization,
+)
+from tfrec.data.synthetic import Synthetic
+from tfrec.data.tables import from_table
+
+__all__ = [
+    "NAMES",
+    "Interactions",
+    "LeaveOneOut",
+    "StrongGeneralization",
+    "Synthetic",
+    "from_table",
+    "leave_one_out",
+    "load",
+    "load_table",
+    "random_holdout",
+    "strong_generalization",
+]

@@ -1,0 +1,199 @@
+"""Fetch a published archive, check it, unpack it safely."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from tfrec.data.files import checksum, locked, make_folder
+from tfrec.errors import InputError
+
+#: No published archive unpacks to more; a larger one is not what it says it is.
+_MAX_UNPACKED_BYTES = 16 << 30
+_BLOCK_BYTES = 1 << 20
+_TIMEOUT_S = 30
+
+
+def fetch(url: str, path: Path, md5: str | None) -> Path:
+    """Download ``url`` to ``path``, or return at once when it is there.
+
+    The bytes go to ``path`` + ``.part``, which a later call continues, and become ``path`` only when complete
+    and checked. Of several processes, one downloads and the others wait.
+
+    Args:
+        url: the publisher's address.
+        path: where the archive belongs.
+        md5: the publisher's checksum; None where the publisher changes the file from time to time.
+
+    Raises:
+        InputError: no network (the message says which file to put where), or a wrong checksum.
+    """
+    make_folder(path.parent, f"the download of {path.name}")
+    with locked(path):
+        if path.exists():
+            verify(path, md5)
+            return path
+        part = path.with_name(path.name + ".part")
+        try:
+            _download(url, part)
+        except (urllib.error.URLError, OSError) as error:
+            reason = getattr(error, "reason", error)
+            raise InputError(
+                f"{url} could not be downloaded: {reason}.\n"
+                f"Download it where there is a network and put it here, as it is: {path}\n"
+                f"Or name the folder that has it: --data.dir FOLDER, or TFREC_DATA=FOLDER."
+            ) from error
+        try:
+            verify(part, md5)
+        except InputError:
+            part.unlink()
+            raise
+        os.replace(part, path)
+        return path
+
+
+def verify(path: Path, md5: str | None) -> None:
+    """Raise InputError unless the file has the publisher's checksum."""
+    if md5 is None:
+        return
+    came = checksum(path, "md5")
+    if came != md5:
+        raise InputError(
+            f"{path} is not the file its publisher offers: it is damaged, cut off or another version.\n"
+            f"Expected MD5 {md5}.\nReceived {came} ({path.stat().st_size:,} bytes).\n"
+            "Remove it and run again to download it, or put the right file there."
+        )
+
+
+def _download(url: str, part: Path) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # the part is already as long as the file: the checksum decides
+            return
+        raise
+    with response:
+        resumed = have > 0 and response.status == 206
+        length = response.headers.get("Content-Length")
+        total = int(length) + (have if resumed else 0) if length else None
+        with (
+            part.open("ab" if resumed else "wb") as stream,
+            tqdm(
+                total=total,
+                initial=have if resumed else 0,
+                unit="B",
+                unit_scale=True,
+                desc=part.name.removesuffix(".part"),
+            ) as bar,
+        ):
+            while block := response.read(_BLOCK_BYTES):
+                stream.write(block)
+                bar.update(len(block))
+        if total is not None and part.stat().st_size < total:
+            raise OSError(f"the connection closed after {part.stat().st_size:,} of {total:,} bytes")
+
+
+def unpack(archive: Path, folder: Path, members: list[str]) -> Path:
+    """Unpack the files named in ``members`` from a zip or tar archive.
+
+    The whole archive is checked before anything is written: a name that leads outside the folder, a link, a
+    device or an absurd size rejects it. Files appear in ``folder`` all at once.
+
+    Args:
+        archive: ``.zip``, ``.tar``, ``.tar.gz`` or ``.tgz``.
+        folder: created; when it is there already it is taken as it is.
+        members: wanted files, by the last part of their name.
+
+    Returns:
+        ``folder``, with the wanted files directly in it.
+
+    Raises:
+        InputError: a dangerous or damaged archive, or one without a wanted file.
+    """
+    make_folder(folder.parent, f"unpacking {archive.name}")
+    with locked(folder):
+        if folder.is_dir():
+            return folder
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            if zipfile.is_zipfile(archive):
+                _unpack_zip(archive, temporary, members)
+            elif tarfile.is_tarfile(archive):
+                _unpack_tar(archive, temporary, members)
+            else:
+                raise InputError(
+                    f"{archive} is neither a zip nor a tar archive, or it is cut off.\n"
+                    "Remove it and run again to download it."
+                )
+            missing = [m for m in members if not (temporary / m).exists()]
+            if missing:
+                raise InputError(f"{archive} does not hold {', '.join(missing)}.\nIs it the right archive?")
+            os.replace(temporary, folder)
+        except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+            raise InputError(
+                f"{archive} cannot be unpacked: {error}.\nIt may be cut off: remove it and run again."
+            ) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return folder
+
+
+def _reject(archive: Path, name: str, why: str) -> InputError:
+    return InputError(
+        f"{archive} is not safe to unpack: its member {name!r} {why}. Nothing was unpacked.\n"
+        "Get the archive from its publisher."
+    )
+
+
+def _check_name(archive: Path, name: str) -> None:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0:1]:
+        raise _reject(archive, name, "leads outside the folder")
+
+
+def _check_size(archive: Path, total: int) -> None:
+    if total > _MAX_UNPACKED_BYTES:
+        raise _reject(archive, "(all)", f"would unpack to {total:,} bytes")
+
+
+def _unpack_zip(archive: Path, folder: Path, members: list[str]) -> None:
+    with zipfile.ZipFile(archive) as opened:
+        infos = opened.infolist()
+        for info in infos:
+            _check_name(archive, info.filename)
+            if stat.S_ISLNK(info.external_attr >> 16):
+                raise _reject(archive, info.filename, "is a link")
+        _check_size(archive, sum(info.file_size for info in infos))
+        for info in infos:
+            base = PurePosixPath(info.filename).name
+            if base in members and not info.is_dir():
+                with opened.open(info) as source, (folder / base).open("wb") as target:
+                    shutil.copyfileobj(source, target, _BLOCK_BYTES)
+
+
+def _unpack_tar(archive: Path, folder: Path, members: list[str]) -> None:
+    with tarfile.open(archive) as opened:
+        infos = opened.getmembers()
+        for info in infos:
+            _check_name(archive, info.name)
+            if not (info.isfile() or info.isdir()):
+                raise _reject(archive, info.name, "is a link or a device")
+        _check_size(archive, sum(info.size for info in infos))
+        for info in infos:
+            base = PurePosixPath(info.name).name
+            if base in members and info.isfile():
+                source = opened.extractfile(info)
+                assert source is not None  # a regular file, checked above
+                with source, (folder / base).open("wb") as target:
+                    shutil.copyfileobj(source, target, _BLOCK_BYTES)

@@ -1,0 +1,87 @@
+"""Writing and locking files so that a kill at any moment leaves nothing broken."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from tfrec.errors import InputError
+
+
+def cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/tfrec``, by default ``~/.cache/tfrec``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tfrec"
+
+
+def make_folder(folder: Path, purpose: str) -> Path:
+    """Create ``folder`` and check that files can be written there.
+
+    Raises:
+        InputError: it cannot be made or written; ``purpose`` says what it was for.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written ({error.strerror}), and it is needed for {purpose}.\n"
+            "Name a folder you may write to."
+        ) from error
+    return folder
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
+    """Open a temporary file beside ``path`` and rename it to ``path`` at the end.
+
+    Readers see the old file or the whole new one. On an error, a full disk among them, the temporary file is
+    removed and the old file stays.
+
+    Raises:
+        InputError: the disk is full.
+    """
+    encoding = None if "b" in mode else "utf-8"
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(descriptor, mode, encoding=encoding) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException as error:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InputError(
+                f"No space left for {path}. What was there before is untouched.\n"
+                "Free some space, or name another folder."
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on ``path`` + ``.lock``. The system drops it when the holder dies.
+
+    Several ranks that start at once so do a thing once, and the others wait.
+    """
+    with open(f"{path}.lock", "a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def checksum(path: Path, algorithm: str = "sha256") -> str:
+    """Hexadecimal digest of the file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, algorithm).hexdigest()

@@ -1,0 +1,295 @@
+"""Ways to hold out interactions, each after its paper, the same bits on every machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+
+from tfrec.data.interactions import Interactions
+from tfrec.errors import InputError
+
+
+@dataclass(frozen=True)
+class StrongGeneralization:
+    """Held-out *users*: a model sees part of their items (``_in``) and must rank the rest (``_out``).
+
+    Args:
+        train: float32 ``[U_train, I]`` of ones.
+        validation_in: ``[U_heldout, I]``.
+        validation_out: ``[U_heldout, I]``, disjoint from ``validation_in``.
+        test_in: ``[U_heldout, I]``.
+        test_out: ``[U_heldout, I]``, disjoint from ``test_in``.
+        train_users: ``[U_train]``, the row of each user in the `Interactions`.
+        validation_users: ``[U_heldout]``.
+        test_users: ``[U_heldout]``.
+        items: ``[I]``, the column of each item in the `Interactions`.
+    """
+
+    train: scipy.sparse.csr_matrix
+    validation_in: scipy.sparse.csr_matrix
+    validation_out: scipy.sparse.csr_matrix
+    test_in: scipy.sparse.csr_matrix
+    test_out: scipy.sparse.csr_matrix
+    train_users: np.ndarray
+    validation_users: np.ndarray
+    test_users: np.ndarray
+    items: np.ndarray
+
+    def summary(self) -> dict[str, int]:
+        """Counts for a report."""
+        return {
+            "train_users": self.train.shape[0],
+            "heldout_users": self.test_in.shape[0],
+            "items": self.train.shape[1],
+            "train_events": self.train.nnz,
+            "validation_in_events": self.validation_in.nnz,
+            "validation_out_events": self.validation_out.nnz,
+            "test_in_events": self.test_in.nnz,
+            "test_out_events": self.test_out.nnz,
+        }
+
+
+def strong_generalization(
+    interactions: Interactions,
+    heldout_users: int = 10_000,
+    min_rating: float | None = 3.5,
+    *,
+    min_user_events: int = 5,
+    min_item_events: int = 0,
+    target_share: float = 0.2,
+    seed: int = 98765,
+) -> StrongGeneralization:
+    """Split by users as in Liang et al., "Variational Autoencoders for Collaborative Filtering", 2018.
+
+    The steps, random calls and seeds are those of the paper's published code, so that on MovieLens-20M and with
+    the defaults the same users and items are held out:
+
+    1. keep events with a value above ``min_rating``;
+    2. keep items with ``min_item_events`` events, then users with ``min_user_events``;
+    3. permute the users, in ascending order of raw id, with the legacy generator seeded with ``seed``: the last
+       ``heldout_users`` are for test, as many before them for validation, the rest for training;
+    4. the items are those of training events, numbered by first appearance in the file;
+    5. of each held-out user with at least 5 events, ``int(target_share * events)``, drawn without replacement,
+       are targets, users in ascending order of raw id; the generator is seeded again for each of the two sets.
+       Users with fewer events have no targets.
+
+    Rows are users in permuted order.
+
+    Args:
+        interactions: the events.
+        heldout_users: users for validation, and as many for test, from 1.
+        min_rating: keep events above it; None keeps all.
+        min_user_events: fewest events of a user.
+        min_item_events: fewest events of an item.
+        target_share: share of a held-out user's events to predict, in (0, 1).
+        seed: of the legacy generator.
+
+    Raises:
+        InputError: nothing is left after filtering, too few users, or no targets.
+    """
+    if not 0 < target_share < 1:
+        raise InputError(f"`target_share` must lie between 0 and 1.\nReceived: {target_share}.")
+    if heldout_users < 1:
+        raise InputError(f"`heldout_users` must be at least 1.\nReceived: {heldout_users}.")
+    user, item, value = interactions.user_index, interactions.item_index, interactions.values
+    kept = np.flatnonzero(value > min_rating) if min_rating is not None else np.arange(len(value))
+    if min_item_events > 0:
+        count = np.bincount(item[kept], minlength=interactions.num_items)
+        kept = kept[count[item[kept]] >= min_item_events]
+    if min_user_events > 0:
+        count = np.bincount(user[kept], minlength=interactions.num_users)
+        kept = kept[count[user[kept]] >= min_user_events]
+    if len(kept) == 0:
+        top = f" The values run from {value.min():g} to {value.max():g}." if len(value) else ""
+        raise InputError(
+            f"No interaction is left of {len(value)}: `min_rating`={min_rating}, "
+            f"`min_user_events`={min_user_events} and `min_item_events`={min_item_events} "
+            f"filter all users away.{top}\nLower them."
+        )
+    user, item = user[kept], item[kept]
+    users = np.unique(user)  # dense indices ascend with the raw ids
+    if 2 * heldout_users >= len(users):
+        raise InputError(
+            f"`heldout_users` users each for validation and test must leave some for training.\n"
+            f"Received: heldout_users={heldout_users}, and {len(users)} users have at least "
+            f"{min_user_events} interactions"
+            + (f" above {min_rating:g}" if min_rating is not None else "")
+            + f".\nTry {max(1, len(users) // 10)}, or give more users."
+            if len(users) >= 3
+            else f"At least 3 users are needed, one each for training, validation and test.\nReceived: "
+            f"{len(users)} with at least {min_user_events} interactions."
+        )
+    users = users[np.random.RandomState(seed).permutation(len(users))]
+    num_train = len(users) - 2 * heldout_users
+    train_users, validation_users, test_users = np.split(users, [num_train, num_train + heldout_users])
+
+    part = np.zeros(interactions.num_users, np.int8)
+    part[validation_users], part[test_users] = 1, 2
+    row = np.zeros(interactions.num_users, np.int32)
+    for group in (train_users, validation_users, test_users):
+        row[group] = np.arange(len(group), dtype=np.int32)
+    part_of_event = part[user]
+
+    in_train = part_of_event == 0
+    seen, first = np.unique(item[in_train], return_index=True)
+    items = seen[np.argsort(first)]
+    if len(items) < 2:
+        raise InputError(
+            f"At least 2 items are needed to rank.\nReceived: {len(items)} in the training users' events."
+        )
+    column = np.full(interactions.num_items, -1, np.int32)
+    column[items] = np.arange(len(items), dtype=np.int32)
+
+    def matrix(events: np.ndarray, num_rows: int) -> scipy.sparse.csr_matrix:
+        return _ones(row[user[events]], column[item[events]], (num_rows, len(items)))
+
+    heldout = []
+    for number in (1, 2):
+        events = np.flatnonzero((part_of_event == number) & (column[item] >= 0))
+        is_target = _choose_targets(user[events], target_share, np.random.RandomState(seed))
+        heldout.append((events[~is_target], events[is_target]))
+    (validation_in, validation_out), (test_in, test_out) = heldout
+    if len(validation_out) == 0 or len(test_out) == 0:
+        raise InputError(
+            f"No held-out user has enough interactions to predict some from the rest (5 are needed).\n"
+            f"Received: heldout_users={heldout_users}.\nHold out more users, or lower `min_rating`."
+        )
+    return StrongGeneralization(
+        train=matrix(np.flatnonzero(in_train), len(train_users)),
+        validation_in=matrix(validation_in, heldout_users),
+        validation_out=matrix(validation_out, heldout_users),
+        test_in=matrix(test_in, heldout_users),
+        test_out=matrix(test_out, heldout_users),
+        train_users=train_users,
+        validation_users=validation_users,
+        test_users=test_users,
+        items=items,
+    )
+
+
+def _choose_targets(user: np.ndarray, share: float, random: np.random.RandomState) -> np.ndarray:
+    """Mask of the events to predict. ``user`` ``[N]`` names the user of each event, in file order."""
+    order = np.argsort(user, kind="stable")
+    starts = np.flatnonzero(np.diff(user[order], prepend=-1))
+    counts = np.diff(starts, append=len(order))
+    chosen = np.zeros(len(user), bool)
+    for start, count in zip(starts.tolist(), counts.tolist(), strict=True):
+        if count >= 5:
+            picks = random.choice(count, size=int(share * count), replace=False)
+            chosen[order[start + picks]] = True
+    return chosen
+
+
+def _ones(row: np.ndarray, column: np.ndarray, shape: tuple[int, int]) -> scipy.sparse.csr_matrix:
+    """A matrix of ones; an event that occurs twice counts once."""
+    matrix = scipy.sparse.coo_matrix((np.ones(len(row), np.float32), (row, column)), shape=shape).tocsr()
+    matrix.sort_indices()
+    matrix.data[:] = 1.0
+    return matrix
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """Each user's latest interaction held out.
+
+    Args:
+        train: float32 ``[U, I]``, the values of the other interactions.
+        test_items: int32 ``[U]``, the held-out item, -1 for a user who keeps all of them for training.
+        validation_items: int32 ``[U]``, the latest of the remaining ones, or -1; all -1 unless asked for.
+    """
+
+    train: scipy.sparse.csr_matrix
+    test_items: np.ndarray
+    validation_items: np.ndarray
+
+
+def leave_one_out(
+    interactions: Interactions, *, min_user_events: int = 2, validation: bool = False
+) -> LeaveOneOut:
+    """Hold out each user's latest interaction, as in He et al., "Neural Collaborative Filtering", 2017.
+
+    Of several events of one user and item only the latest counts. Of events with equal timestamps the one
+    further down in the file is the later one; without timestamps the file's order is the order of time.
+
+    Args:
+        interactions: the events.
+        min_user_events: users with fewer items keep all of them for training, from 2 (3 with ``validation``).
+        validation: hold out the second latest interaction too, so that the test is looked at once.
+
+    Raises:
+        InputError: no user has enough items.
+    """
+    least = 3 if validation else 2
+    if min_user_events < least:
+        raise InputError(
+            f"`min_user_events` must be at least {least}, so that training keeps one.\nReceived: {min_user_events}."
+        )
+    user, item = interactions.user_index.astype(np.int64), interactions.item_index
+    number = np.arange(len(user))
+    time = interactions.timestamps if interactions.timestamps is not None else number
+    order = np.lexsort((number, time, user))
+    # The last event of each pair, still ordered by user and time.
+    pair = user[order] * interactions.num_items + item[order]
+    _, last = np.unique(pair[::-1], return_index=True)
+    order = order[np.sort(len(order) - 1 - last)]
+    user, item, values = user[order], item[order], interactions.values[order]
+    count = np.bincount(user, minlength=interactions.num_users)
+    end = np.cumsum(count)
+    enough = count >= min_user_events
+    if not enough.any():
+        raise InputError(
+            f"No user has {min_user_events} different items, so nothing can be held out.\n"
+            f"Received: {len(interactions)} events of {interactions.num_users} users."
+        )
+    test = np.full(interactions.num_users, -1, np.int32)
+    test[enough] = item[end[enough] - 1]
+    second = np.full(interactions.num_users, -1, np.int32)
+    kept = np.ones(len(user), bool)
+    kept[end[enough] - 1] = False
+    if validation:
+        second[enough] = item[end[enough] - 2]
+        kept[end[enough] - 2] = False
+    train = scipy.sparse.coo_matrix(
+        (values[kept], (user[kept], item[kept])), shape=(interactions.num_users, interactions.num_items)
+    ).tocsr()
+    train.sort_indices()
+    return LeaveOneOut(train=train, test_items=test, validation_items=second)
+
+
+def random_holdout(
+    interactions: Interactions, *, target_share: float = 0.2, seed: int = 0
+) -> tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix]:
+    """Hold out a random share of the user-item pairs, as implicit's ``train_test_split`` does.
+
+    Each pair goes to the test set with probability ``target_share``, by one draw of PCG64's raw output each, so
+    the split is the same on every machine and for every version of NumPy.
+
+    Args:
+        interactions: the events; those of one pair are summed first.
+        target_share: in (0, 1).
+        seed: from 0.
+
+    Returns:
+        train and test, float32 ``[U, I]``, disjoint.
+
+    Raises:
+        InputError: a share out of range, or one of the two sets is empty.
+    """
+    if not 0 < target_share < 1:
+        raise InputError(f"`target_share` must lie between 0 and 1.\nReceived: {target_share}.")
+    matrix = interactions.to_csr().tocoo()
+    raw = np.random.PCG64(seed).random_raw(matrix.nnz)
+    is_test = np.asarray(raw, np.uint64) < np.uint64(target_share * 2.0**64)
+    if is_test.all() or not is_test.any():
+        raise InputError(
+            f"Too few interactions to hold out a share of {target_share}.\nReceived: {matrix.nnz} pairs."
+        )
+
+    def part(mask: np.ndarray) -> scipy.sparse.csr_matrix:
+        return scipy.sparse.csr_matrix(
+            (matrix.data[mask], (matrix.row[mask], matrix.col[mask])), shape=matrix.shape
+        )
+
+    return part(~is_test), part(is_test)

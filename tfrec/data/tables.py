@@ -1,0 +1,426 @@
+"""Read a person's own table of interactions: CSV, TSV or Parquet, gzipped or not.
+
+pyarrow parses (all cores, columns that are not asked for are skipped); what it refuses is looked up again line
+by line, only then, so that the error can name the line.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+
+from tfrec.data.interactions import Interactions, index_ids
+from tfrec.errors import InputError
+
+#: A column of text in which fewer than this share of the values are not whole numbers is a column of whole
+#: numbers with mistakes in it.
+_STRAY_SHARE = 0.01
+
+
+def from_table(
+    path: str | Path,
+    user: str = "user_id",
+    item: str = "item_id",
+    rating: str | None = None,
+    timestamp: str | None = None,
+    *,
+    title: str | None = None,
+    delimiter: str | None = None,
+    text_ids: bool = False,
+    name: str | None = None,
+) -> Interactions:
+    """Read interactions from a table with named columns.
+
+    Args:
+        path: ``.csv``, ``.tsv``, ``.txt`` (each also ``.gz``) or ``.parquet``. UTF-8, first line = column names.
+        user: name of the column of user ids, whole numbers from 0 or text.
+        item: name of the column of item ids.
+        rating: name of the column of ratings or counts; None: every event counts 1 and is positive.
+        timestamp: name of the column of times, numbers or dates; None: no times.
+        title: name of a column with the item's title; None: none.
+        delimiter: one character; None: tab for ``.tsv``, else the one of ``, ; tab |`` that the first line has
+            most of.
+        text_ids: take ids as text even where they look like numbers.
+        name: for reports; default the file's name.
+
+    Returns:
+        Interactions, events in file order.
+
+    Raises:
+        InputError: no such file, an empty one, a missing column, an id, rating or time that is missing or not
+            what it should be (with file and line).
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "plays.csv"
+        >>> _ = path.write_text("who,what,stars\\nada,Dune,5\\nada,Solaris,3\\ngrace,Dune,4\\n")
+        >>> events = from_table(path, user="who", item="what", rating="stars")
+        >>> events.num_users, events.num_items, list(events.item_ids)
+        (2, 2, ['Dune', 'Solaris'])
+    """
+    path = Path(path)
+    check_readable(path)
+    wanted = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "title": title}
+    columns = {role: column for role, column in wanted.items() if column is not None}
+    if len(set(columns.values())) < len(columns):
+        raise InputError(f"Each role needs a column of its own.\nReceived: {columns}.")
+    text = (user, item) if text_ids else ()
+    if path.suffix == ".parquet":
+        table = _read_parquet(path, columns)
+    else:
+        table = _read_csv(path, columns, delimiter, text)
+    if table.num_rows == 0:
+        raise InputError(f"{path} has column names but no rows.\nGive a file with at least one interaction.")
+    return build_interactions(
+        path,
+        table,
+        columns,
+        name=name or path.name,
+        explicit=rating is not None,
+        text_ids=text_ids,
+    )
+
+
+def build_interactions(
+    path: Path,
+    table: pa.Table,
+    columns: dict[str, str],
+    *,
+    name: str,
+    explicit: bool,
+    text_ids: bool = False,
+    first_line: int = 2,
+) -> Interactions:
+    """Check the columns of ``table`` and number users and items.
+
+    Args:
+        path: for errors.
+        table: the parsed columns.
+        columns: role (``user``, ``item``, ``rating``, ``timestamp``, ``title``) -> name of the column.
+        name: for reports.
+        explicit: the values are ratings.
+        text_ids: ids are text.
+        first_line: the line of the first row, for errors.
+
+    Raises:
+        InputError: an entry that is missing or wrong, with its line.
+    """
+    where = _Where(path, first_line)
+    user_index, user_ids = _ids(where, "user", columns["user"], table[columns["user"]], text_ids)
+    item_index, item_ids = _ids(where, "item", columns["item"], table[columns["item"]], text_ids)
+    if "rating" in columns:
+        values = _ratings(where, columns["rating"], table[columns["rating"]])
+    else:
+        values = np.ones(table.num_rows, np.float32)
+    times = None
+    if "timestamp" in columns:
+        times = _times(where, columns["timestamp"], table[columns["timestamp"]])
+    titles = None
+    if "title" in columns:
+        # One title per item: that of its first event.
+        _, first = np.unique(item_index, return_index=True)
+        chosen = pc.take(pc.cast(table[columns["title"]], pa.string()), pa.array(first)).to_pylist()
+        titles = np.array([t if t else str(i) for t, i in zip(chosen, item_ids, strict=True)], dtype=object)
+    return Interactions(
+        user_index=user_index,
+        item_index=item_index,
+        values=values,
+        user_ids=user_ids,
+        item_ids=item_ids,
+        timestamps=times,
+        item_titles=titles,
+        explicit=explicit,
+        name=name,
+    )
+
+
+def check_readable(path: Path) -> None:
+    """Raise InputError unless ``path`` is a file with something in it."""
+    if not path.exists():
+        raise InputError(f"No such file: {path}\nCheck the path; relative paths start at {Path.cwd()}.")
+    if not path.is_file():
+        raise InputError(f"{path} is not a file.\nGive the CSV, TSV or Parquet file itself.")
+    try:
+        with path.open("rb") as stream:
+            if not stream.read(1):
+                raise InputError(f"{path} is empty.\nExpected a line of column names and one line per event.")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}.") from error
+
+
+class _Where:
+    """Where a row came from, for errors."""
+
+    def __init__(self, path: Path, first_line: int) -> None:
+        self.path, self.first_line = path, first_line
+
+    def row(self, row: int) -> str:
+        if self.path.suffix == ".parquet":
+            return f"{self.path}, row {row}"
+        return f"{self.path}, line {row + self.first_line}"
+
+    def reject(self, bad: Any, column: pa.ChunkedArray, what: str, fix: str) -> None:
+        """Raise for the first True of ``bad``, a NumPy or Arrow mask."""
+        mask = bad if isinstance(bad, np.ndarray) else _numpy(pc.fill_null(bad, True))
+        rows = np.flatnonzero(mask)
+        if len(rows) == 0:
+            return
+        came = column[int(rows[0])].as_py()
+        more = f" ({len(rows)} such rows)" if len(rows) > 1 else ""
+        shown = "nothing" if came is None or came == "" else repr(came)
+        raise InputError(f"{self.row(int(rows[0]))}: {what}.\nReceived: {shown}{more}.\n{fix}")
+
+
+def _numpy(column: Any) -> np.ndarray:
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return array.to_numpy(zero_copy_only=False)
+
+
+def _ids(
+    where: _Where, role: str, name: str, column: pa.ChunkedArray, text_ids: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    if pa.types.is_dictionary(column.type):
+        column = pc.cast(column, column.type.value_type)
+    fix = f"Mend or remove the row, or name another column for the {role} (now `{name}`)."
+    where.reject(pc.is_null(column), column, f"the {role} id is missing", fix)
+    if text_ids and not pa.types.is_string(column.type):
+        column = pc.cast(column, pa.string())
+    if pa.types.is_floating(column.type):
+        values = _numpy(column)
+        with np.errstate(invalid="ignore"):
+            bad = ~((values == np.floor(values)) & (np.abs(values) < 2**53))
+        where.reject(bad, column, f"the {role} id must be a whole number from 0 to 2^53, or text", fix)
+        column = pc.cast(column, pa.int64())
+    if pa.types.is_integer(column.type):
+        where.reject(pc.less(column, 0), column, f"the {role} id must not be negative", fix)
+        if pa.types.is_uint64(column.type):
+            where.reject(
+                pc.greater(column, 2**63 - 1), column, f"the {role} id must be less than 2^63", fix
+            )
+        return index_ids(_numpy(pc.cast(column, pa.int64())))
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        raise InputError(
+            f"{where.path}: column `{name}` must hold ids: whole numbers or text.\n"
+            f"Received: {column.type}.\nName another column for the {role}."
+        )
+    encoded = pc.dictionary_encode(column).unify_dictionaries().combine_chunks()
+    if isinstance(encoded, pa.ChunkedArray):  # no chunks to combine into one
+        encoded = encoded.chunk(0)
+    dictionary = encoded.dictionary
+    where.reject(pc.equal(column, ""), column, f"the {role} id is missing", fix)
+    if not text_ids:
+        whole = pc.match_substring_regex(dictionary, r"^[0-9]{1,18}$")
+        strays = len(dictionary) - (pc.sum(whole).as_py() or 0)
+        if 0 < strays < _STRAY_SHARE * len(dictionary):
+            odd = pc.is_in(column, value_set=dictionary.filter(pc.invert(whole)))
+            where.reject(
+                odd,
+                column,
+                f"the {role} id is no whole number, but nearly all others in column `{name}` are",
+                "Mend or remove the row, or take all ids as text (text_ids=True, on the command line "
+                "--data.text-ids True).",
+            )
+    # Ascending by UTF-8 bytes, which is by code point: the same order on every machine.
+    order = pc.array_sort_indices(dictionary)
+    rank = np.empty(len(dictionary), np.int32)
+    rank[_numpy(order)] = np.arange(len(dictionary), dtype=np.int32)
+    ids = np.array(pc.take(dictionary, order).to_pylist(), dtype=object)
+    return rank[_numpy(encoded.indices)], ids
+
+
+def _ratings(where: _Where, name: str, column: pa.ChunkedArray) -> np.ndarray:
+    fix = f"Mend or remove the row, or name another column for the rating (now `{name}`)."
+    what = "the rating must be a finite number"
+    where.reject(pc.is_null(column), column, what, fix)
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        raise InputError(
+            f"{where.path}: column `{name}` must hold ratings: numbers.\nReceived: {column.type}.\n"
+            "Name another column for the rating."
+        )
+    values = _numpy(pc.cast(column, pa.float32(), safe=False))
+    where.reject(~np.isfinite(values), column, what, fix)
+    return values
+
+
+def _times(where: _Where, name: str, column: pa.ChunkedArray) -> np.ndarray:
+    fix = f"Mend or remove the row, or name another column for the timestamp (now `{name}`)."
+    what = "the timestamp must be a number or a date"
+    where.reject(pc.is_null(column), column, what, fix)
+    if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
+        return _numpy(pc.cast(pc.cast(column, pa.timestamp("us")), pa.int64()))
+    if pa.types.is_floating(column.type):
+        values = _numpy(column)
+        where.reject(~(np.abs(values) < 2**53), column, what, fix)
+        # Microseconds, as for dates: the fraction of a second orders events too.
+        return np.round(values.astype(np.float64) * 1e6).astype(np.int64)
+    if pa.types.is_integer(column.type):
+        return _numpy(pc.cast(column, pa.int64()))
+    raise InputError(
+        f"{where.path}: column `{name}` must hold times: numbers or dates.\nReceived: {column.type}, "
+        f"e.g. {column[0].as_py()!r}.\nWrite dates as 2024-12-31 or 2024-12-31 23:59:59."
+    )
+
+
+def _check_columns(path: Path, columns: dict[str, str], present: list[str]) -> None:
+    missing = {role: column for role, column in columns.items() if column not in present}
+    if missing:
+        asked = ", ".join(f"`{column}` (for the {role})" for role, column in missing.items())
+        role, column = next(iter(missing.items()))
+        raise InputError(
+            f"{path} has no column {asked}.\nReceived columns: {', '.join(present)}.\n"
+            f"Name the right one, e.g. {role}={present[0]!r}, on the command line --data.{role} {present[0]}."
+        )
+
+
+def _read_parquet(path: Path, columns: dict[str, str]) -> pa.Table:
+    try:
+        present = pa.parquet.read_schema(path).names
+        _check_columns(path, columns, present)
+        return pa.parquet.read_table(path, columns=list(columns.values()))
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} is no Parquet file that can be read: {error}.") from error
+
+
+def _open_bytes(path: Path) -> IO[bytes]:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+
+
+def _first_line(path: Path) -> str:
+    try:
+        with _open_bytes(path) as stream:
+            line = stream.readline(1 << 20)
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path} cannot be read: {error}. Is the file cut off?") from error
+    try:
+        return line.decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8 text (first line, byte {error.start}).\nConvert it, e.g. with "
+            f"'iconv -f latin1 -t utf8', or give a Parquet file with the suffix .parquet."
+        ) from error
+
+
+def _read_csv(
+    path: Path, columns: dict[str, str], delimiter: str | None, text: tuple[str, ...]
+) -> pa.Table:
+    header = _first_line(path)
+    if delimiter is None:
+        is_tsv = ".tsv" in path.suffixes
+        delimiter = "\t" if is_tsv else max(",\t;|", key=lambda c: (header.count(c), c == ","))
+    if len(delimiter) != 1:
+        raise InputError(f"`delimiter` must be one character.\nReceived: {delimiter!r}.")
+    present = next(csv.reader([header], delimiter=delimiter), [])
+    _check_columns(path, columns, present)
+    types = {columns["rating"]: pa.float32()} if "rating" in columns else {}
+    types |= {column: pa.string() for column in text}
+    if "title" in columns:
+        types[columns["title"]] = pa.string()
+    return parse_csv(
+        path,
+        delimiter=delimiter,
+        include=list(columns.values()),
+        types=types,
+        quoting=True,
+    )
+
+
+def parse_csv(
+    path: Path,
+    *,
+    delimiter: str,
+    include: list[str],
+    types: dict[str, Any],
+    quoting: bool,
+    names: list[str] | None = None,
+    encoding: str = "utf8",
+    content: bytes | None = None,
+) -> pa.Table:
+    """Parse delimited text with pyarrow; on failure name the line.
+
+    Args:
+        path: the file, gzipped if it ends in ``.gz``.
+        delimiter: one character.
+        include: the columns to keep.
+        types: Arrow types of columns; the others are inferred.
+        quoting: whether ``"`` quotes.
+        names: column names where the file has no header line.
+        encoding: of the file.
+        content: the bytes to parse instead of the file's.
+
+    Raises:
+        InputError: with file and line.
+    """
+    read = pa.csv.ReadOptions(column_names=names, encoding=encoding, block_size=8 << 20)
+    parse = pa.csv.ParseOptions(delimiter=delimiter, quote_char='"' if quoting else False)
+    convert = pa.csv.ConvertOptions(
+        include_columns=include,
+        column_types=types,
+        strings_can_be_null=False,
+        null_values=["", "NA", "NaN", "nan", "null", "NULL", "None"],
+    )
+    try:
+        if content is not None:
+            source: Any = pa.py_buffer(content)
+            return pa.csv.read_csv(pa.BufferReader(source), read, parse, convert)
+        with pa.input_stream(str(path), compression="gzip" if path.suffix == ".gz" else None) as stream:
+            return pa.csv.read_csv(stream, read, parse, convert)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        found = _first_bad_line(path, delimiter, include, types, quoting, names, encoding, content)
+        raise InputError(found or f"{path} cannot be read as a table: {error}") from error
+
+
+def _first_bad_line(
+    path: Path,
+    delimiter: str,
+    include: list[str],
+    types: dict[str, Any],
+    quoting: bool,
+    names: list[str] | None,
+    encoding: str,
+    content: bytes | None,
+) -> str | None:
+    """What is wrong with the first line that does not fit, or None when every line fits."""
+    raw: IO[bytes] = io.BytesIO(content) if content is not None else _open_bytes(path)
+    mode = csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE
+    reader: Any = None
+    try:
+        with raw, io.TextIOWrapper(raw, encoding=encoding, newline="") as stream:
+            reader = csv.reader(stream, delimiter=delimiter, quoting=mode)
+            header = names if names is not None else next(reader, [])
+            numeric = [(c, header.index(c)) for c in include if c in types and pa.types.is_floating(types[c])]
+            for row in reader:
+                if not row:
+                    continue
+                if len(row) != len(header):
+                    return (
+                        f"{path}, line {reader.line_num}: expected {len(header)} columns "
+                        f"({', '.join(header)}).\nReceived: {len(row)}: {delimiter.join(row)[:200]!r}.\n"
+                        "Mend or remove the line."
+                    )
+                for column, position in numeric:
+                    try:
+                        float(row[position])
+                    except ValueError:
+                        return (
+                            f"{path}, line {reader.line_num}: column `{column}` must be a number.\n"
+                            f"Received: {row[position]!r}.\nMend or remove the line, or name another column."
+                        )
+    except UnicodeDecodeError as error:
+        line = reader.line_num if reader else 1
+        return (
+            f"{path}, after line {line}: not {encoding} text ({error.reason}).\n"
+            "Convert the file, e.g. with 'iconv -f latin1 -t utf8'."
+        )
+    except (OSError, EOFError, csv.Error) as error:
+        line = reader.line_num if reader else 0
+        return f"{path}, after line {line}: {error}. Is the file cut off?"
+    return None

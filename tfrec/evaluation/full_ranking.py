@@ -1,0 +1,242 @@
+"""Rank the whole catalogue for held-out users and measure where their targets stand.
+
+Users go through in blocks; every rank takes every size-th block. What is summed across ranks are per-user values,
+so the result is the same number for any number of ranks, and for any block size as far as the scores are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import tensorflow as tf
+
+from tfrec.errors import InputError
+from tfrec.metrics import TIES, Metric, TiedRanks, Ties, tied_ranks
+
+#: Scores the items for a block of users: (rows ``[B]``, what they have seen ``[B, I]``) -> ``[B, I]``.
+Scorer = Callable[[np.ndarray, scipy.sparse.csr_matrix], Any]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an evaluation found.
+
+    Args:
+        metrics: name -> mean over the users with targets.
+        users: how many these are.
+        users_without_targets: how many were left out because there is nothing to predict for them.
+        per_user: name -> float64 ``[U]``, NaN for users left out.
+        ties: the tie rule.
+    """
+
+    metrics: dict[str, float]
+    users: int
+    users_without_targets: int
+    per_user: dict[str, np.ndarray]
+    ties: Ties
+
+    def to_json(self) -> dict[str, Any]:
+        """Metrics and counts, without the values per user."""
+        return {
+            **self.metrics,
+            "users": self.users,
+            "users_without_targets": self.users_without_targets,
+            "ties": self.ties,
+        }
+
+
+def _alone(values: np.ndarray) -> np.ndarray:
+    return values
+
+
+def evaluate_full_ranking(
+    score: Scorer,
+    seen: scipy.sparse.csr_matrix,
+    targets: scipy.sparse.csr_matrix,
+    metrics: Sequence[str] = ("recall@20", "recall@50", "ndcg@100"),
+    *,
+    ties: Ties = "expected",
+    block_users: int = 512,
+    rank: int = 0,
+    size: int = 1,
+    sum_across_ranks: Callable[[np.ndarray], np.ndarray] = _alone,
+) -> Report:
+    """Metrics of a scorer, the mean over the users who have targets.
+
+    Candidates are all items a user has not seen. ``coverage@K`` is the share of the catalogue that occurs in some
+    user's first K (tied items in order of index).
+
+    Args:
+        score: scores a block of users.
+        seen: ``[U, I]``, the input and the items that are no candidates.
+        targets: ``[U, I]``, the items to predict, none of them seen.
+        metrics: names, see `tfrec.metrics.Metric`.
+        ties: ``expected``, ``pessimistic`` or ``optimistic``.
+        block_users: users scored at once.
+        rank: of this process.
+        size: number of processes.
+        sum_across_ranks: sums a float64 array over the processes; every process calls it equally often.
+
+    Raises:
+        InputError: shapes that differ, a cutoff beyond the catalogue, a target that is also seen, nobody with
+            targets, or scores that are not finite.
+    """
+    wanted = [Metric.parse(m) for m in metrics]
+    _check(seen, targets, wanted, ties, block_users)
+    num_users, num_items = targets.shape
+    cutoffs = [m.k for m in wanted if m.k is not None]
+    depth = max(cutoffs, default=1)
+    all_ranks = any(m.needs_all_ranks for m in wanted)
+    ranking = [m for m in wanted if m.name != "coverage"]
+    values = np.zeros((len(ranking), num_users))
+    covered = {m.k: np.zeros(num_items) for m in wanted if m.name == "coverage" and m.k is not None}
+    blocks = range(0, num_users, block_users)
+    error: InputError | None = None
+    for start in blocks[rank::size]:
+        rows = np.arange(start, min(start + block_users, num_users))
+        try:
+            ranks, top = _block(
+                score, rows, seen[rows[0] : rows[-1] + 1], targets[rows[0] : rows[-1] + 1], depth, all_ranks
+            )
+        except InputError as caught:
+            # The other ranks are on their way to the sum below: meet them there, then stop together.
+            error = caught
+            break
+        ranks = ranks.resolve(ties)
+        for i, metric in enumerate(ranking):
+            values[i, rows] = np.nan_to_num(metric(ranks), nan=_ABSENT)
+        for k, items in covered.items():
+            shown = top[:, :k]
+            items[shown[shown >= 0]] = 1.0
+    failed = sum_across_ranks(np.array([float(error is not None)]))[0]
+    if error is not None:
+        raise error
+    if failed:
+        raise InputError("The evaluation failed on another rank; its message is in that rank's output.")
+    values = sum_across_ranks(values)
+    per_user = {
+        str(m): np.where(values[i] == _ABSENT, np.nan, values[i]) for i, m in enumerate(ranking)
+    }
+    with_targets = int((np.diff(targets.indptr) > 0).sum())
+    found = {name: float(np.nanmean(value)) for name, value in per_user.items()}
+    for k, items in covered.items():
+        found[f"coverage@{k}"] = float((sum_across_ranks(items) > 0).mean())
+    return Report(
+        metrics={str(m): found[str(m)] for m in wanted},
+        users=with_targets,
+        users_without_targets=num_users - with_targets,
+        per_user=per_user,
+        ties=ties,
+    )
+
+
+#: Stands for NaN while values are summed across ranks; no metric is negative.
+_ABSENT = -1.0
+
+
+def _check(
+    seen: scipy.sparse.csr_matrix,
+    targets: scipy.sparse.csr_matrix,
+    wanted: list[Metric],
+    ties: Ties,
+    block_users: int,
+) -> None:
+    if seen.shape != targets.shape:
+        raise InputError(
+            f"`seen` and `targets` must have the same shape.\nReceived: {seen.shape} and {targets.shape}."
+        )
+    if ties not in TIES:
+        raise InputError(f"`ties` must be one of {', '.join(TIES)}.\nReceived: {ties!r}.")
+    if block_users < 1:
+        raise InputError(f"`block_users` must be at least 1.\nReceived: {block_users}.")
+    for metric in wanted:
+        if metric.k is not None and metric.k > targets.shape[1]:
+            raise InputError(
+                f"A cutoff must not exceed the number of items.\nReceived: {metric} for {targets.shape[1]} items.\n"
+                f"Lower it, on the command line --evaluation.metrics."
+            )
+    if targets.nnz == 0:
+        raise InputError("No user has a target, so there is nothing to measure.\nReceived: empty `targets`.")
+    both = seen.astype(bool).multiply(targets.astype(bool))
+    if both.nnz:
+        raise InputError(
+            f"An item cannot be both seen and a target.\nReceived: {both.nnz} such user-item pairs."
+        )
+
+
+def _block(
+    score: Scorer,
+    rows: np.ndarray,
+    seen: scipy.sparse.csr_matrix,
+    targets: scipy.sparse.csr_matrix,
+    depth: int,
+    all_ranks: bool,
+) -> tuple[TiedRanks, np.ndarray]:
+    """Ranks of the block's targets and each user's first ``depth`` items, -1 where fewer are left."""
+    scores = score(rows, seen)
+    seen_pairs, target_pairs = _pairs(seen), _pairs(targets)
+    higher, tied, top, finite = _top_ranks(
+        tf.cast(scores, tf.float32), tf.constant(seen_pairs), tf.constant(target_pairs), tf.constant(depth)
+    )
+    if not finite:
+        raise InputError("Scores must be finite.\nReceived: NaN or infinite ones. The model diverged.")
+    if all_ranks:
+        return tied_ranks(np.asarray(scores), targets, seen), top.numpy()
+    user, higher, tied = target_pairs[:, 0], higher.numpy().astype(np.int64), tied.numpy().astype(np.int64)
+    beyond = higher == depth
+    tied[beyond] = np.bincount(user[beyond], minlength=len(rows))[user[beyond]]
+    ranks = TiedRanks(
+        user=user,
+        higher=higher,
+        tied=tied,
+        num_targets=np.diff(targets.indptr).astype(np.int64),
+        num_candidates=targets.shape[1] - np.diff(seen.indptr).astype(np.int64),
+        depth=depth,
+    )
+    return ranks, top.numpy()
+
+
+def _pairs(matrix: scipy.sparse.csr_matrix) -> np.ndarray:
+    """int64 ``[nnz, 2]``: row and column of each entry."""
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    return np.stack([rows, matrix.indices.astype(np.int64)], axis=1)
+
+
+@tf.function(
+    input_signature=[
+        tf.TensorSpec([None, None], tf.float32),
+        tf.TensorSpec([None, 2], tf.int64),
+        tf.TensorSpec([None, 2], tf.int64),
+        tf.TensorSpec([], tf.int32),
+    ]
+)
+def _top_ranks(
+    scores: tf.Tensor, seen: tf.Tensor, targets: tf.Tensor, depth: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Exact ``higher`` and ``tied`` of the targets within the first ``depth`` candidates, on the device.
+
+    Only the lowest of the first ``depth`` scores can be tied with candidates beyond them, so that one score is
+    counted in the whole row; all other ties are inside the list.
+    """
+    finite = tf.reduce_all(tf.math.is_finite(scores))
+    absent = tf.fill(tf.shape(seen)[:1], tf.constant(-np.inf, tf.float32))
+    scores = tf.tensor_scatter_nd_update(scores, seen, absent)
+    best, items = tf.math.top_k(scores, k=depth)
+    lowest = best[:, -1:]
+    tied_with_lowest = tf.reduce_sum(tf.cast(scores == lowest, tf.int32), axis=1)
+    score = tf.gather_nd(scores, targets)
+    row = targets[:, 0]
+    listed = tf.gather(best, row)
+    higher = tf.reduce_sum(tf.cast(listed > score[:, None], tf.int32), axis=1)
+    tied = tf.reduce_sum(tf.cast(listed == score[:, None], tf.int32), axis=1)
+    lowest_of_row = tf.gather(lowest[:, 0], row)
+    tied = tf.where(score == lowest_of_row, tf.gather(tied_with_lowest, row), tied)
+    beyond = score < lowest_of_row
+    higher = tf.where(beyond, depth, higher)
+    tied = tf.where(beyond, 1, tied)
+    items = tf.where(best > -np.inf, items, -1)
+    return higher, tied, items, finite
