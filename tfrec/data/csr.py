@@ -43,3 +43,10 @@ class ResidentMatrix:
         rows = tf.SparseTensor(tf.stack([row, column], axis=1), values, shape)
         rows.set_shape(tf.TensorShape([None, self._num_columns]))
         return rows
+
+
+def to_sparse_tensor(matrix: scipy.sparse.csr_matrix) -> tf.SparseTensor:
+    """The same matrix as a float32 SparseTensor ``[B, I]``."""
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    indices = np.stack([rows, matrix.indices.astype(np.int64)], axis=1)
+    return tf.SparseTensor(indices, matrix.data.astype(np.float32), matrix.shape)

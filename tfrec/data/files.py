@@ -39,8 +39,8 @@ def make_folder(folder: Path, purpose: str) -> Path:
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
-    """Open a temporary file beside ``path`` and rename it to ``path`` at the end.
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path``, with its suffix, to write to; renamed to ``path`` at the end.
 
     Readers see the old file or the whole new one. On an error, a full disk among them, the temporary file is
     removed and the old file stays.
@@ -48,16 +48,11 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
     Raises:
         InputError: the disk is full.
     """
-    encoding = None if "b" in mode else "utf-8"
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
-        with os.fdopen(descriptor, mode, encoding=encoding) as stream:
-            yield stream
-            stream.flush()
+        yield temporary
+        with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
     except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
@@ -68,6 +63,14 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
                 "Free some space, or name another folder."
             ) from error
         raise
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
+    """Open a file that becomes ``path`` when it is closed without an error, see `atomic_path`."""
+    with atomic_path(path) as temporary:
+        with temporary.open(mode, encoding=None if "b" in mode else "utf-8", newline="" if "b" not in mode else None) as stream:
+            yield stream
 
 
 @contextlib.contextmanager

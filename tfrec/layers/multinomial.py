@@ -15,6 +15,7 @@ The matrix products are the same three as before (logits, and the gradients of h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -66,7 +67,7 @@ def multinomial_nll(
     # of two near 1/sqrt(B), and back in float32.
     scale = tf.constant(1.0)
     if dtype != tf.float32:
-        scale = tf.exp2(-tf.round(tf.math.log(tf.cast(tf.maximum(batch, 1), tf.float32)) / 1.3862944))
+        scale = tf.pow(2.0, -tf.round(tf.math.log(tf.cast(tf.maximum(batch, 1), tf.float32)) / math.log(4.0)))
 
     @tf.custom_gradient
     def fused(

@@ -1,0 +1,250 @@
+"""Typed settings of a run. Library classes never see them; the command line is made from them.
+
+Nothing here loads TensorFlow, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """The planted preference model behind the data set ``synthetic``, see tfrec.data.Synthetic."""
+
+    num_users: int = 6_000
+    """Number of users."""
+    num_items: int = 2_000
+    """Number of items."""
+    rank: int = 8
+    """Rank of the planted preference."""
+    strength: float = 1.5
+    """Standard deviation of the preference, in nats."""
+    popularity: float = 1.5
+    """Standard deviation of the items' popularity, in nats."""
+    seed: int = 0
+    """Seed of the generator."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the interactions come from and how users are held out."""
+
+    name: Literal[
+        "synthetic",
+        "ml-100k",
+        "ml-1m",
+        "ml-10m",
+        "ml-20m",
+        "ml-25m",
+        "ml-32m",
+        "ml-latest-small",
+        "lastfm-2k",
+        "lastfm-360k",
+    ] = "synthetic"
+    """A published data set, or the embedded synthetic one. Not looked at when path is given."""
+    path: Path | None = None
+    """A table of your own: CSV, TSV (also .gz) or Parquet, with column names."""
+    dir: Path | None = None
+    """Folder with archives or unpacked folders of published data sets; default $TFREC_DATA, else download."""
+    user: str = "user_id"
+    """With path: the column of user ids."""
+    item: str = "item_id"
+    """With path: the column of item ids."""
+    rating: str | None = None
+    """With path: the column of ratings or counts; none: every event is positive."""
+    timestamp: str | None = None
+    """With path: the column of times."""
+    title: str | None = None
+    """With path: the column of item titles."""
+    delimiter: str | None = None
+    """With path: the delimiter; default: told from the first line."""
+    text_ids: bool = False
+    """With path: take ids as text even where they look like numbers."""
+    min_rating: float | Literal["auto", "all"] = "auto"
+    """Keep events with a value above this. auto: 3.5 for ratings, all of them otherwise."""
+    heldout_users: int | None = None
+    """Users held out for validation, and as many for test. Default: a tenth of them, at most 10,000."""
+    min_user_events: int = 5
+    """Leave out users with fewer events."""
+    min_item_events: int = 0
+    """Leave out items with fewer events."""
+    split_seed: int = 98765
+    """Seed of the split; 98765 is that of the papers."""
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    """The embedded data set."""
+
+
+@dataclass(frozen=True)
+class VAECFConfig:
+    """Mult-VAE, see tfrec.models.VAECF."""
+
+    hidden_dims: tuple[int, ...] = (600,)
+    """Widths of the encoder's hidden layers; the decoder mirrors them."""
+    latent_dim: int = 200
+    """Width of the latent vector."""
+    dropout: float = 0.5
+    """Share of a user's items dropped from the input in training."""
+    kl_cap: float = 0.2
+    """Largest weight of the KL term (beta)."""
+    kl_anneal_steps: int = 0
+    """Steps over which beta grows from 0 to its cap."""
+    l2: float = 0.0
+    """Weight of the sum of squared kernels in the loss."""
+    variational: bool = True
+    """False: Mult-DAE."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The optimisation."""
+
+    epochs: int = 100
+    """Passes over the training users, at most."""
+    global_batch_size: int = 500
+    """Users per step over all ranks."""
+    learning_rate: float = 1e-3
+    """Adam's learning rate, its peak under a schedule."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """How the learning rate goes on after the warm-up; cosine: down to 0 at the last epoch."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate grows linearly from 0."""
+    beta_1: float = 0.9
+    """Adam's decay of the mean."""
+    beta_2: float = 0.999
+    """Adam's decay of the variance."""
+    clip_norm: float | None = None
+    """Largest norm of the whole gradient, after the reduction over ranks."""
+    precision: Precision = "float32"
+    """Keras dtype policy; weights, loss and softmax are float32 in each."""
+    validate_every: int = 1
+    """Epochs between validations."""
+    patience: int | None = None
+    """Stop after this many validations without a better one. None: train all epochs."""
+    checkpoint_every: int = 1
+    """Epochs between checkpoints to resume from."""
+    pipeline: Literal["host", "device"] = "device"
+    """Where batches are gathered: from a copy of the matrix on the device, or on the host ahead of time."""
+    compression: Literal["none", "float16"] = "none"
+    """Gradients on the wire between ranks."""
+    backward_passes_per_step: int = 1
+    """Batches whose gradients are added up before an update."""
+    deterministic: bool = False
+    """Bit-identical from run to run, at some cost in speed."""
+    compare_ranks: bool = True
+    """Compare the ranks' weights after each epoch."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is measured on held-out users."""
+
+    metrics: tuple[str, ...] = ("recall@20", "recall@50", "ndcg@100", "precision@10", "hit_rate@10", "map@10", "mrr@10", "coverage@100")
+    """Metrics with their cutoffs."""
+    monitor: str = "ndcg@100"
+    """The validation metric that picks the best epoch."""
+    ties: Literal["expected", "pessimistic", "optimistic"] = "expected"
+    """How tied scores are ranked."""
+    block_users: int = 512
+    """Users scored at once."""
+
+
+@dataclass(frozen=True)
+class PopularityRun:
+    """Rank items by the number of training users who have them: the baseline."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    """Where the interactions come from."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """What is measured."""
+    output_dir: Path | None = None
+    """Where everything is written. Default: runs/RECIPE-HASH, a folder per configuration."""
+    resume: bool = True
+    """Go on with what the folder has; --no-resume starts over and replaces it."""
+
+
+@dataclass(frozen=True)
+class VAECFRun:
+    """Train VAE-CF, validate, test, and write a run folder."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    """Where the interactions come from."""
+    model: VAECFConfig = field(default_factory=VAECFConfig)
+    """The network."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """The optimisation."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """What is measured."""
+    seed: int = 1
+    """Of the weights, the order of users, dropout and sampling."""
+    output_dir: Path | None = None
+    """Where everything is written. Default: runs/RECIPE-HASH, a folder per configuration."""
+    resume: bool = True
+    """Go on with what the folder has; --no-resume starts over and replaces it."""
+
+
+Run = PopularityRun | VAECFRun
+
+#: Settings that do not change what is computed, so a run may be resumed with others.
+_PLACES = ("output_dir", "resume")
+
+
+def to_json(config: Any) -> Any:
+    """A config as JSON values."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {f.name: to_json(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    if isinstance(config, tuple | list):
+        return [to_json(c) for c in config]
+    return str(config) if isinstance(config, Path) else config
+
+
+def identity(recipe: str, config: Run) -> dict[str, Any]:
+    """What makes two runs the same: the recipe and every setting but the folders' places."""
+    settings = {k: v for k, v in to_json(config).items() if k not in _PLACES}
+    settings["data"] = {k: v for k, v in settings["data"].items() if k != "dir"}
+    return {"recipe": recipe, **settings}
+
+
+def from_json(recipe_config: Run, saved: dict[str, Any]) -> Run:
+    """The config that `identity` or `to_json` gave ``saved`` for, of the type of ``recipe_config``.
+
+    Raises:
+        KeyError: a setting that the type does not have.
+    """
+    return _fill(recipe_config, {k: v for k, v in saved.items() if k != "recipe"})
+
+
+def _fill(template: Any, saved: dict[str, Any]) -> Any:
+    changes: dict[str, Any] = {}
+    known = {f.name: f for f in dataclasses.fields(template)}
+    for name, value in saved.items():
+        if name not in known:
+            raise KeyError(name)
+        current = getattr(template, name)
+        if dataclasses.is_dataclass(current):
+            changes[name] = _fill(current, value)
+        elif isinstance(value, list):
+            changes[name] = tuple(value)
+        elif value is not None and "Path" in str(known[name].type):
+            changes[name] = Path(value)
+        else:
+            changes[name] = value
+    return dataclasses.replace(template, **changes)
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """The settings in which two `identity` results differ, as ``training.epochs: 10 -> 20``."""
+    found = []
+    for key in sorted(set(old) | set(new)):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key}: {json.dumps(a)} -> {json.dumps(b)}")
+    return found

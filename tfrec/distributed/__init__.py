@@ -1,0 +1,53 @@
+"""Keras 3 on Horovod. Works the same, without Horovod installed, on one process.
+
+    tfrec.distributed.init()
+    model.compile(optimizer=...)
+    tfrec.distributed.distribute(model)
+    model.fit(batches_of_this_rank, callbacks=[*tfrec.distributed.callbacks(), ...])
+"""
+
+from tfrec.distributed.callbacks import (
+    BroadcastCallback,
+    DriftCallback,
+    DriftError,
+    LearningRateWarmup,
+    MetricAverageCallback,
+    broadcast_state,
+    callbacks,
+    scaled_learning_rate,
+)
+from tfrec.distributed.optimizer import DistributedOptimizer, distribute, is_distributed
+from tfrec.distributed.ranks import (
+    broadcast_from_zero,
+    broadcast_json,
+    gather_across_ranks,
+    init,
+    local_rank,
+    rank,
+    size,
+    sum_across_ranks,
+    where,
+)
+
+__all__ = [
+    "BroadcastCallback",
+    "DistributedOptimizer",
+    "DriftCallback",
+    "DriftError",
+    "LearningRateWarmup",
+    "MetricAverageCallback",
+    "broadcast_from_zero",
+    "broadcast_json",
+    "broadcast_state",
+    "callbacks",
+    "distribute",
+    "gather_across_ranks",
+    "init",
+    "is_distributed",
+    "local_rank",
+    "rank",
+    "scaled_learning_rate",
+    "size",
+    "sum_across_ranks",
+    "where",
+]

@@ -1,0 +1,127 @@
+"""From a config to interactions, a split and, where the truth is known, the oracle."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from tfrec.configs import DataConfig
+from tfrec.data import (
+    Interactions,
+    StrongGeneralization,
+    Synthetic,
+    load,
+    load_table,
+    strong_generalization,
+)
+from tfrec.errors import InputError
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What training and evaluation work on.
+
+    Args:
+        interactions: all events.
+        split: by users.
+        oracle: the planted model when the data is synthetic.
+    """
+
+    interactions: Interactions
+    split: StrongGeneralization
+    oracle: Synthetic | None
+
+    @property
+    def item_ids(self) -> np.ndarray:
+        """Raw ids of the model's items, in its order."""
+        return self.interactions.item_ids[self.split.items]
+
+    @property
+    def item_labels(self) -> np.ndarray:
+        """Titles of the model's items (or their ids as text), in its order."""
+        return self.interactions.labels()[self.split.items]
+
+    def heldout(self, part: str) -> tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix, np.ndarray]:
+        """What is seen, the targets and the users of ``validation`` or ``test``."""
+        split = self.split
+        if part == "validation":
+            return split.validation_in, split.validation_out, split.validation_users
+        return split.test_in, split.test_out, split.test_users
+
+    def summary(self) -> dict[str, Any]:
+        """Counts for the report."""
+        return {**self.interactions.summary(), "split": self.split.summary()}
+
+
+def load_interactions(config: DataConfig) -> Interactions:
+    """The events that ``config`` names.
+
+    Raises:
+        InputError: see `tfrec.data.load` and `tfrec.data.from_table`.
+    """
+    if config.path is not None:
+        return load_table(
+            config.path,
+            user=config.user,
+            item=config.item,
+            rating=config.rating,
+            timestamp=config.timestamp,
+            title=config.title,
+            delimiter=config.delimiter,
+            text_ids=config.text_ids,
+        )
+    if config.name == "synthetic":
+        return Synthetic(**asdict(config.synthetic)).interactions()
+    return load(config.name, config.dir or os.environ.get("TFREC_DATA"))
+
+
+def min_rating(config: DataConfig, interactions: Interactions) -> float | None:
+    """The threshold that ``config`` means for these events."""
+    if config.min_rating == "auto":
+        return 3.5 if interactions.explicit else None
+    return None if config.min_rating == "all" else config.min_rating
+
+
+def prepare(config: DataConfig) -> Prepared:
+    """Load and split.
+
+    Raises:
+        InputError: see `tfrec.data.strong_generalization`.
+    """
+    interactions = load_interactions(config)
+    heldout = config.heldout_users
+    if heldout is None:
+        heldout = max(1, min(10_000, interactions.num_users // 10))
+    split = strong_generalization(
+        interactions,
+        heldout,
+        min_rating(config, interactions),
+        min_user_events=config.min_user_events,
+        min_item_events=config.min_item_events,
+        seed=config.split_seed,
+    )
+    is_synthetic = config.path is None and config.name == "synthetic"
+    return Prepared(interactions, split, Synthetic(**asdict(config.synthetic)) if is_synthetic else None)
+
+
+def check_cutoffs(metrics: tuple[str, ...], monitor: str | None, num_items: int) -> None:
+    """Raise InputError for an unknown metric or one that this catalogue is too small for."""
+    from tfrec.metrics import Metric
+
+    for name in metrics:
+        metric = Metric.parse(name)
+        if metric.k is not None and metric.k > num_items:
+            raise InputError(
+                f"A metric's cutoff must not exceed the number of items.\nReceived: {name} for {num_items} items.\n"
+                f"Lower it, e.g. --evaluation.metrics recall@{min(10, num_items)} ndcg@{min(10, num_items)} "
+                f"--evaluation.monitor ndcg@{min(10, num_items)}."
+            )
+    if monitor is not None and monitor not in metrics:
+        raise InputError(
+            f"`monitor` must be one of the metrics.\nReceived: {monitor!r}; metrics: {', '.join(metrics)}.\n"
+            "Add it to --evaluation.metrics, or name another with --evaluation.monitor."
+        )

@@ -1,0 +1,133 @@
+"""What happens around a training epoch: progress, validation, history, checkpoints, early stopping."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+from tqdm import tqdm
+
+from tfrec import distributed
+from tfrec.configs import EvaluationConfig, TrainingConfig
+from tfrec.evaluation import Report
+from tfrec.training.checkpoint import save_state
+from tfrec.training.history import write_csv
+from tfrec.training.run_folder import RunFolder
+
+
+class Recorder(keras.callbacks.Callback):
+    """Validates, remembers the best epoch, and leaves a folder from which a killed run resumes.
+
+    Validation is the same number on every rank, so every rank decides the same; only rank 0 writes and prints.
+
+    Args:
+        folder: where to write.
+        training: how often to validate and to save, and how long to wait for a better epoch.
+        evaluation: which metric decides.
+        validate: evaluates the model as it is, on every rank its share.
+        num_users: training users in an epoch, over all ranks.
+        steps: steps in an epoch.
+        progress: what an earlier start had reached (`progress`), or None.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        training: TrainingConfig,
+        evaluation: EvaluationConfig,
+        validate: Callable[[], Report],
+        num_users: int,
+        steps: int,
+        progress: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.folder, self.training, self.evaluation = folder, training, evaluation
+        self.validate, self.num_users, self.steps = validate, num_users, steps
+        self.rows: list[dict[str, Any]] = list(progress["rows"]) if progress else []
+        self.best: dict[str, Any] | None = progress["best"] if progress else None
+        self._writer: Any = None
+        self._bar: Any = None
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """All that is needed to go on from here, as JSON values."""
+        return {"epoch": len(self.rows), "rows": self.rows, "best": self.best}
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether too many validations have passed without a better one."""
+        if self.training.patience is None or self.best is None:
+            return False
+        waited = (len(self.rows) - self.best["epoch"]) // self.training.validate_every
+        return waited >= self.training.patience
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Open the TensorBoard log."""
+        if distributed.rank() == 0:
+            self._writer = tf.summary.create_file_writer(str(self.folder.logs))
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Start the clock and, on a terminal, a bar."""
+        self._start = time.perf_counter()
+        if distributed.rank() == 0 and sys.stderr.isatty():
+            self._bar = tqdm(total=self.steps, desc=f"epoch {epoch + 1}", unit="step", leave=False)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update(1)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Validate, record, save, and stop when patience is over."""
+        seconds = time.perf_counter() - self._start
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        number = epoch + 1
+        row: dict[str, Any] = {"epoch": number, **{k: float(v) for k, v in (logs or {}).items()}}
+        row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        row["seconds"] = round(seconds, 4)
+        row["users_per_second"] = round(self.num_users / seconds, 1)
+        self.rows.append(row)
+        last = number == self.training.epochs
+        if number % self.training.validate_every == 0 or last:
+            report = self.validate()
+            row |= {f"validation_{name}": value for name, value in report.metrics.items()}
+            value = report.metrics[self.evaluation.monitor]
+            if self.best is None or value > self.best["value"]:
+                self.best = {"epoch": number, "value": value}
+                if distributed.rank() == 0:
+                    save_state(self.folder.best, self.model, {"epoch": number}, optimizer=False)
+        if distributed.rank() == 0:
+            self._write(number, last)
+        if self.out_of_patience:
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Close the TensorBoard log."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _write(self, number: int, last: bool) -> None:
+        row = self.rows[-1]
+        with self._writer.as_default(step=number):
+            for name, value in row.items():
+                if name != "epoch":
+                    tf.summary.scalar(name.replace("@", "_at_"), value)
+        write_csv(self.folder.history, self.rows)
+        if number % self.training.checkpoint_every == 0 or last or self.out_of_patience:
+            save_state(self.folder.last, self.model, self.progress, optimizer=True)
+        line = f"epoch {number}/{self.training.epochs}  loss {row['loss']:.4f}  {row['users_per_second']:,.0f} users/s"
+        key = f"validation_{self.evaluation.monitor}"
+        if key in row and self.best is not None:
+            line += f"  validation {self.evaluation.monitor} {row[key]:.4f}"
+            line += (
+                "  (best so far)"
+                if self.best["epoch"] == number
+                else f"  (best {self.best['value']:.4f} in epoch {self.best['epoch']})"
+            )
+        print(line, flush=True)

@@ -1,0 +1,53 @@
+"""What a model's item numbers stand for."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tfrec.data.cache import get_ids, put_ids
+from tfrec.data.files import atomic_write
+from tfrec.errors import InputError
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The model's items, in its order.
+
+    Args:
+        item_ids: ``[I]`` raw ids, int64 or text.
+        labels: ``[I]`` titles.
+        popularity: ``[I]`` number of training users.
+    """
+
+    item_ids: np.ndarray
+    labels: np.ndarray
+    popularity: np.ndarray
+
+    def save(self, path: Path) -> None:
+        """Write to ``path``, whole or not at all."""
+        arrays: dict[str, np.ndarray] = {"popularity": self.popularity}
+        put_ids(arrays, "item_ids", self.item_ids)
+        put_ids(arrays, "labels", self.labels)
+        with atomic_write(path) as stream:
+            np.savez_compressed(stream, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Vocabulary:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: a damaged file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = dict(stored)
+            item_ids, labels = get_ids(arrays, "item_ids"), get_ids(arrays, "labels")
+            if item_ids is None or labels is None:
+                raise KeyError("item_ids")
+            return cls(item_ids, labels, arrays["popularity"])
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} is damaged: {error}.") from error
