@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -27,9 +28,37 @@ def rank_from_environment() -> int:
     return 0
 
 
+#: Notices that TensorFlow's libraries print while they load on a machine without a GPU, whatever the log level.
+_NOTICES = ("All log messages before absl::InitializeLog", "cudart_stub.cc", "cuda_platform.cc", "cpu_feature_guard.cc")
+
+
 def quiet_tensorflow() -> None:
-    """Leave TensorFlow's notices out, before it is loaded; its errors stay. The user's own setting wins."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    """Load TensorFlow without its start-up notices. The user's own ``TF_CPP_MIN_LOG_LEVEL`` wins.
+
+    Where there is no NVIDIA driver, two libraries say so at every start, past the log level. What is written to
+    standard error while they load is held back, and all but those notices is passed on.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ or os.path.exists("/proc/driver/nvidia"):
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    sys.stderr.flush()
+    real = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            import keras  # noqa: F401
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+        finally:
+            sys.stderr.flush()
+            os.dup2(real, 2)
+            os.close(real)
+            held.seek(0)
+            for line in held.read().decode(errors="replace").splitlines():
+                if not any(notice in line for notice in _NOTICES):
+                    print(line, file=sys.stderr)
 
 
 def run(main: Callable[[], Any], interrupted: str = "") -> None:

@@ -63,6 +63,11 @@ class Popularity(keras.Model):
         counts = tf.convert_to_tensor(self.counts)
         return tf.tile(counts[None, :], [tf.cast(rows, tf.int32), 1])
 
+    def probabilities(self, x: tf.SparseTensor | tf.Tensor) -> tf.Tensor:
+        """Each item's share of all interactions, float32 ``[B, I]``."""
+        counts = self(x)
+        return counts / tf.maximum(tf.reduce_sum(counts, axis=1, keepdims=True), 1.0)
+
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
         """``[B, I]``."""
         return (input_shape[0], self.num_items)

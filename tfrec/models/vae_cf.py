@@ -195,6 +195,10 @@ class VAECF(keras.Model):
         """``[B, I]``."""
         return (input_shape[0], self.num_items)
 
+    def probabilities(self, x: tf.SparseTensor | tf.Tensor) -> tf.Tensor:
+        """The distribution over all items, float32 ``[B, I]``."""
+        return tf.nn.softmax(self(x, training=False))
+
     def beta(self) -> tf.Tensor:
         """The present weight of the KL term, float32 scalar."""
         if self.kl_anneal_steps == 0:

@@ -14,7 +14,7 @@ from tfrec.data.files import atomic_path
 from tfrec.training.environment import hardware, versions
 from tfrec.training.history import write_curve
 from tfrec.training.prepare import Prepared
-from tfrec.training.report import measure, model_scorer, references, table, write_json
+from tfrec.training.report import measure_all, table, write_json
 from tfrec.training.run_folder import RunFolder
 from tfrec.training.vocabulary import Vocabulary
 
@@ -35,14 +35,7 @@ def finish(
     Returns:
         The content of metrics.json.
     """
-    num_items = data.split.train.shape[1]
-    reports = {
-        part: {
-            "model": measure(model_scorer(model, num_items), data, part, config.evaluation),
-            **references(data, part, config.evaluation),
-        }
-        for part in ("validation", "test")
-    }
+    reports = measure_all(model, data, config.evaluation)
     result = {
         "recipe": recipe,
         "config": to_json(replace(config, output_dir=folder.path)),

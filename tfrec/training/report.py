@@ -50,20 +50,30 @@ def measure(score: Scorer, prepared: Prepared, part: str, config: EvaluationConf
     )
 
 
-def references(prepared: Prepared, part: str, config: EvaluationConfig) -> dict[str, Report]:
-    """Popularity, and the oracle where the truth is known."""
-    popularity = Popularity(prepared.split.train.shape[1])
+def measure_all(
+    model: keras.Model, prepared: Prepared, config: EvaluationConfig, parts: Sequence[str] = ("validation", "test")
+) -> dict[str, dict[str, Report]]:
+    """Part -> ``model``, ``popularity`` and, where the truth is known, ``oracle`` -> report."""
+    num_items = prepared.split.train.shape[1]
+    popularity = Popularity(num_items)
     popularity.adapt(prepared.split.train)
-    found = {"popularity": measure(model_scorer(popularity, popularity.num_items), prepared, part, config)}
-    oracle = prepared.oracle
-    if oracle is not None:
-        users = prepared.heldout(part)[2]
-
-        def score(rows: np.ndarray, seen: scipy.sparse.csr_matrix) -> np.ndarray:
-            return oracle.scores(users[rows])[:, prepared.split.items]
-
-        found["oracle"] = measure(score, prepared, part, config)
+    scorers = {"model": model_scorer(model, num_items), "popularity": model_scorer(popularity, num_items)}
+    found: dict[str, dict[str, Report]] = {}
+    for part in parts:
+        found[part] = {name: measure(score, prepared, part, config) for name, score in scorers.items()}
+        if prepared.oracle is not None:
+            found[part]["oracle"] = measure(_oracle_scorer(prepared, part), prepared, part, config)
     return found
+
+
+def _oracle_scorer(prepared: Prepared, part: str) -> Scorer:
+    oracle, users = prepared.oracle, prepared.heldout(part)[2]
+    assert oracle is not None
+
+    def score(rows: np.ndarray, seen: scipy.sparse.csr_matrix) -> np.ndarray:
+        return oracle.scores(users[rows])[:, prepared.split.items]
+
+    return score
 
 
 def table(reports: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]) -> str:

@@ -1,0 +1,140 @@
+"""Recommend from a finished run: python -m tfrec.recommend RUN --items "Toy Story (1995)" -k 10"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from tfrec import commands
+from tfrec.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tfrec.configs import Run
+    from tfrec.training.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Recommend items to a user of the data, or to whoever has the items named."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run's folder."""
+    user: str | None = None
+    """Raw id of a user in the run's data."""
+    items: tuple[str, ...] = ()
+    """Titles or raw ids of what a user has."""
+    k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10
+    """How many to recommend."""
+    data_dir: Path | None = None
+    """With --user: folder with the data set, if it is not where $TFREC_DATA says."""
+
+
+def recommend(arguments: Arguments) -> None:
+    """Load, score, print."""
+    if (arguments.user is None) == (not arguments.items):
+        raise InputError("Give either --user RAW_ID or --items TITLE [TITLE ...].")
+    commands.quiet_tensorflow()
+    import numpy as np
+    import tensorflow as tf
+
+    from tfrec.serving import Recommender
+    from tfrec.training.load_run import load_config, load_model, load_vocabulary
+    from tfrec.training.run_folder import RunFolder
+
+    folder = RunFolder.existing(arguments.run)
+    vocabulary = load_vocabulary(folder)
+    num_items = len(vocabulary.item_ids)
+    if not 1 <= arguments.k <= num_items:
+        raise InputError(f"`k` must lie in [1, {num_items}], the number of items.\nReceived: -k {arguments.k}.")
+    if arguments.items:
+        liked = seen = np.array([find_item(name, vocabulary) for name in arguments.items])
+    else:
+        assert arguments.user is not None
+        liked, seen = history(load_config(folder, arguments.data_dir), arguments.user, vocabulary)
+    model = load_model(folder)
+    recommender = Recommender(model, vocabulary.item_ids, vocabulary.labels, vocabulary.popularity, raw_ids=False)
+    # What a user saw but did not like is no input, and no recommendation either.
+    k = min(num_items, arguments.k + len(set(seen) - set(liked)))
+    answer = recommender.recommend(
+        tf.constant(liked, tf.int64), tf.constant([0, len(liked)], tf.int64), tf.constant(k)
+    )
+    pairs = zip(answer["ids"][0].numpy(), answer["scores"][0].numpy(), strict=True)
+    shown = [(i, s) for i, s in pairs if i >= 0 and i not in set(seen)][: arguments.k]
+    if len(liked):
+        print(f"Because of {', '.join(str(vocabulary.labels[i]) for i in liked[:3])}" + " ..." * (len(liked) > 3))
+    else:
+        print("Nothing is known of this user's taste: the most popular items.")
+    for place, (item, score) in enumerate(shown, start=1):
+        print(f"{place:>4}  {score:.4f}  {vocabulary.labels[item]}  [{vocabulary.item_ids[item]}]")
+    if len(shown) < arguments.k:
+        print(f"Only {len(shown)} items are left that were not seen.")
+
+
+def find_item(name: str, vocabulary: Vocabulary) -> int:
+    """The number of the item with this title or raw id.
+
+    Raises:
+        InputError: there is none, or several; the message names near ones.
+    """
+    labels = [str(label) for label in vocabulary.labels]
+    for candidates in (
+        [i for i, label in enumerate(labels) if label == name],
+        [i for i, label in enumerate(labels) if label.casefold() == name.casefold()],
+        [i for i, raw in enumerate(vocabulary.item_ids) if str(raw) == name],
+    ):
+        if len(candidates) == 1:
+            return candidates[0]
+        if candidates:
+            ids = ", ".join(str(vocabulary.item_ids[i]) for i in candidates[:5])
+            raise InputError(f"{len(candidates)} items have the title {name!r}.\nGive the raw id of one: {ids}.")
+    near = difflib.get_close_matches(name, labels, n=3, cutoff=0.5)
+    part = [label for label in labels if name.casefold() in label.casefold()][:3]
+    hint = f"Did you mean {' or '.join(repr(m) for m in dict.fromkeys(part + near))}?" if part or near else (
+        "It must occur in the training users' interactions."
+    )
+    raise InputError(f"The run's model has no item with that title or id.\nReceived: {name!r}.\n{hint}")
+
+
+def history(config: Run, user: str, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
+    """The model's numbers of the items a user liked, and of all that she interacted with.
+
+    Raises:
+        InputError: the data has no such user.
+    """
+    import numpy as np
+
+    from tfrec.training.prepare import load_interactions, min_rating
+
+    events = load_interactions(config.data)
+    wanted = user if events.user_ids.dtype == object else (int(user) if user.isdigit() else None)
+    found = np.flatnonzero(events.user_ids == wanted) if wanted is not None else np.zeros(0, int)
+    if len(found) == 0:
+        some = ", ".join(str(u) for u in events.user_ids[:3])
+        raise InputError(f"The data has no such user.\nReceived: --user {user}.\nIts ids look like {some}.")
+    mine = events.user_index == found[0]
+    number = {raw: i for i, raw in enumerate(vocabulary.item_ids.tolist())}
+    threshold = min_rating(config.data, events)
+
+    def numbers(mask: np.ndarray) -> np.ndarray:
+        raw = events.item_ids[events.item_index[mask]].tolist()
+        return np.array([number[r] for r in raw if r in number], np.int64)
+
+    liked = mine if threshold is None else mine & (events.values > threshold)
+    return numbers(liked), numbers(mine)
+
+
+def main() -> None:
+    """The command."""
+    arguments = tyro.cli(Arguments, prog="python -m tfrec.recommend", args=sys.argv[1:])
+    commands.run(lambda: recommend(arguments))
+
+
+if __name__ == "__main__":
+    main()

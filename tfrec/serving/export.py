@@ -1,0 +1,144 @@
+"""A SavedModel that takes histories of item ids and gives recommendations, with TensorFlow alone.
+
+Signature ``serving_default``:
+
+    item_ids    int64 (or string) [N]   the histories of B users, one after another
+    row_splits  int64 [B + 1]           where each begins; the first is 0, the last N
+    k           int32 []                how many items to recommend, 1 to I
+
+    ids         int64 (or string) [B, k]  best first, none of them in the history
+    scores      float32 [B, k]            probability of being the user's next item, among all items
+    counts      int32 [B]                 how many of a row's k places are filled; the others have id -1 (or ""),
+                                          score 0: a user who has seen nearly everything has fewer than k left
+
+An unknown id is ignored, one that occurs twice counts once, and a history without a known id is answered with the
+most popular items. Signature ``vocabulary`` takes nothing and gives the ``ids`` and ``labels`` of all I items.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfrec.errors import InputError
+
+
+class Recommender(tf.Module):
+    """Histories in, recommendations out, around a model over sparse rows.
+
+    Args:
+        model: `VAECF`, `Popularity` or another with ``num_items`` and ``probabilities(SparseTensor)``.
+        item_ids: ``[I]`` raw ids, int64 or text, in the model's order.
+        labels: ``[I]`` titles.
+        popularity: ``[I]`` number of training users.
+        raw_ids: speak raw ids; False: the model's item numbers, ``0 ... I - 1``.
+    """
+
+    def __init__(
+        self, model: keras.Model, item_ids: np.ndarray, labels: np.ndarray, popularity: np.ndarray, raw_ids: bool = True
+    ) -> None:
+        super().__init__(name="recommender")
+        num_items = model.num_items
+        for name, array in (("item_ids", item_ids), ("labels", labels), ("popularity", popularity)):
+            if len(array) != num_items:
+                raise InputError(f"`{name}` must have {num_items} entries.\nReceived: {len(array)}.")
+        self._model = model
+        # A plain tf.Module finds TensorFlow variables only, so it is shown those inside Keras's.
+        self._weights = [v.value for v in model.variables]
+        self._num_items = num_items
+        numbers = np.arange(num_items, dtype=np.int64)
+        text = raw_ids and item_ids.dtype == object
+        self._id_dtype = tf.string if text else tf.int64
+        ids = tf.constant([str(i) for i in item_ids]) if text else tf.constant(item_ids if raw_ids else numbers)
+        self._ids = tf.concat([tf.cast(ids, self._id_dtype), tf.constant([""] if text else [-1], self._id_dtype)], 0)
+        self._labels = tf.constant([str(label) for label in labels])
+        self._table = (
+            tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(ids, tf.constant(numbers)), -1)
+            if raw_ids
+            else None
+        )
+        share = popularity / max(float(popularity.sum()), 1.0)
+        self._popularity = tf.constant(share, tf.float32)
+        self.recommend = tf.function(
+            self._recommend,
+            input_signature=[
+                tf.TensorSpec([None], self._id_dtype, name="item_ids"),
+                tf.TensorSpec([None], tf.int64, name="row_splits"),
+                tf.TensorSpec([], tf.int32, name="k"),
+            ],
+        )
+        self.vocabulary = tf.function(
+            lambda: {"ids": self._ids[:-1], "labels": tf.identity(self._labels)}, input_signature=[]
+        )
+
+    def _recommend(self, item_ids: tf.Tensor, row_splits: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
+        checks = [
+            tf.debugging.Assert(
+                (k >= 1) & (k <= self._num_items), [f"`k` must lie in [1, {self._num_items}]. Received:", k]
+            ),
+            tf.debugging.Assert(
+                (tf.size(row_splits) >= 1)
+                & (row_splits[0] == 0)
+                & (row_splits[-1] == tf.size(item_ids, out_type=tf.int64))
+                & tf.reduce_all(row_splits[1:] >= row_splits[:-1]),
+                ["`row_splits` must start with 0, never fall, and end with the number of item ids. Received:", row_splits],
+            ),
+        ]
+        with tf.control_dependencies(checks):
+            batch = tf.size(row_splits, out_type=tf.int64) - 1
+            item = self._table.lookup(item_ids) if self._table is not None else item_ids
+        row = tf.searchsorted(row_splits[1:], tf.range(tf.size(item, out_type=tf.int64)), side="right", out_type=tf.int64)
+        known = (item >= 0) & (item < self._num_items)
+        # In order of row and item, each pair once: what a SparseTensor has to be.
+        pairs, _ = tf.unique(tf.sort(tf.boolean_mask(row * self._num_items + item, known)))
+        row, item = pairs // self._num_items, pairs % self._num_items
+        indices = tf.stack([row, item], axis=1)
+        history = tf.SparseTensor(
+            indices, tf.ones_like(row, tf.float32), tf.stack([batch, tf.constant(self._num_items, tf.int64)])
+        )
+        seen = tf.math.unsorted_segment_sum(tf.ones_like(row), row, batch)
+        scores = tf.where((seen > 0)[:, None], self._model.probabilities(history), self._popularity[None, :])
+        scores = tf.tensor_scatter_nd_update(scores, indices, tf.fill(tf.shape(row), -1.0))
+        best, number = tf.math.top_k(scores, k)
+        there = best >= 0
+        return {
+            "ids": tf.gather(self._ids, tf.where(there, number, self._num_items)),
+            "scores": tf.maximum(best, 0.0),
+            "counts": tf.reduce_sum(tf.cast(there, tf.int32), axis=1),
+        }
+
+
+def export(recommender: Recommender, path: str | Path) -> Path:
+    """Write a SavedModel to ``path``, whole or not at all.
+
+    Raises:
+        InputError: ``path`` is there already, or cannot be written.
+    """
+    path = Path(path)
+    if path.exists():
+        raise InputError(f"{path} is there already.\nName a new folder, or remove it.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}.\nName another folder.") from error
+    try:
+        signatures: dict[str, Any] = {
+            "serving_default": recommender.recommend,
+            "vocabulary": recommender.vocabulary,
+        }
+        tf.saved_model.save(recommender, str(temporary), signatures=signatures)
+        temporary.chmod(0o755)
+        os.replace(temporary, path)
+    except (OSError, tf.errors.ResourceExhaustedError) as error:
+        raise InputError(f"{path} could not be written: {error}.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return path

@@ -1,0 +1,48 @@
+"""Read a finished run's folder back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+
+import tfrec.models  # noqa: F401 - registers the classes that load_model needs
+from tfrec.configs import Run, from_json
+from tfrec.errors import InputError
+from tfrec.recipes import RECIPES
+from tfrec.training.run_folder import RunFolder
+from tfrec.training.vocabulary import Vocabulary
+
+
+def load_config(folder: RunFolder, data_dir: Path | None = None) -> Run:
+    """The run's config; ``data_dir`` says where its data is now.
+
+    Raises:
+        InputError: it is damaged, or of another version of tfrec.
+    """
+    saved = folder.read_config()
+    try:
+        config = from_json(RECIPES[saved["recipe"]](), saved)
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder.config} is damaged or was written by another version of tfrec: {error}."
+        ) from error
+    return replace(config, data=replace(config.data, dir=data_dir)) if data_dir is not None else config
+
+
+def load_model(folder: RunFolder) -> keras.Model:
+    """The run's best model.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        return keras.saving.load_model(folder.model, compile=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder.model} cannot be loaded: {error}.") from error
+
+
+def load_vocabulary(folder: RunFolder) -> Vocabulary:
+    """The run's items."""
+    return Vocabulary.load(folder.vocabulary)
