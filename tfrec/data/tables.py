@@ -396,6 +396,12 @@ def _first_bad_line(
         with raw, io.TextIOWrapper(raw, encoding=encoding, newline="") as stream:
             reader = csv.reader(stream, delimiter=delimiter, quoting=mode)
             header = names if names is not None else next(reader, [])
+            missing = [c for c in include if c not in header]
+            if missing:
+                return (
+                    f"{path}, line 1: no column {', '.join(missing)}.\nReceived: {delimiter.join(header)[:200]!r}.\n"
+                    "Is it the right file?"
+                )
             numeric = [(c, header.index(c)) for c in include if c in types and pa.types.is_floating(types[c])]
             for row in reader:
                 if not row:

@@ -1,0 +1,205 @@
+"""The sparse training step of VAE-CF against the same network with dense input and target.
+
+Speed: both in one process, timed in turns; the ratio is taken within each round. Memory: each in a process of its
+own, the highest resident size during steps less the one before the first step, when model, optimizer state and data
+are there already.
+
+Operations are counted once per multiplication and once per addition, and only those that a sparse encoder needs:
+2 (forward) + 4 (backward) per weight and user for dense layers, 2 + 2 per unit and non-zero for the first one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import scipy.sparse
+import tensorflow as tf
+
+from tfrec import commands
+from tfrec.data import Synthetic
+from tfrec.data.csr import ResidentMatrix
+from tfrec.models import VAECF
+from tfrec.optimizers import Adam
+
+_HIDDEN, _LATENT = 600, 200
+#: name -> users, items. Of ml-20m's users a part is enough: a step sees one batch.
+_SHAPES = {"ml-1m": (4_834, 3_497), "ml-20m": (12_000, 20_720)}
+
+
+class DenseVAECF(keras.Model):
+    """The network of `VAECF` as it is usually written: dense rows, dense target, log-softmax of all logits."""
+
+    def __init__(self, num_items: int) -> None:
+        super().__init__()
+        self.hidden = keras.layers.Dense(_HIDDEN, activation="tanh")
+        self.code = keras.layers.Dense(2 * _LATENT)
+        self.drop = keras.layers.Dropout(0.5)
+        self.decoded = keras.layers.Dense(_HIDDEN, activation="tanh")
+        self.logits = keras.layers.Dense(num_items)
+
+    def call(self, x: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+        """Logits and KL divergence."""
+        h = self.drop(tf.math.l2_normalize(x, axis=1), training=training)
+        mean, log_variance = tf.split(self.code(self.hidden(h)), 2, axis=1)
+        kl = 0.5 * tf.reduce_sum(tf.exp(log_variance) + tf.square(mean) - 1.0 - log_variance, axis=1)
+        z = mean + tf.exp(0.5 * log_variance) * tf.random.normal(tf.shape(mean)) if training else mean
+        return self.logits(self.decoded(z)), kl
+
+    def train_step(self, x: tf.Tensor) -> dict[str, Any]:
+        """One step of Liang et al.'s loss."""
+        with tf.GradientTape() as tape:
+            logits, kl = self(x, training=True)
+            nll = -tf.reduce_sum(tf.nn.log_softmax(logits) * x, axis=1)
+            loss = tf.reduce_mean(nll + 0.2 * kl)
+        weights = self.trainable_weights
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+        return {"loss": loss}
+
+
+def _rows(shape: str) -> scipy.sparse.csr_matrix:
+    """A user-item matrix like the positive ratings of the data set: half of the events that users draw."""
+    users, items = _SHAPES[shape]
+    matrix = Synthetic(num_users=users, num_items=items, seed=1).interactions().to_csr().tocoo()
+    kept = np.random.default_rng(0).random(matrix.nnz) < 0.5
+    return scipy.sparse.csr_matrix(
+        (matrix.data[kept], (matrix.row[kept], matrix.col[kept])), shape=matrix.shape
+    )
+
+
+def _step(kind: str, matrix: scipy.sparse.csr_matrix) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A compiled function: user indices -> loss, after one update."""
+    keras.utils.set_random_seed(1)
+    gather = ResidentMatrix(matrix).gather
+    num_items = matrix.shape[1]
+    model: keras.Model
+    if kind == "sparse":
+        model = VAECF(num_items, hidden_dims=(_HIDDEN,), latent_dim=_LATENT, kl_cap=0.2)
+        model.compile(Adam(1e-3), gather=gather)
+    else:
+        model = DenseVAECF(num_items)
+        model.compile(Adam(1e-3))
+        model(tf.zeros([1, num_items]))
+    model.optimizer.build(model.trainable_variables)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64)])
+    def step(users: tf.Tensor) -> tf.Tensor:
+        rows = users if kind == "sparse" else tf.sparse.to_dense(gather(users))
+        return model.train_step(rows)["loss"]
+
+    return step
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _matmul_peak(batch: int, num_items: int) -> float:
+    """The fastest float32 matrix product seen on this machine, in operations per second."""
+    best = 0.0
+    shapes = [(2_048, 2_048, 2_048), (4_096, 4_096, 4_096), (batch, _HIDDEN, num_items), (batch, num_items, _HIDDEN)]
+    for rows, inner, columns in shapes:
+        for transposed in (False, True):
+            a = tf.random.normal([rows, inner])
+            b = tf.random.normal([columns, inner] if transposed else [inner, columns])
+            product = tf.function(lambda a, b, t=transposed: tf.reduce_sum(tf.matmul(a, b, transpose_b=t)[0]))
+            product(a, b)
+            seconds = min(_seconds(lambda a=a, b=b, f=product: f(a, b).numpy()) for _ in range(3))
+            best = max(best, 2.0 * rows * inner * columns / seconds)
+    return best
+
+
+def _operations(matrix: scipy.sparse.csr_matrix, users: np.ndarray) -> float:
+    dense = _HIDDEN * 2 * _LATENT + _LATENT * _HIDDEN + _HIDDEN * matrix.shape[1]
+    nonzeros = float(np.diff(matrix.indptr)[users].sum())
+    return 6.0 * dense * len(users) + 4.0 * _HIDDEN * nonzeros
+
+
+def benchmark_vae_cf(batch: int, rounds: int) -> dict[str, Any]:
+    """Users per second, peak memory and share of the matmul peak, on the shapes of ml-1m and ml-20m."""
+    found: dict[str, Any] = {"benchmark": "vae-cf", "batch_users": batch, "rounds": rounds, "precision": "float32"}
+    for shape in _SHAPES:
+        matrix = _rows(shape)
+        users = np.random.default_rng(1).permutation(matrix.shape[0])[:batch]
+        batch_of = tf.constant(users, tf.int64)
+        steps = {kind: _step(kind, matrix) for kind in ("sparse", "dense")}
+        for step in steps.values():  # trace, allocate, warm up
+            step(batch_of).numpy()
+            step(batch_of).numpy()
+        seconds: dict[str, list[float]] = {kind: [] for kind in steps}
+        peaks, shares = [], []
+        for number in range(rounds):
+            peaks.append(_matmul_peak(batch, matrix.shape[1]))
+            for kind, step in steps.items():
+                seconds[kind].append(_seconds(lambda f=step: f(batch_of).numpy()))
+            shares.append(_operations(matrix, users) / seconds["sparse"][-1] / peaks[-1])
+            print(f"{shape} round {number + 1}/{rounds}", file=sys.stderr, flush=True)
+        ratios = np.array(seconds["dense"]) / np.array(seconds["sparse"])
+        rates = _operations(matrix, users) / np.array(seconds["sparse"])
+        memory = {kind: _memory_in_child(kind, shape, batch) for kind in steps}
+        found[shape] = {
+            "items": matrix.shape[1],
+            "nonzeros_per_user": round(float(np.diff(matrix.indptr)[users].mean()), 1),
+            "sparse_users_per_second": _spread(len(users) / np.array(seconds["sparse"])),
+            "dense_users_per_second": _spread(len(users) / np.array(seconds["dense"])),
+            "speed_ratio": _spread(ratios),
+            "matmul_peak_gflops": _spread(np.array(peaks) / 1e9),
+            "sparse_gflops": _spread(rates / 1e9),
+            "share_of_matmul_peak": _spread(np.array(shares)),
+            "sparse_peak_mib": memory["sparse"],
+            "dense_peak_mib": memory["dense"],
+            "memory_ratio": round(memory["sparse"] / memory["dense"], 3),
+        }
+        del steps, step
+    return found
+
+
+def _spread(values: np.ndarray) -> dict[str, float]:
+    return {
+        "median": round(float(np.median(values)), 3),
+        "min": round(float(values.min()), 3),
+        "max": round(float(values.max()), 3),
+    }
+
+
+def _memory_in_child(kind: str, shape: str, batch: int) -> float:
+    """Peak resident memory of steps above what was there before them, in MiB, measured in a new process."""
+    command = [sys.executable, "-m", "tfrec.benchmark.vae_cf", kind, shape, str(batch)]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    return round(json.loads(done.stdout.splitlines()[-1]) / 2**20, 1)
+
+
+def _resident_bytes(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {field}")
+
+
+def _measure_memory(kind: str, shape: str, batch: int) -> int:
+    matrix = _rows(shape)
+    users = np.random.default_rng(1).permutation(matrix.shape[0])[:batch]
+    step = _step(kind, matrix)
+    # Trace and load every kernel with a batch that takes no memory to speak of.
+    step(tf.constant(users[:2], tf.int64)).numpy()
+    before = _resident_bytes("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the highest size so far
+    for _ in range(3):
+        step(tf.constant(users, tf.int64)).numpy()
+    return _resident_bytes("VmHWM") - before
+
+
+if __name__ == "__main__":
+    commands.keep_freed_memory()
+    print(_measure_memory(sys.argv[1], sys.argv[2], int(sys.argv[3])))
