@@ -158,7 +158,7 @@ def _reject(archive: Path, name: str, why: str) -> InputError:
 
 def _check_name(archive: Path, name: str) -> None:
     path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0:1]:
+    if path.is_absolute() or ".." in path.parts or ":" in (path.parts or ("",))[0]:
         raise _reject(archive, name, "leads outside the folder")
 
 

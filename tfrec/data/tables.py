@@ -367,15 +367,20 @@ def parse_csv(
         strings_can_be_null=False,
         null_values=["", "NA", "NaN", "nan", "null", "NULL", "None"],
     )
+    problem: Any = "some text is not " + encoding
     try:
         if content is not None:
-            source: Any = pa.py_buffer(content)
-            return pa.csv.read_csv(pa.BufferReader(source), read, parse, convert)
-        with pa.input_stream(str(path), compression="gzip" if path.suffix == ".gz" else None) as stream:
-            return pa.csv.read_csv(stream, read, parse, convert)
+            table = pa.csv.read_csv(pa.BufferReader(pa.py_buffer(content)), read, parse, convert)
+        else:
+            with pa.input_stream(str(path), compression="gzip" if path.suffix == ".gz" else None) as stream:
+                table = pa.csv.read_csv(stream, read, parse, convert)
+        # A column of broken text is taken as one of bytes.
+        if not any(pa.types.is_binary(kind) for kind in table.schema.types):
+            return table
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        found = _first_bad_line(path, delimiter, include, types, quoting, names, encoding, content)
-        raise InputError(found or f"{path} cannot be read as a table: {error}") from error
+        problem = error
+    found = _first_bad_line(path, delimiter, include, types, quoting, names, encoding, content)
+    raise InputError(found or f"{path} cannot be read as a table: {problem}")
 
 
 def _first_bad_line(

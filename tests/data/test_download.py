@@ -1,0 +1,156 @@
+"""Downloads from a server on this machine, and archives that mean harm."""
+
+import functools
+import hashlib
+import http.server
+import io
+import os
+import tarfile
+import threading
+import zipfile
+
+import pytest
+
+from tfrec.data.download import fetch, unpack
+from tfrec.errors import InputError
+
+CONTENT = os.urandom(300_000)
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves CONTENT with ranges; cuts the first answer short when told to."""
+
+    requests: list = []
+    cut = False
+
+    def do_GET(self):
+        start = 0
+        wanted = self.headers.get("Range")
+        Handler.requests.append(wanted)
+        if wanted:
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            self.send_response(206)
+        else:
+            self.send_response(200)
+        body = CONTENT[start:]
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if Handler.cut:
+            Handler.cut = False
+            body = body[: len(body) // 2]
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def url():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    Handler.requests, Handler.cut = [], False
+    yield f"http://127.0.0.1:{server.server_port}/data.zip"
+    server.shutdown()
+    server.server_close()
+
+
+def test_downloads_once(tmp_path, url):
+    path = tmp_path / "data.zip"
+    assert fetch(url, path, MD5).read_bytes() == CONTENT
+    fetch(url, path, MD5)
+    assert Handler.requests == [None]
+    assert not path.with_name("data.zip.part").exists()
+
+
+def test_goes_on_after_a_broken_connection(tmp_path, url):
+    path = tmp_path / "data.zip"
+    Handler.cut = True
+    with pytest.raises(InputError, match="closed after"):
+        fetch(url, path, MD5)
+    assert not path.exists()
+    assert fetch(url, path, MD5).read_bytes() == CONTENT
+    assert Handler.requests == [None, "bytes=150000-"]
+
+
+def test_wrong_content_is_never_kept(tmp_path, url):
+    path = tmp_path / "data.zip"
+    with pytest.raises(InputError, match="(?s)Expected MD5.*Received"):
+        fetch(url, path, "0" * 32)
+    assert [p.name for p in tmp_path.iterdir()] == ["data.zip.lock"]
+    path.write_bytes(CONTENT[:1000])
+    with pytest.raises(InputError, match="cut off"):
+        fetch(url, path, MD5)
+
+
+def test_several_at_once_download_once(tmp_path, url):
+    path = tmp_path / "data.zip"
+    threads = [threading.Thread(target=functools.partial(fetch, url, path, MD5)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_bytes() == CONTENT
+    assert Handler.requests == [None]
+
+
+def make_zip(path, members):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def make_tar(path, infos):
+    with tarfile.open(path, "w:gz") as archive:
+        for info, content in infos:
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/../../evil", "..\\evil", "C:\\evil"])
+def test_a_zip_that_leads_outside(tmp_path, name):
+    archive = make_zip(tmp_path / "a.zip", {"x/ratings.csv": b"1", name: b"2"})
+    with pytest.raises(InputError, match="leads outside"):
+        unpack(archive, tmp_path / "out", ["ratings.csv"])
+    assert not (tmp_path / "out").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "out.lock"]
+
+
+def test_links_and_absurd_sizes(tmp_path):
+    link = tarfile.TarInfo("x/ratings.csv")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    with pytest.raises(InputError, match="is a link"):
+        unpack(make_tar(tmp_path / "a.tar.gz", [(link, b"")]), tmp_path / "out", ["ratings.csv"])
+    info = zipfile.ZipInfo("x/ratings.csv")
+    info.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr(info, "/etc/passwd")
+    with pytest.raises(InputError, match="is a link"):
+        unpack(tmp_path / "b.zip", tmp_path / "out", ["ratings.csv"])
+    up = tarfile.TarInfo("../ratings.csv")
+    with pytest.raises(InputError, match="leads outside"):
+        unpack(make_tar(tmp_path / "c.tar.gz", [(up, b"1")]), tmp_path / "out", ["ratings.csv"])
+
+
+def test_only_wanted_files_and_all_of_them(tmp_path):
+    archive = make_zip(tmp_path / "a.zip", {"x/ratings.csv": b"1", "x/links.csv": b"2"})
+    folder = unpack(archive, tmp_path / "out", ["ratings.csv"])
+    assert [p.name for p in folder.iterdir()] == ["ratings.csv"]
+    with pytest.raises(InputError, match=r"does not hold movies\.csv"):
+        unpack(archive, tmp_path / "out2", ["ratings.csv", "movies.csv"])
+    assert not (tmp_path / "out2").exists()
+
+
+def test_cut_off_archives(tmp_path):
+    whole = make_zip(tmp_path / "a.zip", {"x/ratings.csv": os.urandom(5000)}).read_bytes()
+    (tmp_path / "b.zip").write_bytes(whole[:-1000])
+    with pytest.raises(InputError, match="cut off"):
+        unpack(tmp_path / "b.zip", tmp_path / "out", ["ratings.csv"])
+    info = tarfile.TarInfo("x/ratings.csv")
+    whole = make_tar(tmp_path / "a.tar.gz", [(info, os.urandom(50_000))]).read_bytes()
+    (tmp_path / "b.tar.gz").write_bytes(whole[:-20_000])
+    with pytest.raises(InputError, match="cut off"):
+        unpack(tmp_path / "b.tar.gz", tmp_path / "out", ["ratings.csv"])
+    assert not (tmp_path / "out").exists()

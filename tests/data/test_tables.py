@@ -1,0 +1,134 @@
+import gzip
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from tfrec.data import from_table
+from tfrec.data.datasets import load_table
+from tfrec.errors import InputError
+
+COLUMNS = {"user": "u", "item": "i", "rating": "r", "timestamp": "t"}
+GOOD = "u,i,r,t\n7,10,4.5,100\n3,11,2,101\n7,11,5,99\n"
+
+
+def write(tmp_path, text, name="events.csv"):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def check_good(events):
+    assert events.user_ids.tolist() == [3, 7]
+    assert events.item_ids.tolist() == [10, 11]
+    assert events.user_index.tolist() == [1, 0, 1]
+    assert events.item_index.tolist() == [0, 1, 1]
+    assert events.values.tolist() == [4.5, 2, 5]
+    assert events.timestamps.tolist() == [100, 101, 99]
+    assert events.explicit
+
+
+def test_csv(tmp_path):
+    check_good(from_table(write(tmp_path, GOOD), **COLUMNS))
+
+
+def test_tsv_and_semicolons_and_other_columns(tmp_path):
+    tabs = GOOD.replace(",", "\t").replace("t\n", "t\n", 1)
+    check_good(from_table(write(tmp_path, tabs, "events.tsv"), **COLUMNS))
+    check_good(from_table(write(tmp_path, GOOD.replace(",", ";")), **COLUMNS))
+    more = "note,u,i,r,t\n" + "".join(f'"a, b",{line}\n' for line in GOOD.splitlines()[1:])
+    check_good(from_table(write(tmp_path, more), **COLUMNS))
+
+
+def test_gzip_bom_and_crlf(tmp_path):
+    check_good(from_table(write(tmp_path, gzip.compress(GOOD.encode()), "events.csv.gz"), **COLUMNS))
+    check_good(from_table(write(tmp_path, b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode()), **COLUMNS))
+
+
+def test_parquet(tmp_path):
+    table = pa.table({"u": [7, 3, 7], "i": [10, 11, 11], "r": [4.5, 2, 5], "t": [100, 101, 99]})
+    pa.parquet.write_table(table, tmp_path / "events.parquet")
+    check_good(from_table(tmp_path / "events.parquet", **COLUMNS))
+
+
+def test_text_ids_titles_and_dates(tmp_path):
+    text = (
+        "user_id,item_id,title,when\n"
+        "zoë,b,Amélie 🎬,2024-01-02\n"
+        "adam,a,Solaris,2024-01-01\n"
+        "zoë,a,Solaris,2024-01-03\n"
+    )
+    events = from_table(write(tmp_path, text), timestamp="when", title="title")
+    assert events.user_ids.tolist() == ["adam", "zoë"]
+    assert events.item_titles.tolist() == ["Solaris", "Amélie 🎬"]
+    assert np.diff(events.timestamps).tolist() == [-86_400_000_000, 2 * 86_400_000_000]
+    assert not events.explicit
+    assert events.values.tolist() == [1, 1, 1]
+
+
+def test_to_csr_sums_repeated_events(tmp_path):
+    events = from_table(write(tmp_path, "u,i,r\n1,5,2\n1,5,3\n2,6,1\n"), user="u", item="i", rating="r")
+    assert events.to_csr().toarray().tolist() == [[5, 0], [0, 1]]
+    assert events.to_csr(binary=True).toarray().tolist() == [[1, 0], [0, 1]]
+
+
+def test_large_ids_are_exact(tmp_path):
+    top = 2**63 - 1
+    events = from_table(write(tmp_path, f"u,i\n{top},1\n{top - 1},1\n"), user="u", item="i")
+    assert events.user_ids.tolist() == [top - 1, top]
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("", "is empty"),
+        ("u,i,r,t\n", "no rows"),
+        ("u,i,t\n1,2,3\n", r"no column `r` \(for the rating\).*Received columns: u, i, t"),
+        ("u,i,r,t\n1,2,good,4\n", r"line 2: column `r` must be a number.*'good'"),
+        ("u,i,r,t\n1,2,3,4\n1,2,NaN,4\n", r"line 3: the rating must be a finite number"),
+        ("u,i,r,t\n1,2,inf,4\n", r"line 2: the rating must be a finite number"),
+        ("u,i,r,t\n1,2,3,4\n,2,3,4\n", r"line 3: the user id is missing"),
+        ("u,i,r,t\n1,-2,3,4\n", r"line 2: the item id must not be negative.*-2"),
+        ("u,i,r,t\n1.5,2,3,4\n", r"line 2: the user id must be a whole number.*1\.5"),
+        ("u,i,r,t\n1e30,2,3,4\n", r"line 2: the user id must be a whole number"),
+        ("u,i,r,t\n1,2,3\n", r"line 2: expected 4 columns.*Received: 3"),
+        ("u,i,r,t\n1,2,3,4\n1,2,3,4,5\n", r"line 3: expected 4 columns.*Received: 5"),
+        ("u,i,r,t\n1,2,3,yesterday\n", r"`t` must hold times"),
+        (b"u,i,r,t\n1,2,3,4\nMont\xe9,2,3,4\n", "not utf8 text"),
+    ],
+)
+def test_rejects(tmp_path, text, match):
+    with pytest.raises(InputError, match=f"(?s){match}"):
+        from_table(write(tmp_path, text), **COLUMNS)
+
+
+def test_a_stray_word_among_numbers_is_found(tmp_path):
+    lines = [f"{i},{i % 7}" for i in range(300)] + ["oops,3"]
+    path = write(tmp_path, "u,i\n" + "\n".join(lines) + "\n")
+    with pytest.raises(InputError, match=r"(?s)line 302.*no whole number.*'oops'"):
+        from_table(path, user="u", item="i")
+    assert "oops" in from_table(path, user="u", item="i", text_ids=True).user_ids
+
+
+def test_rejects_what_is_no_table(tmp_path):
+    with pytest.raises(InputError, match="No such file"):
+        from_table(tmp_path / "none.csv")
+    with pytest.raises(InputError, match="not a file"):
+        from_table(tmp_path)
+    cut = gzip.compress((GOOD + GOOD[8:] * 1000).encode())[:-40]
+    with pytest.raises(InputError, match="cut off"):
+        from_table(write(tmp_path, cut, "cut.csv.gz"), **COLUMNS)
+    with pytest.raises(InputError, match="no Parquet file"):
+        from_table(write(tmp_path, GOOD, "events.parquet"), **COLUMNS)
+    with pytest.raises(InputError, match="column of its own"):
+        from_table(write(tmp_path, GOOD), user="u", item="u")
+
+
+def test_cached_by_content(tmp_path):
+    path = write(tmp_path, GOOD)
+    first, again = load_table(path, **COLUMNS), load_table(path, **COLUMNS)
+    check_good(again)
+    assert first.summary() == again.summary()
+    write(tmp_path, GOOD + "8,10,1,102\n")
+    assert len(load_table(path, **COLUMNS)) == 4

@@ -1,0 +1,109 @@
+"""Slow, plain float64 NumPy versions of what tfrec computes. Imports nothing from tfrec."""
+
+import itertools
+
+import numpy as np
+
+
+def metric_of_order(order, relevant, k, name, num_candidates=None):
+    """A metric of one ranking without ties: ``order`` lists items best first, ``relevant`` is a set."""
+    ranks = [place for place, item in enumerate(order, start=1) if item in relevant]
+    within = [r for r in ranks if r <= k]
+    n = len(relevant)
+    if name == "recall":
+        return len(within) / min(k, n)
+    if name == "recall_relevant":
+        return len(within) / n
+    if name == "precision":
+        return len(within) / k
+    if name == "hit_rate":
+        return float(len(within) > 0)
+    if name == "ndcg":
+        ideal = sum(1 / np.log2(r + 1) for r in range(1, min(k, n) + 1))
+        return sum(1 / np.log2(r + 1) for r in within) / ideal
+    if name == "map":
+        return sum((hit + 1) / r for hit, r in enumerate(within)) / min(k, n)
+    if name == "mrr":
+        return 1 / within[0] if within else 0.0
+    if name == "auc":
+        others = len(order) - n
+        below = sum((len(order) - r) - (n - 1 - i) for i, r in enumerate(ranks))
+        return below / (n * others)
+    raise ValueError(name)
+
+
+def orders_of(scores, candidates):
+    """All rankings that tied scores allow."""
+    levels = sorted({scores[i] for i in candidates}, reverse=True)
+    groups = [[i for i in candidates if scores[i] == level] for level in levels]
+    for parts in itertools.product(*(itertools.permutations(g) for g in groups)):
+        yield [i for part in parts for i in part]
+
+
+def metric(scores, relevant, seen, k, name, ties="expected"):
+    """A metric over all rankings that ties allow: their mean, or the one where targets come last or first."""
+    candidates = [i for i in range(len(scores)) if i not in seen]
+    if ties == "expected":
+        return np.mean([metric_of_order(o, relevant, k, name) for o in orders_of(scores, candidates)])
+    last = ties == "pessimistic"
+    order = sorted(candidates, key=lambda i: (-scores[i], (i in relevant) == last))
+    return metric_of_order(order, relevant, k, name)
+
+
+def liang_split(user, item, value, heldout, min_rating=3.5, min_user_events=5, seed=98765):
+    """The steps of Liang et al.'s published notebook, on raw ids, written with Python lists and dicts.
+
+    Returns (unique users in permuted order, items in order of first appearance, and per part a list of
+    (user, item) pairs for train, validation in, validation out, test in, test out).
+    """
+    events = [(u, i) for u, i, v in zip(user, item, value, strict=True) if v > min_rating]
+    count = {}
+    for u, _ in events:
+        count[u] = count.get(u, 0) + 1
+    events = [(u, i) for u, i in events if count[u] >= min_user_events]
+    users = sorted({u for u, _ in events})
+    np.random.seed(seed)
+    users = [users[p] for p in np.random.permutation(len(users))]
+    n = len(users)
+    train_users = set(users[: n - 2 * heldout])
+    train = [(u, i) for u, i in events if u in train_users]
+    items = list(dict.fromkeys(i for _, i in train))
+    parts = [train]
+    for part in (users[n - 2 * heldout : n - heldout], users[n - heldout :]):
+        members, known = set(part), set(items)
+        groups = {}
+        for u, i in events:
+            if u in members and i in known:
+                groups.setdefault(u, []).append((u, i))
+        np.random.seed(seed)
+        given, asked = [], []
+        for u in sorted(groups):
+            group = groups[u]
+            chosen = np.zeros(len(group), bool)
+            if len(group) >= 5:
+                chosen[np.random.choice(len(group), size=int(0.2 * len(group)), replace=False)] = True
+            given += [e for e, c in zip(group, chosen, strict=True) if not c]
+            asked += [e for e, c in zip(group, chosen, strict=True) if c]
+        parts += [given, asked]
+    return users, items, parts
+
+
+def multinomial_nll(hidden, kernel, bias, target):
+    """-sum of x log softmax(h W + c), and its gradients for h, W and c."""
+    logits = hidden.astype(np.float64) @ kernel + bias
+    logits -= logits.max(axis=1, keepdims=True)
+    log_softmax = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    g = np.exp(log_softmax) * target.sum(axis=1, keepdims=True) - target
+    return -(target * log_softmax).sum(), g @ kernel.T, hidden.T @ g, g.sum(axis=0)
+
+
+def adam(weight, gradients, learning_rate, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
+    """Kingma and Ba's Adam with the bias corrections folded into the step size (their section 2, last paragraph)."""
+    weight, m, v = weight.astype(np.float64), 0.0, 0.0
+    for t, g in enumerate(gradients, start=1):
+        g = g.astype(np.float64)
+        m = beta_1 * m + (1 - beta_1) * g
+        v = beta_2 * v + (1 - beta_2) * g**2
+        step = learning_rate * np.sqrt(1 - beta_2**t) / (1 - beta_1**t)
+        weight = weight - step * m / (np.sqrt(v) + epsilon)
+    return weight
