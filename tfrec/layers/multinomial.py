@@ -58,9 +58,9 @@ def multinomial_nll(
     chunk_rows = max(1, chunk_bytes // (4 * num_items))
     counts = tf.cast(target.values, tf.float32)
     batch = tf.shape(hidden)[0]
-    chunks = (batch + chunk_rows - 1) // chunk_rows
+    chunks = tf.maximum((batch + chunk_rows - 1) // chunk_rows, 1)  # nobody is one empty chunk
     # Even chunks: 1,100 rows at 1,000 a chunk are 550 + 550.
-    rows = tf.where(chunks > 0, (batch + chunks - 1) // tf.maximum(chunks, 1), 0)
+    rows = (batch + chunks - 1) // chunks
     starts = tf.minimum(tf.range(chunks + 1) * rows, batch)
     first_entry = tf.searchsorted(target.indices[:, 0], tf.cast(starts, tf.int64))
     # In 16 bits the gradient of W, a sum over users, must not overflow, nor its terms underflow: scale by a power

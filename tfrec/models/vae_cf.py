@@ -154,14 +154,18 @@ class VAECF(keras.Model):
         for layer in self.decoder:
             layer.build(shape)
             shape = layer.compute_output_shape(shape)
-        # The last layer belongs to the model itself: training fuses it with the likelihood.
+        # The last layer belongs to the model itself: training fuses it with the likelihood, which wants the float32
+        # weights, so Keras must not cast them.
         self.item_kernel = self.add_weight(
             name="item_kernel",
+            autocast=False,
             shape=(shape[-1], self.num_items),
             initializer="glorot_uniform",
             regularizer=self._regularizer,
         )
-        self.item_bias = self.add_weight(name="item_bias", shape=(self.num_items,), initializer="zeros")
+        self.item_bias = self.add_weight(
+            name="item_bias", autocast=False, shape=(self.num_items,), initializer="zeros"
+        )
         self.steps = self.add_weight(
             name="steps", shape=(), dtype="int64", initializer="zeros", trainable=False
         )
@@ -184,12 +188,17 @@ class VAECF(keras.Model):
         super().compile(optimizer=optimizer, **kwargs)
         self._gather = gather
 
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile as when the model was saved; Keras asks for this where ``compile`` is a class's own."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
     def call(self, x: tf.SparseTensor | tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Logits of all items, float32 ``[B, I]``, at the mean of z."""
         hidden, _ = self._hidden(self._sparse(x), training=bool(training))
         kernel = tf.cast(tf.convert_to_tensor(self.item_kernel), hidden.dtype)
         logits = tf.cast(tf.matmul(hidden, kernel), tf.float32)
-        return logits + self._float32(self.item_bias)
+        return logits + tf.convert_to_tensor(self.item_bias)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
         """``[B, I]``."""
@@ -235,10 +244,6 @@ class VAECF(keras.Model):
         # Normalised in float32: squares of counts overflow in float16.
         return tf.cast(x, tf.float32)
 
-    def _float32(self, variable: keras.Variable) -> tf.Tensor:
-        # `.value` is the TensorFlow variable: reading it escapes Keras's autocast to the compute dtype.
-        return tf.convert_to_tensor(variable.value)
-
     def _track_loss(self, x: tf.SparseTensor, training: bool) -> tf.Tensor:
         """The loss of a batch, also added to the metrics, weighted by the number of users."""
         hidden, kl_sum = self._hidden(x, training=training)
@@ -247,8 +252,8 @@ class VAECF(keras.Model):
         nll = (
             multinomial_nll(
                 hidden,
-                self._float32(self.item_kernel),
-                self._float32(self.item_bias),
+                tf.convert_to_tensor(self.item_kernel),
+                tf.convert_to_tensor(self.item_bias),
                 x,
                 training=training,
                 chunk_bytes=self.chunk_bytes,
