@@ -40,22 +40,16 @@ class _Distributed:
             self._pass = tf.Variable(0, dtype=tf.int64, trainable=False)
             self._accumulated_samples = tf.Variable(0.0, trainable=False)
 
-    @property
-    def loss_scale_factor(self) -> float | None:
-        """As in Keras: a constant factor on the loss."""
-        return self._loss_scale_factor
-
-    @loss_scale_factor.setter
-    def loss_scale_factor(self, value: float | None) -> None:
+    def __setattr__(self, name: str, value: Any) -> None:
         # LossScaleOptimizer clears this of the optimizer it wraps; nothing else sets it once we are set up.
-        if hasattr(self, "_passes"):
+        if name == "loss_scale_factor" and hasattr(self, "_passes"):
             raise InputError(
                 "DistributedOptimizer is being put inside LossScaleOptimizer, where an overflow on one rank would "
                 "leave the others waiting for ever. (`compile` does this for a mixed_float16 model.)\n"
                 "Wrap it the other way round: DistributedOptimizer(keras.optimizers.LossScaleOptimizer(optimizer)); "
                 "or compile with the plain optimizer, then call tfrec.distributed.distribute(model)."
             )
-        self._loss_scale_factor = value
+        super().__setattr__(name, value)
 
     def record_batch(self, samples: tf.Tensor) -> None:
         """Say how many samples the gradients of this step are the mean of; called before they are computed.

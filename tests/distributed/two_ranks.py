@@ -1,0 +1,134 @@
+"""What two ranks run; started by test_two_ranks.py, alone and under horovodrun. Rank 0 writes arrays to a file."""
+
+import sys
+
+from tfrec import commands
+
+commands.quiet_tensorflow()
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfrec import distributed
+from tfrec.data import load
+from tfrec.data.pipelines import sparse_batches, steps_per_epoch
+from tfrec.models import VAECF
+from tfrec.optimizers import Adam
+
+USERS, ITEMS, BATCH = 301, 120, 31  # 10 steps an epoch, the last with 22 users: 15 + 16, 11 + 11
+
+
+def matrix():
+    return load("synthetic", num_users=USERS, num_items=ITEMS, seed=3).to_csr()
+
+
+def train(optimizer, *, epochs=2, batches=None, callbacks=(), **options):
+    """A model after some epochs, without noise, so that it depends on the gradients alone."""
+    keras.utils.set_random_seed(5 + distributed.rank())  # every rank starts elsewhere: rank 0 must win
+    model = VAECF(ITEMS, hidden_dims=(32,), latent_dim=8, dropout=0.0, variational=False)
+    model.compile(optimizer)
+    distributed.distribute(model, **options)
+    if batches is None:
+        batches = sparse_batches(matrix(), BATCH, epochs=None, rank=distributed.rank(), size=distributed.size())
+    history = model.fit(
+        batches,
+        steps_per_epoch=steps_per_epoch(USERS, BATCH),
+        epochs=epochs,
+        shuffle=False,
+        verbose=0,
+        callbacks=[*distributed.callbacks(), *callbacks],
+    )
+    return model, history.history
+
+
+def equal():
+    """Weights after 20 steps, plain and with each option."""
+    found = {}
+    for name, optimizer, options in (
+        ("adam", Adam(1e-2), {}),
+        ("clipped", keras.optimizers.SGD(0.1, global_clipnorm=0.5), {}),
+        ("accumulated", Adam(1e-2), {"backward_passes_per_step": 2}),
+        ("float16", Adam(1e-3), {"compression": "float16"}),
+    ):
+        model, history = train(optimizer, **options)
+        found |= {f"{name}.{i}": w for i, w in enumerate(model.get_weights())}
+        found[f"{name}.loss"] = np.array(history["loss"])
+    return found
+
+
+def overflow():
+    """mixed_float16, and an infinite input on the last rank in its third step."""
+    keras.config.set_dtype_policy("mixed_float16")
+    batches = sparse_batches(matrix(), BATCH, epochs=None, rank=distributed.rank(), size=distributed.size())
+    if distributed.rank() == distributed.size() - 1:
+        batches = batches.enumerate().map(
+            lambda i, x: x.with_values(tf.where(tf.equal(i, 2), tf.constant(np.inf, tf.float32), 1.0) * x.values)
+        )
+    model, _ = train(Adam(1e-2), batches=batches)
+    mine = [model.optimizer.iterations.numpy(), model.optimizer.dynamic_scale.numpy()]
+    return {
+        "state": distributed.gather_across_ranks(np.array(mine, np.float64)),
+        "finite": distributed.gather_across_ranks(np.array(all(np.isfinite(w).all() for w in model.get_weights()))),
+    }
+
+
+def embedding():
+    """A sparse gradient, gathered from the ranks and summed as dense ones."""
+    def train_step(dense):
+        keras.utils.set_random_seed(2)
+        optimizer = distributed.DistributedOptimizer(keras.optimizers.SGD(1.0), sparse_as_dense=dense)
+        table = keras.Variable(np.arange(20, dtype=np.float32).reshape(10, 2))
+        ids = np.array_split(np.array([1, 1, 3, 7, 9]), distributed.size())[distributed.rank()]
+
+        @tf.function
+        def step(ids):
+            optimizer.record_batch(tf.size(ids))
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(tf.gather(table.value, ids) ** 2)
+            gradient = tape.gradient(loss, table.value)
+            assert isinstance(gradient, tf.IndexedSlices)
+            optimizer.apply([gradient], [table])
+
+        step(tf.constant(ids))
+        return table.numpy()
+
+    return {f"table.{dense}": train_step(dense) for dense in (False, True)}
+
+
+def drift():
+    """One rank changes a weight by itself; DriftCallback must say so on every rank."""
+
+    class Meddle(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if distributed.rank() == 1 and batch == 9:
+                self.model.item_bias.assign_add(tf.ones_like(self.model.item_bias) * 1e-3)
+
+    try:
+        # Before the callback that compares: `callbacks` comes after distributed.callbacks(), batches before epochs.
+        train(Adam(1e-2), epochs=1, callbacks=[Meddle()])
+    except distributed.DriftError as error:
+        return {"message": np.array(str(error))}
+    return {"message": np.array("no error")}
+
+
+def metrics():
+    """Evaluation shared by the ranks, and the logs."""
+    from tfrec.data import strong_generalization
+    from tfrec.evaluation import evaluate_full_ranking
+
+    split = strong_generalization(load("synthetic", num_users=400, num_items=90, seed=1), 97, None)
+    scores = np.random.default_rng(0).integers(0, 9, (97, split.train.shape[1])).astype(np.float32)
+    report = evaluate_full_ranking(
+        lambda rows, _: scores[rows], split.test_in, split.test_out,
+        ["recall@20", "ndcg@50", "mrr@5", "coverage@2"], block_users=10,
+        rank=distributed.rank(), size=distributed.size(), sum_across_ranks=distributed.sum_across_ranks,
+    )  # fmt: skip
+    return {name: np.array(value) for name, value in report.metrics.items()}
+
+
+if __name__ == "__main__":
+    distributed.init()
+    result = globals()[sys.argv[1]]()
+    if distributed.rank() == 0:
+        np.savez(sys.argv[2], **result)
