@@ -145,7 +145,16 @@ class TrainingConfig:
 class EvaluationConfig:
     """What is measured on held-out users."""
 
-    metrics: tuple[str, ...] = ("recall@20", "recall@50", "ndcg@100", "precision@10", "hit_rate@10", "map@10", "mrr@10", "coverage@100")
+    metrics: tuple[str, ...] = (
+        "recall@20",
+        "recall@50",
+        "ndcg@100",
+        "precision@10",
+        "hit_rate@10",
+        "map@10",
+        "mrr@10",
+        "coverage@100",
+    )
     """Metrics with their cutoffs."""
     monitor: str = "ndcg@100"
     """The validation metric that picks the best epoch."""

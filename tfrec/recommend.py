@@ -62,9 +62,7 @@ def recommend(arguments: Arguments) -> None:
     recommender = Recommender(model, vocabulary.item_ids, vocabulary.labels, vocabulary.popularity, raw_ids=False)
     # What a user saw but did not like is no input, and no recommendation either.
     k = min(num_items, arguments.k + len(set(seen) - set(liked)))
-    answer = recommender.recommend(
-        tf.constant(liked, tf.int64), tf.constant([0, len(liked)], tf.int64), tf.constant(k)
-    )
+    answer = recommender.recommend(tf.constant(liked, tf.int64), tf.constant([0, len(liked)], tf.int64), tf.constant(k))
     pairs = zip(answer["ids"][0].numpy(), answer["scores"][0].numpy(), strict=True)
     shown = [(i, s) for i, s in pairs if i >= 0 and i not in set(seen)][: arguments.k]
     if len(liked):
@@ -96,8 +94,10 @@ def find_item(name: str, vocabulary: Vocabulary) -> int:
             raise InputError(f"{len(candidates)} items have the title {name!r}.\nGive the raw id of one: {ids}.")
     near = difflib.get_close_matches(name, labels, n=3, cutoff=0.5)
     part = [label for label in labels if name.casefold() in label.casefold()][:3]
-    hint = f"Did you mean {' or '.join(repr(m) for m in dict.fromkeys(part + near))}?" if part or near else (
-        "It must occur in the training users' interactions."
+    hint = (
+        f"Did you mean {' or '.join(repr(m) for m in dict.fromkeys(part + near))}?"
+        if part or near
+        else ("It must occur in the training users' interactions.")
     )
     raise InputError(f"The run's model has no item with that title or id.\nReceived: {name!r}.\n{hint}")
 

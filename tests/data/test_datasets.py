@@ -91,7 +91,7 @@ def check(name, events):
     assert (events.timestamps is None) == (name == "lastfm-2k")
     expected = {
         "lastfm-2k": ['"Weird" Al', "Sigur Rós"],
-        **dict.fromkeys(("ml-100k", "ml-1m", "ml-10m"), ["GoldenEye (1995)", "Misérables, Les (1995)"]),
+        **{n: ["GoldenEye (1995)", "Misérables, Les (1995)"] for n in ("ml-100k", "ml-1m", "ml-10m")},
     }
     csv_titles = ["GoldenEye (1995)", "American President, The (1995)"]
     assert events.item_titles.tolist() == expected.get(name, csv_titles)

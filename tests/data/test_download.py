@@ -8,6 +8,7 @@ import os
 import tarfile
 import threading
 import zipfile
+from typing import ClassVar
 
 import pytest
 
@@ -21,7 +22,7 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 class Handler(http.server.BaseHTTPRequestHandler):
     """Serves CONTENT with ranges; cuts the first answer short when told to."""
 
-    requests: list = []
+    requests: ClassVar[list] = []
     cut = False
 
     def do_GET(self):

@@ -41,7 +41,7 @@ def test_order_depends_on_seed_and_epoch_alone():
     assert epoch_of(user_batches(23, 5, seed=3, first_epoch=1), steps) == two[steps:]
     assert epoch_of(user_batches(23, 5, seed=3, epochs=None), 2 * steps) == two
     assert epoch_of(user_batches(23, 5, seed=4), steps) != two[:steps]
-    assert sum(epoch_of(user_batches(23, 5, shuffle=False), steps), []) == list(range(23))
+    assert [u for b in epoch_of(user_batches(23, 5, shuffle=False), steps) for u in b] == list(range(23))
 
 
 def test_resident_matrix_gathers_rows(matrix):

@@ -54,10 +54,7 @@ def test_parquet(tmp_path):
 
 def test_text_ids_titles_and_dates(tmp_path):
     text = (
-        "user_id,item_id,title,when\n"
-        "zoë,b,Amélie 🎬,2024-01-02\n"
-        "adam,a,Solaris,2024-01-01\n"
-        "zoë,a,Solaris,2024-01-03\n"
+        "user_id,item_id,title,when\nzoë,b,Amélie 🎬,2024-01-02\nadam,a,Solaris,2024-01-01\nzoë,a,Solaris,2024-01-03\n"
     )
     events = from_table(write(tmp_path, text), timestamp="when", title="title")
     assert events.user_ids.tolist() == ["adam", "zoë"]

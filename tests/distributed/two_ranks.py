@@ -75,6 +75,7 @@ def overflow():
 
 def embedding():
     """A sparse gradient, gathered from the ranks and summed as dense ones."""
+
     def train_step(dense):
         keras.utils.set_random_seed(2)
         optimizer = distributed.DistributedOptimizer(keras.optimizers.SGD(1.0), sparse_as_dense=dense)

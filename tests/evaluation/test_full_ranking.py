@@ -17,8 +17,10 @@ def case(random):
     scores = random.integers(0, 8, (users, items)).astype(np.float32)
     state = random.choice(3, (users, items), p=[0.7, 0.2, 0.1])
     state[::9][state[::9] == 2] = 0
-    return scores, scipy.sparse.csr_matrix(state == 1, dtype=np.float32), scipy.sparse.csr_matrix(
-        state == 2, dtype=np.float32
+    return (
+        scores,
+        scipy.sparse.csr_matrix(state == 1, dtype=np.float32),
+        scipy.sparse.csr_matrix(state == 2, dtype=np.float32),
     )
 
 
@@ -43,9 +45,7 @@ def test_block_size_does_not_matter(case, block_users):
     scores, seen, targets = case
     metrics = [*METRICS, "coverage@3"]
     whole = evaluate_full_ranking(lambda rows, _: scores[rows], seen, targets, metrics, block_users=64)
-    blocks = evaluate_full_ranking(
-        lambda rows, _: scores[rows], seen, targets, metrics, block_users=block_users
-    )
+    blocks = evaluate_full_ranking(lambda rows, _: scores[rows], seen, targets, metrics, block_users=block_users)
     assert blocks.metrics == whole.metrics
 
 

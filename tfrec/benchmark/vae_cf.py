@@ -10,6 +10,7 @@ Operations are counted once per multiplication and once per addition, and only t
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -70,9 +71,7 @@ def _rows(shape: str) -> scipy.sparse.csr_matrix:
     users, items = _SHAPES[shape]
     matrix = Synthetic(num_users=users, num_items=items, seed=1).interactions().to_csr().tocoo()
     kept = np.random.default_rng(0).random(matrix.nnz) < 0.5
-    return scipy.sparse.csr_matrix(
-        (matrix.data[kept], (matrix.row[kept], matrix.col[kept])), shape=matrix.shape
-    )
+    return scipy.sparse.csr_matrix((matrix.data[kept], (matrix.row[kept], matrix.col[kept])), shape=matrix.shape)
 
 
 def _step(kind: str, matrix: scipy.sparse.csr_matrix) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -98,10 +97,23 @@ def _step(kind: str, matrix: scipy.sparse.csr_matrix) -> Callable[[tf.Tensor], t
     return step
 
 
+def _run_step(step: Callable[[tf.Tensor], tf.Tensor], users: tf.Tensor) -> np.ndarray:
+    return step(users).numpy()
+
+
 def _seconds(run: Callable[[], Any]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
+
+
+@tf.function(reduce_retracing=True)
+def _first_row(a: tf.Tensor, b: tf.Tensor, transposed: bool) -> tf.Tensor:
+    return tf.reduce_sum(tf.matmul(a, b, transpose_b=transposed)[0])
+
+
+def _product(a: tf.Tensor, b: tf.Tensor, transposed: bool) -> np.ndarray:
+    return _first_row(a, b, transposed).numpy()
 
 
 def _matmul_peak(batch: int, num_items: int) -> float:
@@ -112,9 +124,7 @@ def _matmul_peak(batch: int, num_items: int) -> float:
         for transposed in (False, True):
             a = tf.random.normal([rows, inner])
             b = tf.random.normal([columns, inner] if transposed else [inner, columns])
-            product = tf.function(lambda a, b, t=transposed: tf.reduce_sum(tf.matmul(a, b, transpose_b=t)[0]))
-            product(a, b)
-            seconds = min(_seconds(lambda a=a, b=b, f=product: f(a, b).numpy()) for _ in range(3))
+            seconds = min(_seconds(functools.partial(_product, a, b, transposed)) for _ in range(4))
             best = max(best, 2.0 * rows * inner * columns / seconds)
     return best
 
@@ -141,7 +151,7 @@ def benchmark_vae_cf(batch: int, rounds: int) -> dict[str, Any]:
         for number in range(rounds):
             peaks.append(_matmul_peak(batch, matrix.shape[1]))
             for kind, step in steps.items():
-                seconds[kind].append(_seconds(lambda f=step: f(batch_of).numpy()))
+                seconds[kind].append(_seconds(functools.partial(_run_step, step, batch_of)))
             shares.append(_operations(matrix, users) / seconds["sparse"][-1] / peaks[-1])
             print(f"{shape} round {number + 1}/{rounds}", file=sys.stderr, flush=True)
         ratios = np.array(seconds["dense"]) / np.array(seconds["sparse"])

@@ -6,6 +6,7 @@ Text is kept as UTF-8 bytes and offsets, never as pickled objects; files are rea
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import zipfile
 from collections.abc import Callable
@@ -69,9 +70,7 @@ def unpack_strings(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """The inverse of `pack_strings`."""
     raw = data.tobytes()
     bounds = offsets.tolist()
-    return np.array(
-        [raw[a:b].decode() for a, b in zip(bounds[:-1], bounds[1:], strict=True)] + [None], dtype=object
-    )[:-1]
+    return np.array([raw[a:b].decode() for a, b in itertools.pairwise(bounds)] + [None], dtype=object)[:-1]
 
 
 def put_ids(arrays: dict[str, np.ndarray], name: str, ids: np.ndarray | None) -> None:
@@ -91,9 +90,9 @@ def get_ids(arrays: dict[str, np.ndarray], name: str) -> np.ndarray | None:
     return arrays.get(name)
 
 
-def _to_arrays(events: Interactions) -> dict[str, np.ndarray]:
+def _to_arrays(events: Interactions) -> dict[str, Any]:
     about = {"explicit": events.explicit, "name": events.name, "source": events.source}
-    arrays = {
+    arrays: dict[str, Any] = {
         "user_index": events.user_index,
         "item_index": events.item_index,
         "values": events.values,

@@ -78,9 +78,7 @@ class Dataset:
 
 _MOVIELENS_COLUMNS = {"user": "userId", "item": "movieId", "rating": "rating", "timestamp": "timestamp"}
 _MOVIELENS_NAMES = ("userId", "movieId", "rating", "timestamp")
-_MOVIELENS_CSV = Layout(
-    ratings="ratings.csv", delimiter=",", columns=_MOVIELENS_COLUMNS, titles="movies.csv"
-)
+_MOVIELENS_CSV = Layout(ratings="ratings.csv", delimiter=",", columns=_MOVIELENS_COLUMNS, titles="movies.csv")
 _MOVIELENS_DAT = Layout(
     ratings="ratings.dat",
     delimiter="::",
@@ -114,9 +112,7 @@ DATASETS: dict[str, Dataset] = {
                 encoding="latin-1",
             ),
         ),
-        _movielens(
-            "ml-1m", "c4d9eecfca2ab87c1945afe126590906", replace(_MOVIELENS_DAT, encoding="latin-1")
-        ),
+        _movielens("ml-1m", "c4d9eecfca2ab87c1945afe126590906", replace(_MOVIELENS_DAT, encoding="latin-1")),
         _movielens("ml-10m", "ce571fd55effeba0271552578f2648bd", _MOVIELENS_DAT, folder="ml-10M100K"),
         _movielens("ml-20m", "cd245b17a1ae2cc31bb14903e1204af3", _MOVIELENS_CSV),
         _movielens("ml-25m", "6b51fb2759a8657d3bfcbfc42b592ada", _MOVIELENS_CSV),
@@ -263,9 +259,7 @@ def _titles_file(dataset: Dataset, folder: Path) -> Path | None:
     return path if path.exists() else None
 
 
-def read_layout(
-    folder: Path, dataset: Dataset, titles: Path | None, source: dict[str, Any]
-) -> Interactions:
+def read_layout(folder: Path, dataset: Dataset, titles: Path | None, source: dict[str, Any]) -> Interactions:
     """Read the files of a published data set from ``folder``."""
     layout = dataset.layout
     path = folder / layout.ratings
@@ -327,8 +321,6 @@ def _read_titles(path: Path, layout: Layout, item_ids: np.ndarray) -> np.ndarray
     titles: dict[int, str] = {}
     for number, row in enumerate(rows[layout.titles_header :], start=1 + layout.titles_header):
         if len(row) <= max(id_at, title_at) or not row[id_at].strip().isdigit():
-            raise InputError(
-                f"{path}, line {number}: expected an id and a title.\nReceived: {row!r}.\nMend the line."
-            )
+            raise InputError(f"{path}, line {number}: expected an id and a title.\nReceived: {row!r}.\nMend the line.")
         titles[int(row[id_at])] = row[title_at]
     return np.array([titles.get(int(i), str(i)) for i in item_ids], dtype=object)

@@ -68,9 +68,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
     """Open a file that becomes ``path`` when it is closed without an error, see `atomic_path`."""
-    with atomic_path(path) as temporary:
-        with temporary.open(mode, encoding=None if "b" in mode else "utf-8", newline="" if "b" not in mode else None) as stream:
-            yield stream
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    with atomic_path(path) as temporary, temporary.open(mode, **text) as stream:
+        yield stream
 
 
 @contextlib.contextmanager

@@ -48,17 +48,13 @@ class Interactions:
         for what in ("item_index", "values", "timestamps"):
             array = getattr(self, what)
             if array is not None and len(array) != n:
-                raise InputError(
-                    f"`{what}` must have one entry per event.\nReceived: {len(array)} for {n} events."
-                )
+                raise InputError(f"`{what}` must have one entry per event.\nReceived: {len(array)} for {n} events.")
         for what, index, ids in (
             ("user_index", self.user_index, self.user_ids),
             ("item_index", self.item_index, self.item_ids),
         ):
-            if n and not (0 <= index.min() and index.max() < len(ids)):
-                raise InputError(
-                    f"`{what}` must lie in [0, {len(ids)}).\nReceived: {index.min()} to {index.max()}."
-                )
+            if n and not (index.min() >= 0 and index.max() < len(ids)):
+                raise InputError(f"`{what}` must lie in [0, {len(ids)}).\nReceived: {index.min()} to {index.max()}.")
         if self.item_titles is not None and len(self.item_titles) != len(self.item_ids):
             raise InputError(
                 f"`item_titles` must have one entry per item.\n"

@@ -136,9 +136,7 @@ def strong_generalization(
     seen, first = np.unique(item[in_train], return_index=True)
     items = seen[np.argsort(first)]
     if len(items) < 2:
-        raise InputError(
-            f"At least 2 items are needed to rank.\nReceived: {len(items)} in the training users' events."
-        )
+        raise InputError(f"At least 2 items are needed to rank.\nReceived: {len(items)} in the training users' events.")
     column = np.full(interactions.num_items, -1, np.int32)
     column[items] = np.arange(len(items), dtype=np.int32)
 
@@ -205,9 +203,7 @@ class LeaveOneOut:
     validation_items: np.ndarray
 
 
-def leave_one_out(
-    interactions: Interactions, *, min_user_events: int = 2, validation: bool = False
-) -> LeaveOneOut:
+def leave_one_out(interactions: Interactions, *, min_user_events: int = 2, validation: bool = False) -> LeaveOneOut:
     """Hold out each user's latest interaction, as in He et al., "Neural Collaborative Filtering", 2017.
 
     Of several events of one user and item only the latest counts. Of events with equal timestamps the one
@@ -283,13 +279,9 @@ def random_holdout(
     raw = np.random.PCG64(seed).random_raw(matrix.nnz)
     is_test = np.asarray(raw, np.uint64) < np.uint64(target_share * 2.0**64)
     if is_test.all() or not is_test.any():
-        raise InputError(
-            f"Too few interactions to hold out a share of {target_share}.\nReceived: {matrix.nnz} pairs."
-        )
+        raise InputError(f"Too few interactions to hold out a share of {target_share}.\nReceived: {matrix.nnz} pairs.")
 
     def part(mask: np.ndarray) -> scipy.sparse.csr_matrix:
-        return scipy.sparse.csr_matrix(
-            (matrix.data[mask], (matrix.row[mask], matrix.col[mask])), shape=matrix.shape
-        )
+        return scipy.sparse.csr_matrix((matrix.data[mask], (matrix.row[mask], matrix.col[mask])), shape=matrix.shape)
 
     return part(~is_test), part(is_test)

@@ -85,9 +85,7 @@ class Synthetic:
     @cached_property
     def _popularity(self) -> np.ndarray:
         """int32 ``[I]``, in units of 1/1024."""
-        return np.rint(self._normal("popularity", (self.num_items,), _SCORE_UNIT) * self.popularity).astype(
-            np.int32
-        )
+        return np.rint(self._normal("popularity", (self.num_items,), _SCORE_UNIT) * self.popularity).astype(np.int32)
 
     def _stream(self, what: str) -> np.random.PCG64:
         # One stream per purpose: more users must not change the items.

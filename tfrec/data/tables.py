@@ -74,10 +74,8 @@ def from_table(
     if len(set(columns.values())) < len(columns):
         raise InputError(f"Each role needs a column of its own.\nReceived: {columns}.")
     text = (user, item) if text_ids else ()
-    if path.suffix == ".parquet":
-        table = _read_parquet(path, columns)
-    else:
-        table = _read_csv(path, columns, delimiter, text)
+    is_parquet = path.suffix == ".parquet"
+    table = _read_parquet(path, columns) if is_parquet else _read_csv(path, columns, delimiter, text)
     if table.num_rows == 0:
         raise InputError(f"{path} has column names but no rows.\nGive a file with at least one interaction.")
     return build_interactions(
@@ -185,9 +183,7 @@ def _numpy(column: Any) -> np.ndarray:
     return array.to_numpy(zero_copy_only=False)
 
 
-def _ids(
-    where: _Where, role: str, name: str, column: pa.ChunkedArray, text_ids: bool
-) -> tuple[np.ndarray, np.ndarray]:
+def _ids(where: _Where, role: str, name: str, column: pa.ChunkedArray, text_ids: bool) -> tuple[np.ndarray, np.ndarray]:
     if pa.types.is_dictionary(column.type):
         column = pc.cast(column, column.type.value_type)
     fix = f"Mend or remove the row, or name another column for the {role} (now `{name}`)."
@@ -203,9 +199,7 @@ def _ids(
     if pa.types.is_integer(column.type):
         where.reject(pc.less(column, 0), column, f"the {role} id must not be negative", fix)
         if pa.types.is_uint64(column.type):
-            where.reject(
-                pc.greater(column, 2**63 - 1), column, f"the {role} id must be less than 2^63", fix
-            )
+            where.reject(pc.greater(column, 2**63 - 1), column, f"the {role} id must be less than 2^63", fix)
         return index_ids(_numpy(pc.cast(column, pa.int64())))
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         raise InputError(
@@ -274,7 +268,7 @@ def _check_columns(path: Path, columns: dict[str, str], present: list[str]) -> N
     missing = {role: column for role, column in columns.items() if column not in present}
     if missing:
         asked = ", ".join(f"`{column}` (for the {role})" for role, column in missing.items())
-        role, column = next(iter(missing.items()))
+        role = next(iter(missing))
         raise InputError(
             f"{path} has no column {asked}.\nReceived columns: {', '.join(present)}.\n"
             f"Name the right one, e.g. {role}={present[0]!r}, on the command line --data.{role} {present[0]}."
@@ -290,7 +284,7 @@ def _read_parquet(path: Path, columns: dict[str, str]) -> pa.Table:
         raise InputError(f"{path} is no Parquet file that can be read: {error}.") from error
 
 
-def _open_bytes(path: Path) -> IO[bytes]:
+def _open_bytes(path: Path) -> Any:
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
 
 
@@ -309,9 +303,7 @@ def _first_line(path: Path) -> str:
         ) from error
 
 
-def _read_csv(
-    path: Path, columns: dict[str, str], delimiter: str | None, text: tuple[str, ...]
-) -> pa.Table:
+def _read_csv(path: Path, columns: dict[str, str], delimiter: str | None, text: tuple[str, ...]) -> pa.Table:
     header = _first_line(path)
     if delimiter is None:
         is_tsv = ".tsv" in path.suffixes
@@ -395,11 +387,10 @@ def _first_bad_line(
 ) -> str | None:
     """What is wrong with the first line that does not fit, or None when every line fits."""
     raw: IO[bytes] = io.BytesIO(content) if content is not None else _open_bytes(path)
-    mode = csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE
     reader: Any = None
     try:
         with raw, io.TextIOWrapper(raw, encoding=encoding, newline="") as stream:
-            reader = csv.reader(stream, delimiter=delimiter, quoting=mode)
+            reader = csv.reader(stream, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE)
             header = names if names is not None else next(reader, [])
             missing = [c for c in include if c not in header]
             if missing:

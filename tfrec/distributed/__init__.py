@@ -1,9 +1,9 @@
 """Keras 3 on Horovod. Works the same, without Horovod installed, on one process.
 
-    tfrec.distributed.init()
-    model.compile(optimizer=...)
-    tfrec.distributed.distribute(model)
-    model.fit(batches_of_this_rank, callbacks=[*tfrec.distributed.callbacks(), ...])
+tfrec.distributed.init()
+model.compile(optimizer=...)
+tfrec.distributed.distribute(model)
+model.fit(batches_of_this_rank, callbacks=[*tfrec.distributed.callbacks(), ...])
 """
 
 from tfrec.distributed.callbacks import (

@@ -90,9 +90,7 @@ class DriftCallback(keras.callbacks.Callback):
         if ranks.size() == 1:
             return
         weights = self.model.weights
-        digests = [
-            hashlib.blake2b(np.ascontiguousarray(w.value).tobytes(), digest_size=8).digest() for w in weights
-        ]
+        digests = [hashlib.blake2b(np.ascontiguousarray(w.value).tobytes(), digest_size=8).digest() for w in weights]
         mine = np.frombuffer(b"".join(digests), np.int64)
         everyone = ranks.gather_across_ranks(mine)
         if (everyone == everyone[0]).all():

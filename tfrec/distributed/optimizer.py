@@ -11,7 +11,7 @@ them and all skip the step; were it after, that rank would leave the others wait
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -19,7 +19,8 @@ import tensorflow as tf
 from tfrec.distributed import ranks
 from tfrec.errors import InputError
 
-Gradient = tf.Tensor | tf.IndexedSlices | None
+#: A tf.Tensor, a tf.IndexedSlices, or None for a variable without influence on the loss.
+Gradient: TypeAlias = Any
 Compression = Literal["none", "float16"]
 
 
@@ -84,10 +85,7 @@ class _Distributed:
         present = [i for i, g in enumerate(grads) if g is not None]
         if self._accumulators is None:
             with tf.init_scope():
-                self._accumulators = [
-                    tf.Variable(tf.zeros(grads[i].shape), trainable=False)  # type: ignore[union-attr]
-                    for i in present
-                ]
+                self._accumulators = [tf.Variable(tf.zeros(grads[i].shape), trainable=False) for i in present]
         for accumulator, i in zip(self._accumulators, present, strict=True):
             accumulator.assign_add(tf.math.multiply_no_nan(_dense(grads[i]), samples))
         self._accumulated_samples.assign_add(samples)
@@ -143,7 +141,7 @@ class _Distributed:
         return [tf.cast(s, t.dtype) for s, t in zip(summed, tensors, strict=True)]
 
 
-def DistributedOptimizer(  # noqa: N802 - the name people know from Horovod
+def DistributedOptimizer(
     optimizer: keras.optimizers.Optimizer,
     *,
     compression: Compression = "none",
@@ -179,9 +177,7 @@ def DistributedOptimizer(  # noqa: N802 - the name people know from Horovod
     if compression not in ("none", "float16"):
         raise InputError(f"`compression` must be 'none' or 'float16'.\nReceived: {compression!r}.")
     if backward_passes_per_step < 1:
-        raise InputError(
-            f"`backward_passes_per_step` must be at least 1.\nReceived: {backward_passes_per_step}."
-        )
+        raise InputError(f"`backward_passes_per_step` must be at least 1.\nReceived: {backward_passes_per_step}.")
     if isinstance(optimizer, _Distributed):
         raise InputError("This optimizer is distributed already.\nWrap it once.")
     if optimizer.built:
@@ -194,7 +190,7 @@ def DistributedOptimizer(  # noqa: N802 - the name people know from Horovod
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     base = type(optimizer)
     # Under its own name: a saved model then names the plain optimizer, which every process can load.
-    made = type(
+    made: Any = type(
         base.__name__,
         (_Distributed, base),
         {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__},

@@ -118,9 +118,7 @@ def evaluate_full_ranking(
     if failed:
         raise InputError("The evaluation failed on another rank; its message is in that rank's output.")
     values = sum_across_ranks(values)
-    per_user = {
-        str(m): np.where(values[i] == _ABSENT, np.nan, values[i]) for i, m in enumerate(ranking)
-    }
+    per_user = {str(m): np.where(values[i] == _ABSENT, np.nan, values[i]) for i, m in enumerate(ranking)}
     with_targets = int((np.diff(targets.indptr) > 0).sum())
     found = {name: float(np.nanmean(value)) for name, value in per_user.items()}
     for k, items in covered.items():
@@ -146,9 +144,7 @@ def _check(
     block_users: int,
 ) -> None:
     if seen.shape != targets.shape:
-        raise InputError(
-            f"`seen` and `targets` must have the same shape.\nReceived: {seen.shape} and {targets.shape}."
-        )
+        raise InputError(f"`seen` and `targets` must have the same shape.\nReceived: {seen.shape} and {targets.shape}.")
     if ties not in TIES:
         raise InputError(f"`ties` must be one of {', '.join(TIES)}.\nReceived: {ties!r}.")
     if block_users < 1:
@@ -163,9 +159,7 @@ def _check(
         raise InputError("No user has a target, so there is nothing to measure.\nReceived: empty `targets`.")
     both = seen.astype(bool).multiply(targets.astype(bool))
     if both.nnz:
-        raise InputError(
-            f"An item cannot be both seen and a target.\nReceived: {both.nnz} such user-item pairs."
-        )
+        raise InputError(f"An item cannot be both seen and a target.\nReceived: {both.nnz} such user-item pairs.")
 
 
 def _block(

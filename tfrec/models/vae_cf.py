@@ -110,6 +110,7 @@ class VAECF(keras.Model):
         # XLA on a GPU has no kernel for a sparse product.
         self.supports_jit = False
         self._gather: Gather | None = None
+        self.built = False
 
         regularizer = keras.regularizers.L2(l2) if l2 > 0 else None
         code_dim = 2 * latent_dim if variational else latent_dim
@@ -163,12 +164,8 @@ class VAECF(keras.Model):
             initializer="glorot_uniform",
             regularizer=self._regularizer,
         )
-        self.item_bias = self.add_weight(
-            name="item_bias", autocast=False, shape=(self.num_items,), initializer="zeros"
-        )
-        self.steps = self.add_weight(
-            name="steps", shape=(), dtype="int64", initializer="zeros", trainable=False
-        )
+        self.item_bias = self.add_weight(name="item_bias", autocast=False, shape=(self.num_items,), initializer="zeros")
+        self.steps = self.add_weight(name="steps", shape=(), dtype="int64", initializer="zeros", trainable=False)
         self.built = True
 
     def compile(self, optimizer: Any = "adam", *, gather: Gather | None = None, **kwargs: Any) -> None:
@@ -271,9 +268,7 @@ class VAECF(keras.Model):
 
     def _hidden(self, x: tf.SparseTensor, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
         """The decoder's last hidden layer ``[B, D]``, and the sum over users of the KL divergence, float32."""
-        x = tf.SparseTensor(
-            x.indices, x.values, tf.stack([x.dense_shape[0], tf.constant(self.num_items, tf.int64)])
-        )
+        x = tf.SparseTensor(x.indices, x.values, tf.stack([x.dense_shape[0], tf.constant(self.num_items, tf.int64)]))
         rows = l2_normalize_rows(x)
         if training:
             rows = dropout_nonzeros(rows, self.dropout, self._noise(0))

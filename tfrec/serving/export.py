@@ -79,22 +79,29 @@ class Recommender(tf.Module):
         )
 
     def _recommend(self, item_ids: tf.Tensor, row_splits: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
+        splits_error = [
+            "`row_splits` must start with 0, never fall, and end with the number of item ids. Received:",
+            row_splits,
+        ]
+        with tf.control_dependencies([tf.debugging.Assert(tf.size(row_splits) >= 1, splits_error)]):
+            row_splits = tf.identity(row_splits)
         checks = [
             tf.debugging.Assert(
                 (k >= 1) & (k <= self._num_items), [f"`k` must lie in [1, {self._num_items}]. Received:", k]
             ),
             tf.debugging.Assert(
-                (tf.size(row_splits) >= 1)
-                & (row_splits[0] == 0)
+                (row_splits[0] == 0)
                 & (row_splits[-1] == tf.size(item_ids, out_type=tf.int64))
                 & tf.reduce_all(row_splits[1:] >= row_splits[:-1]),
-                ["`row_splits` must start with 0, never fall, and end with the number of item ids. Received:", row_splits],
+                splits_error,
             ),
         ]
         with tf.control_dependencies(checks):
             batch = tf.size(row_splits, out_type=tf.int64) - 1
             item = self._table.lookup(item_ids) if self._table is not None else item_ids
-        row = tf.searchsorted(row_splits[1:], tf.range(tf.size(item, out_type=tf.int64)), side="right", out_type=tf.int64)
+        row = tf.searchsorted(
+            row_splits[1:], tf.range(tf.size(item, out_type=tf.int64)), side="right", out_type=tf.int64
+        )
         known = (item >= 0) & (item < self._num_items)
         # In order of row and item, each pair once: what a SparseTensor has to be.
         pairs, _ = tf.unique(tf.sort(tf.boolean_mask(row * self._num_items + item, known)))

@@ -1,0 +1,1 @@
+"""From a config to a run folder: data, training, checkpoints, report."""

@@ -20,7 +20,7 @@ def save_state(path: Path, model: keras.Model, progress: dict[str, Any], *, opti
     Raises:
         InputError: the disk is full; what was there before is untouched.
     """
-    arrays = {name: np.asarray(v.value) for name, v in _variables(model, optimizer).items()}
+    arrays: dict[str, Any] = {name: np.asarray(v.value) for name, v in _variables(model, optimizer).items()}
     arrays["progress"] = np.frombuffer(json.dumps(progress).encode(), np.uint8)
     with atomic_write(path) as stream:
         np.savez(stream, **arrays)
@@ -48,7 +48,8 @@ def load_state(path: Path, model: keras.Model, *, optimizer: bool) -> dict[str, 
     for name, variable in wanted.items():
         if tuple(variable.shape) != values[name].shape:
             raise InputError(
-                f"{path} is of another model: {name} has shape {values[name].shape}, expected {tuple(variable.shape)}.\n"
+                f"{path} is of another model: {name} has shape {values[name].shape}, "
+                f"expected {tuple(variable.shape)}.\n"
                 "Start over with --no-resume."
             )
         variable.assign(values[name])
@@ -56,7 +57,8 @@ def load_state(path: Path, model: keras.Model, *, optimizer: bool) -> dict[str, 
 
 
 def _variables(model: keras.Model, optimizer: bool) -> dict[str, Any]:
-    named = {f"weight.{i}.{v.path.replace('/', '.')}": v for i, v in enumerate(model.weights)}
+    # By number: Keras's own names count up with every model made in a process.
+    named = {f"weight.{i}": v for i, v in enumerate(model.weights)}
     if optimizer:
         named |= {f"optimizer.{i}": v for i, v in enumerate(model.optimizer.variables)}
     return named

@@ -43,10 +43,7 @@ def finish(
         "training": training,
         "versions": versions(),
         "hardware": hardware(distributed.size()),
-        **{
-            part: {name: report.to_json() for name, report in models.items()}
-            for part, models in reports.items()
-        },
+        **{part: {name: report.to_json() for name, report in models.items()} for part, models in reports.items()},
     }
     if distributed.rank() != 0:
         return result

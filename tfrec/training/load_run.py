@@ -25,9 +25,7 @@ def load_config(folder: RunFolder, data_dir: Path | None = None) -> Run:
     try:
         config = from_json(RECIPES[saved["recipe"]](), saved)
     except (KeyError, TypeError) as error:
-        raise InputError(
-            f"{folder.config} is damaged or was written by another version of tfrec: {error}."
-        ) from error
+        raise InputError(f"{folder.config} is damaged or was written by another version of tfrec: {error}.") from error
     return replace(config, data=replace(config.data, dir=data_dir)) if data_dir is not None else config
 
 

@@ -91,8 +91,7 @@ class RunFolder:
         others = [p.name for p in self.path.iterdir() if not p.name.startswith(".")]
         if others:
             raise InputError(
-                f"{self.path} is not empty and not a run ({', '.join(sorted(others)[:3])}).\n"
-                "Name another --output-dir."
+                f"{self.path} is not empty and not a run ({', '.join(sorted(others)[:3])}).\nName another --output-dir."
             )
         with atomic_write(self.config, "w") as stream:
             json.dump(wanted, stream, indent=2)

@@ -108,7 +108,13 @@ def train_vae_cf(recipe: str, config: VAECFRun, folder: RunFolder, started: floa
             f"{time.perf_counter() - started:.1f} s.",
             flush=True,
         )
-    batches_of = {"seed": config.seed, "epochs": None, "first_epoch": first_epoch, "rank": rank, "size": size}
+    batches_of: dict[str, Any] = {
+        "seed": config.seed,
+        "epochs": None,
+        "first_epoch": first_epoch,
+        "rank": rank,
+        "size": size,
+    }
     if on_device:
         batches = user_batches(num_users, training.global_batch_size, **batches_of)
     else:

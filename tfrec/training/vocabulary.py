@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class Vocabulary:
 
     def save(self, path: Path) -> None:
         """Write to ``path``, whole or not at all."""
-        arrays: dict[str, np.ndarray] = {"popularity": self.popularity}
+        arrays: dict[str, Any] = {"popularity": self.popularity}
         put_ids(arrays, "item_ids", self.item_ids)
         put_ids(arrays, "labels", self.labels)
         with atomic_write(path) as stream:
