@@ -107,8 +107,8 @@ class TrainingConfig:
 
     epochs: int = 100
     """Passes over the training users, at most."""
-    global_batch_size: int = 500
-    """Users per step over all ranks."""
+    global_batch_size: int | None = None
+    """Users per step over all ranks. Default: a fortieth of the training users, at most 500."""
     learning_rate: float = 1e-3
     """Adam's learning rate, its peak under a schedule."""
     schedule: Literal["constant", "cosine"] = "constant"

@@ -13,12 +13,16 @@ DEFAULT = "vae-cf"
 
 def vae_cf() -> VAECFRun:
     """VAE-CF on the embedded synthetic data, or on a table of your own with --data.path FILE."""
-    return VAECFRun()
+    return VAECFRun(training=TrainingConfig(epochs=60, patience=6))
 
 
 def vae_cf_ml1m() -> VAECFRun:
     """VAE-CF on MovieLens-1M, strong generalization with 600 + 600 held-out users."""
-    return VAECFRun(data=DataConfig(name="ml-1m", heldout_users=600))
+    return VAECFRun(
+        data=DataConfig(name="ml-1m", heldout_users=600),
+        model=VAECFConfig(hidden_dims=(), latent_dim=200, dropout=0.5, kl_cap=0.1, l2=3e-4),
+        training=TrainingConfig(epochs=80, global_batch_size=100, validate_every=2, patience=10),
+    )
 
 
 def vae_cf_ml20m() -> VAECFRun:

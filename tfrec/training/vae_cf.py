@@ -52,12 +52,7 @@ def train_vae_cf(recipe: str, config: VAECFRun, folder: RunFolder, started: floa
     train = data.split.train
     num_users, num_items = train.shape
     check_cutoffs(config.evaluation.metrics, config.evaluation.monitor, num_items)
-    if training.global_batch_size > num_users:
-        raise InputError(
-            f"`global_batch_size` must not exceed the number of training users.\n"
-            f"Received: {training.global_batch_size} for {num_users} users.\n"
-            f"Try --training.global-batch-size {max(1, num_users // 10)}."
-        )
+    global_batch_size = _global_batch_size(training, num_users)
     rank, size = distributed.rank(), distributed.size()
     model = VAECF(
         num_items,
@@ -70,7 +65,7 @@ def train_vae_cf(recipe: str, config: VAECFRun, folder: RunFolder, started: floa
         variational=config.model.variational,
         noise_seed=(config.seed + _SEED_STRIDE * rank) % 2**31,
     )
-    steps = steps_per_epoch(num_users, training.global_batch_size)
+    steps = steps_per_epoch(num_users, global_batch_size)
     on_device = training.pipeline == "device"
     model.compile(
         Adam(
@@ -103,7 +98,7 @@ def train_vae_cf(recipe: str, config: VAECFRun, folder: RunFolder, started: floa
         where = f"after epoch {first_epoch} of " if first_epoch else "into "
         print(
             f"{recipe}: {num_users:,} training users, {num_items:,} items, {train.nnz:,} interactions; "
-            f"{model.count_params():,} parameters, {training.precision}, {size} rank{'s' * (size > 1)}.\n"
+            f"{model.count_params():,} parameters, batches of {global_batch_size:,}, {training.precision}, {size} rank{'s' * (size > 1)}.\n"
             f"{'Resuming' if first_epoch else 'Writing'} {where}{folder.path}. Ready after "
             f"{time.perf_counter() - started:.1f} s.",
             flush=True,
@@ -116,9 +111,9 @@ def train_vae_cf(recipe: str, config: VAECFRun, folder: RunFolder, started: floa
         "size": size,
     }
     if on_device:
-        batches = user_batches(num_users, training.global_batch_size, **batches_of)
+        batches = user_batches(num_users, global_batch_size, **batches_of)
     else:
-        batches = sparse_batches(train, training.global_batch_size, **batches_of)
+        batches = sparse_batches(train, global_batch_size, **batches_of)
     if first_epoch < training.epochs and not recorder.out_of_patience:
         model.fit(
             batches,
@@ -142,7 +137,7 @@ def train_vae_cf(recipe: str, config: VAECFRun, folder: RunFolder, started: floa
         {
             "epochs": len(recorder.rows),
             "best_epoch": recorder.best["epoch"] if recorder.best else None,
-            "global_batch_size": training.global_batch_size,
+            "global_batch_size": global_batch_size,
             "parameters": model.count_params(),
             "users_per_second": [row["users_per_second"] for row in recorder.rows],
             "median_users_per_second": float(np.median([row["users_per_second"] for row in recorder.rows])),
@@ -155,10 +150,22 @@ def train_vae_cf(recipe: str, config: VAECFRun, folder: RunFolder, started: floa
 def _check(training: TrainingConfig) -> None:
     for name in ("epochs", "global_batch_size", "validate_every", "checkpoint_every", "backward_passes_per_step"):
         value = getattr(training, name)
-        if value < 1:
+        if value is not None and value < 1:
             raise InputError(f"`{name}` must be at least 1.\nReceived: --training.{name.replace('_', '-')} {value}.")
     if not training.learning_rate > 0:
         raise InputError(f"`learning_rate` must be positive.\nReceived: {training.learning_rate}.")
+
+
+def _global_batch_size(training: TrainingConfig, num_users: int) -> int:
+    if training.global_batch_size is None:
+        return max(1, min(500, num_users // 40))
+    if training.global_batch_size > num_users:
+        raise InputError(
+            f"`global_batch_size` must not exceed the number of training users.\n"
+            f"Received: {training.global_batch_size} for {num_users} users.\n"
+            f"Try --training.global-batch-size {max(1, num_users // 40)}."
+        )
+    return training.global_batch_size
 
 
 def _learning_rate(training: TrainingConfig, steps: int) -> Any:
