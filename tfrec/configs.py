@@ -226,12 +226,15 @@ def from_json(recipe_config: Run, saved: dict[str, Any]) -> Run:
     Raises:
         KeyError: a setting that the type does not have.
     """
-    return _fill(recipe_config, {k: v for k, v in saved.items() if k != "recipe"})
+    return _fill(recipe_config, {k: v for k, v in saved.items() if k not in ("recipe", "data_sha256")})
 
 
 def _fill(template: Any, saved: dict[str, Any]) -> Any:
     changes: dict[str, Any] = {}
     known = {f.name: f for f in dataclasses.fields(template)}
+    missing = set(known) - set(saved) - {*_PLACES, "dir"}
+    if missing:
+        raise KeyError(", ".join(sorted(missing)))
     for name, value in saved.items():
         if name not in known:
             raise KeyError(name)

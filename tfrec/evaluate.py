@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from tfrec import commands
+from tfrec.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -35,20 +36,25 @@ def evaluate(arguments: Arguments) -> None:
     commands.quiet_tensorflow()
     from tfrec import distributed
     from tfrec.training.load_run import load_config, load_model
-    from tfrec.training.prepare import check_cutoffs, prepare
+    from tfrec.training.prepare import check_evaluation, prepare
     from tfrec.training.report import measure_all, table, write_json
     from tfrec.training.run_folder import RunFolder
 
     distributed.init()
+    if arguments.json is not None and (arguments.json.is_dir() or not arguments.json.absolute().parent.is_dir()):
+        raise InputError(f"{arguments.json} cannot be written.\nName a file in a folder that exists.")
     folder = RunFolder.existing(arguments.run)
     config = load_config(folder, arguments.data_dir)
+    metrics = arguments.metrics or config.evaluation.metrics
     wanted = replace(
         config.evaluation,
-        metrics=arguments.metrics or config.evaluation.metrics,
+        metrics=metrics,
+        monitor=metrics[0],
         ties=arguments.ties or config.evaluation.ties,
     )
     data = prepare(config.data)
-    check_cutoffs(wanted.metrics, None, data.split.train.shape[1])
+    folder.check_data(data.sha256)
+    check_evaluation(wanted, data.split.train.shape[1])
     reports = measure_all(load_model(folder), data, wanted, (arguments.part,))[arguments.part]
     if distributed.rank() != 0:
         return

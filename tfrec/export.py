@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from tfrec import commands
+from tfrec.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ def run_export(arguments: Arguments) -> None:
     from tfrec.training.load_run import load_model, load_vocabulary
     from tfrec.training.run_folder import RunFolder
 
+    if arguments.out.exists() or arguments.out.is_symlink():
+        raise InputError(f"{arguments.out} is there already.\nName a new folder, or remove it.")
     folder = RunFolder.existing(arguments.run)
     vocabulary = load_vocabulary(folder)
     recommender = Recommender(

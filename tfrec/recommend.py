@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tfrec.configs import Run
+    from tfrec.training.run_folder import RunFolder
     from tfrec.training.vocabulary import Vocabulary
 
 
@@ -57,7 +58,7 @@ def recommend(arguments: Arguments) -> None:
         liked = seen = np.array([find_item(name, vocabulary) for name in arguments.items])
     else:
         assert arguments.user is not None
-        liked, seen = history(load_config(folder, arguments.data_dir), arguments.user, vocabulary)
+        liked, seen = history(folder, load_config(folder, arguments.data_dir), arguments.user, vocabulary)
     model = load_model(folder)
     recommender = Recommender(model, vocabulary.item_ids, vocabulary.labels, vocabulary.popularity, raw_ids=False)
     # What a user saw but did not like is no input, and no recommendation either.
@@ -81,6 +82,8 @@ def find_item(name: str, vocabulary: Vocabulary) -> int:
     Raises:
         InputError: there is none, or several; the message names near ones.
     """
+    if not name:
+        raise InputError("An item's title or id must not be empty.\nReceived: ''.")
     labels = [str(label) for label in vocabulary.labels]
     for candidates in (
         [i for i, label in enumerate(labels) if label == name],
@@ -102,7 +105,7 @@ def find_item(name: str, vocabulary: Vocabulary) -> int:
     raise InputError(f"The run's model has no item with that title or id.\nReceived: {name!r}.\n{hint}")
 
 
-def history(config: Run, user: str, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
+def history(folder: RunFolder, config: Run, user: str, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
     """The model's numbers of the items a user liked, and of all that she interacted with.
 
     Raises:
@@ -113,7 +116,8 @@ def history(config: Run, user: str, vocabulary: Vocabulary) -> tuple[np.ndarray,
     from tfrec.training.prepare import load_interactions, min_rating
 
     events = load_interactions(config.data)
-    wanted = user if events.user_ids.dtype == object else (int(user) if user.isdigit() else None)
+    folder.check_data(events.source.get("sha256"))
+    wanted = user if events.user_ids.dtype == object else (int(user) if user.isascii() and user.isdigit() else None)
     found = np.flatnonzero(events.user_ids == wanted) if wanted is not None else np.zeros(0, int)
     if len(found) == 0:
         some = ", ".join(str(u) for u in events.user_ids[:3])

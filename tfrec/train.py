@@ -5,9 +5,9 @@ On several processes: horovodrun -np 8 python -m tfrec.train RECIPE ...
 
 from __future__ import annotations
 
-import json
 import sys
 import time
+from dataclasses import replace
 
 from tfrec import commands
 from tfrec.configs import Run, VAECFRun
@@ -33,28 +33,27 @@ def train(recipe: str, config: Run, started: float) -> None:
     """Run a config from data to report."""
     commands.quiet_tensorflow()
     from tfrec import distributed
-    from tfrec.errors import InputError
+    from tfrec.data.files import checksum
+    from tfrec.data.tables import check_readable
+    from tfrec.training.claim import on_rank_zero
     from tfrec.training.finish import print_summary
     from tfrec.training.popularity import train_popularity
     from tfrec.training.run_folder import RunFolder
     from tfrec.training.vae_cf import train_vae_cf
 
     distributed.init()
+    if config.data.path is not None:
+        # The run can then be evaluated from any folder.
+        config = replace(config, data=replace(config.data, path=config.data.path.absolute()))
     folder = RunFolder.of(recipe, config)
-    # Rank 0 alone touches the folder; the others learn how it went.
-    outcome, problem = "", None
-    if distributed.rank() == 0:
-        try:
-            outcome = "complete" if folder.claim(recipe, config) else "ready"
-        except InputError as error:
-            outcome, problem = "rejected", error
-    outcome = distributed.broadcast_json(outcome)
-    if outcome == "rejected":
-        raise problem or InputError("Rank 0 rejected the output folder; see its message.")
-    if outcome == "complete":
+    if on_rank_zero(lambda: folder.look(recipe, config)):
         if distributed.rank() == 0:
+            if config.data.path is not None:
+                check_readable(config.data.path)
+                folder.check_data(checksum(config.data.path))
+            result = folder.read_metrics()
             print(f"{folder.path} has this run already; train it again with --no-resume.")
-            print_summary(folder, json.loads(folder.metrics.read_text(encoding="utf-8")))
+            print_summary(folder, result)
         return
     if isinstance(config, VAECFRun):
         train_vae_cf(recipe, config, folder, started)

@@ -81,7 +81,7 @@ def test_strong_generalization_is_bit_identical():
     ("arguments", "match"),
     [
         ({"heldout_users": 30}, "(?s)leave some for training.*Try"),
-        ({"heldout_users": 0}, "at least 1"),
+        ({"heldout_users": 0}, "whole number from 1"),
         ({"heldout_users": 5, "min_rating": 5}, "(?s)No interaction is left.*run from 0.5 to 5"),
         ({"heldout_users": 5, "target_share": 1.0}, "between 0 and 1"),
     ],
@@ -151,3 +151,13 @@ def test_random_holdout(ratings):
         random_holdout(events, target_share=0)
     with pytest.raises(InputError, match="Too few"):
         random_holdout(interactions([1], [2]))
+
+
+def test_strong_generalization_of_a_log_with_repeats(random):
+    """A play log: what is a target is never seen, and repeats do not make a user active."""
+    user, item = np.repeat(np.arange(60), 40), random.integers(0, 10, 2400)
+    split = strong_generalization(interactions(user, item), 10, None)
+    assert split.test_in.multiply(split.test_out).nnz == 0
+    assert split.test_out.nnz > 0
+    with pytest.raises(InputError, match="filter all users away"):
+        strong_generalization(interactions(user, user % 3), 10, None)

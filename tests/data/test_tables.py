@@ -129,3 +129,46 @@ def test_cached_by_content(tmp_path):
     assert first.summary() == again.summary()
     write(tmp_path, GOOD + "8,10,1,102\n")
     assert len(load_table(path, **COLUMNS)) == 4
+
+
+def test_ids_are_never_rewritten_or_merged(tmp_path):
+    def users(*ids):
+        return from_table(write(tmp_path, "u,i\n" + "".join(f"{u},1\n" for u in ids)), user="u", item="i").user_ids
+
+    assert users("007", "7", "07").tolist() == ["007", "07", "7"]
+    assert users("0x7", "1e5", "x").tolist() == ["0x7", "1e5", "x"]
+    assert users("7.0", "12.0", "3").tolist() == [3, 7, 12]  # what pandas makes of a column with gaps
+    assert users("99999999999999999999", "1").tolist() == ["1", "99999999999999999999"]
+
+
+def test_quotes(tmp_path):
+    """A line break inside quotes is part of a field, also beyond the parser's first block."""
+    rows = "".join(f'{i},{i % 9},"a\nb,""c"" {i}"\n' for i in range(400_000))
+    events = from_table(write(tmp_path, "user_id,item_id,note\n" + rows))
+    assert len(events) == 400_000
+    with pytest.raises(InputError, match="(?s)spans lines.*quote"):
+        from_table(write(tmp_path, 'user_id,item_id\n1,"a\n3,x\n4,y"\n'))
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("\n", "no column names"),
+        ("user_id,item_id,user_id\n1,2,3\n", "more than once"),
+        ("user_id,item_id", "no rows"),
+        ("user_id,item_id\n\n\n1,2\n-1,2\n", "line 5: the user id must not be negative"),
+        ("user_id,item_id\r1,2\r", "CR alone"),
+    ],
+)
+def test_rejects_odd_tables(tmp_path, text, match):
+    with pytest.raises(InputError, match=f"(?s){match}"):
+        from_table(write(tmp_path, text))
+
+
+def test_times_beyond_the_range(tmp_path):
+    path = write(tmp_path, "user_id,item_id,t\n1,2,1.5\n1,3,1.7e13\n")
+    with pytest.raises(InputError, match="line 3: the timestamp"):
+        from_table(path, timestamp="t")
+    table = pa.table({"user_id": [1], "item_id": [2], "t": pa.array([1_700_000_000_123_456_789], pa.timestamp("ns"))})
+    pa.parquet.write_table(table, tmp_path / "t.parquet")
+    assert from_table(tmp_path / "t.parquet", timestamp="t").timestamps.tolist() == [1_700_000_000_123_456]

@@ -84,6 +84,59 @@ def test_another_config_in_the_same_folder_is_an_error(finished):
     assert "--no-resume" in err
 
 
+def test_a_mistake_touches_nothing(finished):
+    """Whatever is wrong is said before the folder is claimed, let alone cleared."""
+    folder, _ = finished
+    before = {p: p.read_bytes() for p in (folder / "run").rglob("*") if p.is_file()}
+    for wrong in (["--data.heldout-users", "3000"], ["--training.global-batch-size", "9999"], ["--seed", "-1"]):
+        run("train", "vae-cf", *SMALL, *wrong, "--no-resume", "--output-dir", "run", cwd=folder, code=2)
+    assert {p: p.read_bytes() for p in (folder / "run").rglob("*") if p.is_file()} == before
+    run("train", "vae-cf", *SMALL, "--seed", "-1", "--output-dir", "new", cwd=folder, code=2)
+    assert not (folder / "new").exists()
+
+
+def test_other_peoples_files_are_never_removed(tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "config.json").write_text('{"mine": 1}')
+    (theirs / "history.csv").write_text("precious")
+    _, err = run("train", "vae-cf", *SMALL, "--no-resume", "--output-dir", "theirs", cwd=tmp_path, code=2)
+    assert "not the folder of a run" in err
+    assert (theirs / "history.csv").read_text() == "precious"
+
+
+def test_changed_data_is_noticed(tmp_path):
+    def table(shift):
+        return "user_id,item_id\n" + "".join(f"{u},{(u + i * i + shift) % 40}\n" for u in range(50) for i in range(9))
+
+    (tmp_path / "my.csv").write_text(table(0))
+    arguments = ["--data.path", "my.csv", "--training.epochs", "1", "--model.hidden-dims", "8", "--evaluation.metrics",
+                 "ndcg@10", "--evaluation.monitor", "ndcg@10", "--output-dir", "run"]  # fmt: skip
+    run("train", *arguments, cwd=tmp_path)
+    (tmp_path / "my.csv").write_text(table(1))
+    for name, rest in (("train", arguments), ("evaluate", ["run"]), ("recommend", ["run", "--user", "3"])):
+        _, err = run(name, *rest, cwd=tmp_path, code=2)
+        assert "the file has changed" in err
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "metrics.json", "model.keras", "vocabulary.npz", "checkpoint/last.npz"]
+)
+def test_damaged_files_are_told(finished, tmp_path, name):
+    import shutil
+
+    shutil.copytree(finished[0] / "run", tmp_path / "run")
+    (tmp_path / "run" / name).write_bytes(b"")
+    if name in ("model.keras", "vocabulary.npz"):
+        _, err = run("recommend", "run", "--items", "7", cwd=tmp_path, code=2)
+    else:
+        if name == "checkpoint/last.npz":
+            (tmp_path / "run" / "metrics.json").unlink()
+        arguments = ["vae-cf", *SMALL, "--training.epochs", "4", "--output-dir", "run"]
+        _, err = run("train", *arguments, cwd=tmp_path, code=2)
+    assert "error: " in err
+
+
 def test_evaluate(finished):
     folder, _ = finished
     out, _ = run("evaluate", "run", "--metrics", "ndcg@100", "auc", "--json", "e.json", cwd=folder)
@@ -197,7 +250,7 @@ def test_own_table(tmp_path):
         (["--model.dropout", "1"], "dropout"),
         (["--data.name", "ml-1m", "--data.dir", "nowhere"], "does not exist"),
         (["--output-dir", "file/run"], "cannot be written"),
-        (["--output-dir", "other"], "is not empty and not a run"),
+        (["--output-dir", "other"], "is not empty and not the folder of a run"),
         (["--training.epoch", "3"], "nrecognized"),
         (["vae-fc"], "vae-cf"),
     ],

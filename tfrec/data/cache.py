@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tfrec.data.files import atomic_write, cache_folder, locked, make_folder
+from tfrec.data.files import DAMAGE, atomic_write, cache_folder, locked, make_folder, remove_leftovers
 from tfrec.data.interactions import Interactions
 
 #: Changes whenever a change of this package's code would prepare other arrays from the same source.
@@ -37,6 +36,7 @@ def cached(key: dict[str, Any], prepare: Callable[[], Interactions], folder: Pat
     text = json.dumps({"format": _FORMAT, **key}, sort_keys=True, default=str)
     path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npz"
     with locked(path):
+        remove_leftovers(path)
         found = _read(path)
         if found is not None:
             return found
@@ -52,9 +52,10 @@ def _read(path: Path) -> Interactions | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return _from_arrays(dict(arrays))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except DAMAGE:
         # Damaged on disk (never by a kill: files appear whole). It is only a cache, so make it again.
-        path.unlink(missing_ok=True)
+        if path.is_file():
+            path.unlink()
         return None
 
 

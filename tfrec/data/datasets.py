@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,9 @@ def load(name: str, data_dir: str | Path | None = None, **synthetic: Any) -> Int
     if name == "synthetic":
         from tfrec.data.synthetic import Synthetic
 
+        unknown = set(synthetic) - {f.name for f in fields(Synthetic)}
+        if unknown:
+            raise InputError(f"`synthetic` has no argument {', '.join(sorted(unknown))}.\nSee tfrec.data.Synthetic.")
         return Synthetic(**synthetic).interactions()
     if synthetic:
         raise InputError(f"Only `synthetic` takes {', '.join(synthetic)}.\nReceived: name={name!r}.")
@@ -212,11 +215,8 @@ def load_table(path: str | Path, **options: Any) -> Interactions:
     check_readable(path)
     key = {"table": checksum(path), "suffix": path.name, "options": options}
 
-    def prepare() -> Interactions:
-        events = from_table(path, **options)
-        return replace(events, source={"file": str(path), "sha256": key["table"]})
-
-    return cached(key, prepare)
+    events = cached(key, lambda: from_table(path, **options))
+    return replace(events, source={"file": str(path), "sha256": key["table"]})
 
 
 def _find(dataset: Dataset, data_dir: str | Path | None) -> Path:
@@ -282,6 +282,8 @@ def read_layout(folder: Path, dataset: Dataset, titles: Path | None, source: dic
         content=content,
     )
     del content
+    if table.num_rows == 0:
+        raise InputError(f"{path} has no rows.\nGet {dataset.archive} from its publisher.")
     if dataset.name == "lastfm-360k":
         table, left_out = _drop_nameless(table)
         source = {**source, "rows_without_artist": left_out}
@@ -312,15 +314,28 @@ def _drop_nameless(table: pa.Table) -> tuple[pa.Table, int]:
 
 
 def _read_titles(path: Path, layout: Layout, item_ids: np.ndarray) -> np.ndarray:
-    text = path.read_bytes().decode(layout.encoding)
+    try:
+        text = path.read_bytes().decode(layout.encoding)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not {layout.encoding} text: {error}.\nGet it from its publisher.") from error
+    if item_ids.dtype == object:
+        raise InputError(f"Item ids must be whole numbers.\nReceived: {item_ids[0]!r}, beside {path}.")
     if layout.titles_delimiter == ",":
-        rows = list(csv.reader(io.StringIO(text, newline="")))
+        csv.field_size_limit(1 << 30)
+        try:
+            rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        except csv.Error as error:
+            raise InputError(f"{path} has a quote that is not closed: {error}.\nMend the line.") from error
     else:
         rows = [line.split(layout.titles_delimiter) for line in text.splitlines() if line]
     id_at, title_at = layout.titles_columns
     titles: dict[int, str] = {}
     for number, row in enumerate(rows[layout.titles_header :], start=1 + layout.titles_header):
-        if len(row) <= max(id_at, title_at) or not row[id_at].strip().isdigit():
+        if (
+            len(row) <= max(id_at, title_at)
+            or not (row[id_at].isascii() and row[id_at].isdigit())
+            or "\n" in row[title_at]
+        ):
             raise InputError(f"{path}, line {number}: expected an id and a title.\nReceived: {row!r}.\nMend the line.")
         titles[int(row[id_at])] = row[title_at]
     return np.array([titles.get(int(i), str(i)) for i in item_ids], dtype=object)

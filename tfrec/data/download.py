@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -14,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from tfrec.data.files import checksum, locked, make_folder
+from tfrec.data.files import DAMAGE, checksum, locked, make_folder
 from tfrec.errors import InputError
 
 #: No published archive unpacks to more; a larger one is not what it says it is.
@@ -124,7 +125,11 @@ def unpack(archive: Path, folder: Path, members: list[str]) -> Path:
     make_folder(folder.parent, f"unpacking {archive.name}")
     with locked(folder):
         if folder.is_dir():
-            return folder
+            if all((folder / m).is_file() for m in members):
+                return folder
+            shutil.rmtree(folder)  # a file was taken out of it: unpack again
+        for left in folder.parent.glob(f".{folder.name}.*"):
+            shutil.rmtree(left, ignore_errors=True)  # of a killed process
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
             if zipfile.is_zipfile(archive):
@@ -140,7 +145,11 @@ def unpack(archive: Path, folder: Path, members: list[str]) -> Path:
             if missing:
                 raise InputError(f"{archive} does not hold {', '.join(missing)}.\nIs it the right archive?")
             os.replace(temporary, folder)
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+        except (*DAMAGE, tarfile.TarError) as error:
+            if isinstance(error, InputError):
+                raise
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise InputError(f"No space left to unpack {archive} into {folder.parent}.") from error
             raise InputError(
                 f"{archive} cannot be unpacked: {error}.\nIt may be cut off: remove it and run again."
             ) from error
@@ -167,6 +176,13 @@ def _check_size(archive: Path, total: int) -> None:
         raise _reject(archive, "(all)", f"would unpack to {total:,} bytes")
 
 
+def _check_once(archive: Path, names: list[str], members: list[str]) -> None:
+    for member in members:
+        found = [n for n in names if PurePosixPath(n).name == member]
+        if len(found) > 1:
+            raise InputError(f"{archive} holds {member} more than once: {', '.join(found)}.\nIs it the right archive?")
+
+
 def _unpack_zip(archive: Path, folder: Path, members: list[str]) -> None:
     with zipfile.ZipFile(archive) as opened:
         infos = opened.infolist()
@@ -175,6 +191,7 @@ def _unpack_zip(archive: Path, folder: Path, members: list[str]) -> None:
             if stat.S_ISLNK(info.external_attr >> 16):
                 raise _reject(archive, info.filename, "is a link")
         _check_size(archive, sum(info.file_size for info in infos))
+        _check_once(archive, [i.filename for i in infos if not i.is_dir()], members)
         for info in infos:
             base = PurePosixPath(info.filename).name
             if base in members and not info.is_dir():
@@ -190,6 +207,7 @@ def _unpack_tar(archive: Path, folder: Path, members: list[str]) -> None:
             if not (info.isfile() or info.isdir()):
                 raise _reject(archive, info.name, "is a link or a device")
         _check_size(archive, sum(info.size for info in infos))
+        _check_once(archive, [i.name for i in infos if i.isfile()], members)
         for info in infos:
             base = PurePosixPath(info.name).name
             if base in members and info.isfile():

@@ -8,11 +8,27 @@ import fcntl
 import hashlib
 import os
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from tfrec.errors import InputError
+
+#: What reading a damaged npz, zip, gzip or JSON file may raise.
+DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def cache_folder() -> Path:
@@ -82,6 +98,12 @@ def locked(path: Path) -> Iterator[None]:
     with open(f"{path}.lock", "a") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed processes left of writing ``path``. Only for the holder of its lock."""
+    for part in path.parent.glob(f".{path.stem}.*.part*"):
+        part.unlink(missing_ok=True)
 
 
 def checksum(path: Path, algorithm: str = "sha256") -> str:

@@ -66,7 +66,7 @@ def strong_generalization(
     The steps, random calls and seeds are those of the paper's published code, so that on MovieLens-20M and with
     the defaults the same users and items are held out:
 
-    1. keep events with a value above ``min_rating``;
+    1. keep events with a value above ``min_rating``, of those of one user and item the first in the file;
     2. keep items with ``min_item_events`` events, then users with ``min_user_events``;
     3. permute the users, in ascending order of raw id, with the legacy generator seeded with ``seed``: the last
        ``heldout_users`` are for test, as many before them for validation, the rest for training;
@@ -91,10 +91,13 @@ def strong_generalization(
     """
     if not 0 < target_share < 1:
         raise InputError(f"`target_share` must lie between 0 and 1.\nReceived: {target_share}.")
-    if heldout_users < 1:
-        raise InputError(f"`heldout_users` must be at least 1.\nReceived: {heldout_users}.")
+    if not isinstance(heldout_users, int | np.integer) or heldout_users < 1:
+        raise InputError(f"`heldout_users` must be a whole number from 1.\nReceived: {heldout_users}.")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"`seed` must lie in [0, 2^32).\nReceived: {seed}.")
     user, item, value = interactions.user_index, interactions.item_index, interactions.values
     kept = np.flatnonzero(value > min_rating) if min_rating is not None else np.arange(len(value))
+    kept = kept[_first_of_each_pair(user[kept], item[kept], interactions.num_items)]
     if min_item_events > 0:
         count = np.bincount(item[kept], minlength=interactions.num_items)
         kept = kept[count[item[kept]] >= min_item_events]
@@ -165,6 +168,13 @@ def strong_generalization(
         test_users=test_users,
         items=items,
     )
+
+
+def _first_of_each_pair(user: np.ndarray, item: np.ndarray, num_items: int) -> np.ndarray:
+    """Which events to keep so that each user has each item once, in order; the data of the paper has no others."""
+    pair = user.astype(np.int64) * num_items + item
+    _, first = np.unique(pair, return_index=True)
+    return np.arange(len(pair)) if len(first) == len(pair) else np.sort(first)
 
 
 def _choose_targets(user: np.ndarray, share: float, random: np.random.RandomState) -> np.ndarray:
@@ -275,6 +285,8 @@ def random_holdout(
     """
     if not 0 < target_share < 1:
         raise InputError(f"`target_share` must lie between 0 and 1.\nReceived: {target_share}.")
+    if not 0 <= seed < 2**63:
+        raise InputError(f"`seed` must lie in [0, 2^63).\nReceived: {seed}.")
     matrix = interactions.to_csr().tocoo()
     raw = np.random.PCG64(seed).random_raw(matrix.nnz)
     is_test = np.asarray(raw, np.uint64) < np.uint64(target_share * 2.0**64)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy.special
@@ -69,6 +70,10 @@ class Synthetic:
             ("seed", 0, 2**31 - 1),
         ):
             value = getattr(self, name)
+            number: Any = (int, float) if name in ("strength", "popularity") else int
+            if isinstance(value, bool) or not isinstance(value, number):
+                kind = "a whole number" if number is int else "a number"
+                raise InputError(f"`{name}` must be {kind}.\nReceived: {name}={value!r}.")
             if not low <= value <= high:
                 raise InputError(f"`{name}` must lie in [{low}, {high}].\nReceived: {name}={value!r}.")
 
@@ -114,7 +119,10 @@ class Synthetic:
 
     def scores(self, users: np.ndarray) -> np.ndarray:
         """The planted scores, float32 ``[B, I]`` in nats, for the users ``[B]``: the oracle's ranking."""
-        return self._scores(np.asarray(users)).astype(np.float32) / np.float32(_SCORE_UNIT)
+        users = np.asarray(users, np.int64)
+        if len(users) and not (users.min() >= 0 and users.max() < self.num_users):
+            raise InputError(f"Users must lie in [0, {self.num_users}).\nReceived: {users.min()} to {users.max()}.")
+        return self._scores(users).astype(np.float32) / np.float32(_SCORE_UNIT)
 
     def interactions(self) -> Interactions:
         """Draw every user's items. Events are ordered by user, then by draw; times follow the draws."""

@@ -350,13 +350,13 @@ class Metric:
         Raises:
             InputError: an unknown metric, or a cutoff that is missing, out of place or no number.
         """
-        match = re.fullmatch(r"([a-z_]+)(?:@(\d+))?", text)
+        match = re.fullmatch(r"([a-z_]+)(?:@([1-9]\d{0,8}))?", text)
         if not match or match[1] not in _NAMES:
             raise InputError(
                 f"Unknown metric.\nReceived: {text!r}.\nKnown: {', '.join(_NAMES)}, with a cutoff such as ndcg@100."
             )
         name, k = match[1], int(match[2]) if match[2] else None
-        if (name == "auc" and k is not None) or (name not in ("auc", "mrr") and k is None) or k == 0:
+        if (name == "auc" and k is not None) or (name not in ("auc", "mrr") and k is None):
             raise InputError(
                 f"{name} takes {'no cutoff' if name == 'auc' else 'a cutoff, such as ' + name + '@20'}.\n"
                 f"Received: {text!r}."

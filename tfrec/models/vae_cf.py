@@ -92,8 +92,8 @@ class VAECF(keras.Model):
             ("chunk_bytes", chunk_bytes, 1),
             *((f"hidden_dims[{i}]", d, 1) for i, d in enumerate(hidden_dims)),
         ):
-            if not value >= low:
-                raise InputError(f"`{name}` must be at least {low}.\nReceived: {name}={value}.")
+            if not low <= value < float("inf"):
+                raise InputError(f"`{name}` must be at least {low}, and finite.\nReceived: {name}={value}.")
         if not 0 <= dropout < 1:
             raise InputError(f"`dropout` must lie in [0, 1).\nReceived: dropout={dropout}.")
         self.num_items = num_items

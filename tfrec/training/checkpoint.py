@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from tfrec.data.files import atomic_write
+from tfrec.data.files import DAMAGE, atomic_write
 from tfrec.errors import InputError
 
 
@@ -32,26 +31,24 @@ def load_state(path: Path, model: keras.Model, *, optimizer: bool) -> dict[str, 
     Raises:
         InputError: a damaged file, or one of another model.
     """
+    wanted = _variables(model, optimizer)
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            wanted = _variables(model, optimizer)
-            missing = [name for name in wanted if name not in arrays]
-            if missing:
-                raise InputError(f"{path} is of another model: it has no {missing[0]}.\nStart over with --no-resume.")
-            # All are read, and their checksums looked at, before any is assigned.
-            values = {name: arrays[name] for name in wanted}
-            progress = json.loads(arrays["progress"].tobytes())
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
+            # All are read, and so their checksums looked at, before any is assigned.
+            values = {name: arrays[name] for name in arrays.files}
+            progress = json.loads(values["progress"].tobytes())
+    except DAMAGE as error:
         raise InputError(f"{path} is damaged: {error}.\nStart over with --no-resume.") from error
     for name, variable in wanted.items():
-        if tuple(variable.shape) != values[name].shape:
+        shape, kind = tuple(variable.shape), np.dtype(variable.dtype)
+        found = values.get(name)
+        if found is None or found.shape != shape or found.dtype != kind:
+            came = "nothing" if found is None else f"{found.dtype} {found.shape}"
             raise InputError(
-                f"{path} is of another model: {name} has shape {values[name].shape}, "
-                f"expected {tuple(variable.shape)}.\n"
+                f"{path} is of another model: expected {name} of {kind} {shape}.\nReceived: {came}.\n"
                 "Start over with --no-resume."
             )
+    for name, variable in wanted.items():
         variable.assign(values[name])
     return progress
 

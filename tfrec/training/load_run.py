@@ -9,6 +9,7 @@ import keras
 
 import tfrec.models  # noqa: F401 - registers the classes that load_model needs
 from tfrec.configs import Run, from_json
+from tfrec.data.files import DAMAGE
 from tfrec.errors import InputError
 from tfrec.recipes import RECIPES
 from tfrec.training.run_folder import RunFolder
@@ -24,7 +25,7 @@ def load_config(folder: RunFolder, data_dir: Path | None = None) -> Run:
     saved = folder.read_config()
     try:
         config = from_json(RECIPES[saved["recipe"]](), saved)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder.config} is damaged or was written by another version of tfrec: {error}.") from error
     return replace(config, data=replace(config.data, dir=data_dir)) if data_dir is not None else config
 
@@ -37,8 +38,8 @@ def load_model(folder: RunFolder) -> keras.Model:
     """
     try:
         return keras.saving.load_model(folder.model, compile=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder.model} cannot be loaded: {error}.") from error
+    except DAMAGE as error:
+        raise InputError(f"{folder.model} cannot be loaded: {error}.\nTrain the run again with --no-resume.") from error
 
 
 def load_vocabulary(folder: RunFolder) -> Vocabulary:

@@ -7,17 +7,19 @@ from typing import Any
 from tfrec import distributed
 from tfrec.configs import PopularityRun
 from tfrec.models import Popularity
+from tfrec.training.claim import on_rank_zero
 from tfrec.training.finish import finish
-from tfrec.training.prepare import check_cutoffs, prepare
+from tfrec.training.prepare import check_evaluation, prepare
 from tfrec.training.run_folder import RunFolder
 
 
 def train_popularity(recipe: str, config: PopularityRun, folder: RunFolder, started: float) -> dict[str, Any]:
     """Count, validate, test, and write everything into ``folder``; returns the content of metrics.json."""
     data = prepare(config.data)
-    check_cutoffs(config.evaluation.metrics, config.evaluation.monitor, data.split.train.shape[1])
+    check_evaluation(config.evaluation, data.split.train.shape[1])
     model = Popularity(data.split.train.shape[1])
     model.adapt(data.split.train)
+    on_rank_zero(lambda: folder.claim(recipe, config, data.sha256))
     if distributed.rank() == 0:
         print(f"{recipe}: counted {data.split.train.nnz:,} interactions into {folder.path}.", flush=True)
     return finish(recipe, config, folder, data, model, {"epochs": 0}, history=[])

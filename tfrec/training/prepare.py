@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from tfrec.configs import DataConfig
+from tfrec.configs import DataConfig, EvaluationConfig
 from tfrec.data import (
     Interactions,
     StrongGeneralization,
@@ -34,6 +34,11 @@ class Prepared:
     interactions: Interactions
     split: StrongGeneralization
     oracle: Synthetic | None
+
+    @property
+    def sha256(self) -> str | None:
+        """Checksum of the file of events; None for generated data, which its settings determine."""
+        return self.interactions.source.get("sha256")
 
     @property
     def item_ids(self) -> np.ndarray:
@@ -108,20 +113,25 @@ def prepare(config: DataConfig) -> Prepared:
     return Prepared(interactions, split, Synthetic(**asdict(config.synthetic)) if is_synthetic else None)
 
 
-def check_cutoffs(metrics: tuple[str, ...], monitor: str | None, num_items: int) -> None:
-    """Raise InputError for an unknown metric or one that this catalogue is too small for."""
+def check_evaluation(config: EvaluationConfig, num_items: int) -> None:
+    """Raise InputError for an unknown metric, one that this catalogue is too small for, or a wrong block size."""
     from tfrec.metrics import Metric
 
+    metrics = config.metrics
+    if not metrics or len(set(metrics)) < len(metrics):
+        raise InputError(f"Name at least one metric, and each once.\nReceived: {' '.join(metrics) or 'none'}.")
     for name in metrics:
         metric = Metric.parse(name)
         if metric.k is not None and metric.k > num_items:
+            small = min(10, num_items)
             raise InputError(
                 f"A metric's cutoff must not exceed the number of items.\nReceived: {name} for {num_items} items.\n"
-                f"Lower it, e.g. --evaluation.metrics recall@{min(10, num_items)} ndcg@{min(10, num_items)} "
-                f"--evaluation.monitor ndcg@{min(10, num_items)}."
+                f"Lower it, e.g. --evaluation.metrics recall@{small} ndcg@{small} --evaluation.monitor ndcg@{small}."
             )
-    if monitor is not None and monitor not in metrics:
+    if config.monitor not in metrics:
         raise InputError(
-            f"`monitor` must be one of the metrics.\nReceived: {monitor!r}; metrics: {', '.join(metrics)}.\n"
+            f"`monitor` must be one of the metrics.\nReceived: {config.monitor!r}; metrics: {', '.join(metrics)}.\n"
             "Add it to --evaluation.metrics, or name another with --evaluation.monitor."
         )
+    if config.block_users < 1:
+        raise InputError(f"`block_users` must be at least 1.\nReceived: {config.block_users}.")

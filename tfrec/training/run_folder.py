@@ -15,14 +15,16 @@ Every file is written beside its place and renamed.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from tfrec.configs import Run, differences, identity
-from tfrec.data.files import atomic_write, make_folder
+from tfrec.data.files import DAMAGE, atomic_write, make_folder, remove_leftovers
 from tfrec.errors import InputError
 
 
@@ -66,37 +68,103 @@ class RunFolder:
             )
         return folder
 
-    def claim(self, recipe: str, config: Run) -> bool:
-        """Make the folder ready for this run.
+    def look(self, recipe: str, config: Run) -> bool:
+        """Check that this run may use the folder, and touch nothing.
 
         Returns:
-            Whether the run is complete already.
+            Whether the folder has the complete run already.
 
         Raises:
             InputError: it cannot be written, has a run with another config, or has something else.
         """
-        wanted = identity(recipe, config)
-        make_folder(self.path, "the run (--output-dir)")
-        if not config.resume:
-            self._clear()
-        if self.config.is_file():
-            saved = self.read_config()
-            changed = differences(saved, wanted)
-            if changed:
+        nearest = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+            raise InputError(f"{self.path} cannot be written, because of {nearest}.\nName another --output-dir.")
+        if not self.path.exists():
+            return False
+        if not self._is_run():
+            others = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
+            if others:
                 raise InputError(
-                    f"{self.path} has a run with another config:\n  " + "\n  ".join(changed) + "\n"
-                    "Name another --output-dir, or replace that run with --no-resume."
+                    f"{self.path} is not empty and not the folder of a run ({', '.join(others[:3])}).\n"
+                    "Name another --output-dir."
                 )
-            return self.metrics.is_file()
-        others = [p.name for p in self.path.iterdir() if not p.name.startswith(".")]
-        if others:
+            return False
+        if not config.resume:
+            return False
+        changed = differences(self._identity(), identity(recipe, config))
+        if changed:
             raise InputError(
-                f"{self.path} is not empty and not a run ({', '.join(sorted(others)[:3])}).\nName another --output-dir."
+                f"{self.path} has a run with another config:\n  " + "\n  ".join(changed) + "\n"
+                "Name another --output-dir, or replace that run with --no-resume."
             )
-        with atomic_write(self.config, "w") as stream:
-            json.dump(wanted, stream, indent=2)
+        return self.metrics.is_file()
+
+    def claim(self, recipe: str, config: Run, data_sha256: str | None) -> None:
+        """Make the folder this run's, after everything that can be wrong with the run was checked.
+
+        Holds a lock on it until the process ends.
+
+        Raises:
+            InputError: as `look`, or another process trains into it, or the data changed since an earlier start.
+        """
+        make_folder(self.path, "the run (--output-dir)")
+        self._lock = (self.path / ".lock").open("a")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                f"Another process is writing into {self.path}.\nWait for it, or name another --output-dir."
+            ) from error
+        self.look(recipe, config)
+        if self._is_run() and not config.resume:
+            self._clear()
+        for path in (self.config, self.history, self.curve, self.model, self.vocabulary, self.metrics):
+            remove_leftovers(path)
         self.last.parent.mkdir(exist_ok=True)
-        return False
+        for path in (self.last, self.best):
+            remove_leftovers(path)
+        if self._is_run():
+            self.check_data(data_sha256)
+            return
+        with atomic_write(self.config, "w") as stream:
+            json.dump({**identity(recipe, config), "data_sha256": data_sha256}, stream, indent=2)
+
+    def check_data(self, data_sha256: str | None) -> None:
+        """Raise InputError unless the data is what the run was started on."""
+        saved = self.read_config().get("data_sha256")
+        if saved != data_sha256:
+            raise InputError(
+                f"The data is not what the run in {self.path} was started on: the file has changed.\n"
+                f"Expected SHA-256 {saved}.\nReceived: {data_sha256}.\n"
+                "Bring the old file back, or train again: another --output-dir, or --no-resume."
+            )
+
+    def read_metrics(self) -> dict[str, Any]:
+        """The report of a complete run.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        try:
+            found = json.loads(self.metrics.read_text(encoding="utf-8"))
+            found["test"]["model"]["users"], found["config"]["evaluation"]["metrics"]
+        except DAMAGE as error:
+            raise InputError(f"{self.metrics} is damaged: {error}.\nTrain again with --no-resume.") from error
+        return found
+
+    def _identity(self) -> dict[str, Any]:
+        return {k: v for k, v in self.read_config().items() if k != "data_sha256"}
+
+    def _is_run(self) -> bool:
+        """Whether the folder's config.json is one of ours; other people's files are never touched."""
+        if not self.config.is_file():
+            return False
+        try:
+            saved = json.loads(self.config.read_text(encoding="utf-8"))
+        except DAMAGE:
+            return False
+        return isinstance(saved, dict) and {"recipe", "data", "evaluation", "data_sha256"} <= set(saved)
 
     def read_config(self) -> dict[str, Any]:
         """The saved config.
@@ -104,10 +172,11 @@ class RunFolder:
         Raises:
             InputError: it is damaged.
         """
-        try:
-            return json.loads(self.config.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.config} cannot be read: {error}.") from error
+        if not self._is_run():
+            raise InputError(
+                f"{self.config} is damaged or was not written by tfrec.\nTrain again into another --output-dir."
+            )
+        return json.loads(self.config.read_text(encoding="utf-8"))
 
     def _clear(self) -> None:
         """Remove what a run has written, and nothing else."""
@@ -116,4 +185,5 @@ class RunFolder:
         ):  # fmt: skip
             file.unlink(missing_ok=True)
         for folder in (self.logs, self.last.parent):
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                shutil.rmtree(folder)

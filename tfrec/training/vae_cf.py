@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -17,8 +19,9 @@ from tfrec.errors import InputError
 from tfrec.models import VAECF
 from tfrec.optimizers import Adam
 from tfrec.training.checkpoint import load_state
+from tfrec.training.claim import on_rank_zero
 from tfrec.training.finish import finish
-from tfrec.training.prepare import check_cutoffs, prepare
+from tfrec.training.prepare import check_evaluation, prepare
 from tfrec.training.recorder import Recorder
 from tfrec.training.report import measure, model_scorer
 from tfrec.training.run_folder import RunFolder
@@ -28,12 +31,12 @@ _SEED_STRIDE = 1_000_003
 
 
 def train_vae_cf(recipe: str, config: VAECFRun, folder: RunFolder, started: float) -> dict[str, Any]:
-    """Train, validate, test, and write everything into ``folder``, which is claimed already.
+    """Train, validate, test, and write everything into ``folder``.
 
     Args:
         recipe: its name.
         config: the settings.
-        folder: the run's folder.
+        folder: the run's folder, looked at but not claimed yet.
         started: `time.perf_counter` at the start of the program.
 
     Returns:
@@ -43,7 +46,7 @@ def train_vae_cf(recipe: str, config: VAECFRun, folder: RunFolder, started: floa
         InputError: settings or data that cannot be trained on.
     """
     training = config.training
-    _check(training)
+    _check(training, config.seed)
     if training.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy(training.precision)
@@ -51,7 +54,7 @@ def train_vae_cf(recipe: str, config: VAECFRun, folder: RunFolder, started: floa
     data = prepare(config.data)
     train = data.split.train
     num_users, num_items = train.shape
-    check_cutoffs(config.evaluation.metrics, config.evaluation.monitor, num_items)
+    check_evaluation(config.evaluation, num_items)
     global_batch_size = _global_batch_size(training, num_users)
     rank, size = distributed.rank(), distributed.size()
     model = VAECF(
@@ -66,6 +69,7 @@ def train_vae_cf(recipe: str, config: VAECFRun, folder: RunFolder, started: floa
         noise_seed=(config.seed + _SEED_STRIDE * rank) % 2**31,
     )
     steps = steps_per_epoch(num_users, global_batch_size)
+    _check_updates(training, steps)
     on_device = training.pipeline == "device"
     model.compile(
         Adam(
@@ -82,6 +86,8 @@ def train_vae_cf(recipe: str, config: VAECFRun, folder: RunFolder, started: floa
         backward_passes_per_step=training.backward_passes_per_step,
     )
     model.optimizer.build(model.trainable_variables)
+    # Everything that can be wrong with the settings and the data has been looked at: now the folder may be touched.
+    on_rank_zero(lambda: folder.claim(recipe, config, data.sha256))
     progress = _resume(folder, model)
     scorer = model_scorer(model, num_items)
     recorder = Recorder(
@@ -98,7 +104,8 @@ def train_vae_cf(recipe: str, config: VAECFRun, folder: RunFolder, started: floa
         where = f"after epoch {first_epoch} of " if first_epoch else "into "
         print(
             f"{recipe}: {num_users:,} training users, {num_items:,} items, {train.nnz:,} interactions; "
-            f"{model.count_params():,} parameters, batches of {global_batch_size:,}, {training.precision}, {size} rank{'s' * (size > 1)}.\n"
+            f"{model.count_params():,} parameters, batches of {global_batch_size:,}, {training.precision}, "
+            f"{size} rank{'s' * (size > 1)}.\n"
             f"{'Resuming' if first_epoch else 'Writing'} {where}{folder.path}. Ready after "
             f"{time.perf_counter() - started:.1f} s.",
             flush=True,
@@ -126,6 +133,7 @@ def train_vae_cf(recipe: str, config: VAECFRun, folder: RunFolder, started: floa
         )
     # All ranks measure the best epoch's weights, so all need them.
     if rank == 0:
+        _require(folder.best)
         load_state(folder.best, model, optimizer=False)
     distributed.broadcast_state(model.weights)
     return finish(
@@ -147,13 +155,45 @@ def train_vae_cf(recipe: str, config: VAECFRun, folder: RunFolder, started: floa
     )
 
 
-def _check(training: TrainingConfig) -> None:
-    for name in ("epochs", "global_batch_size", "validate_every", "checkpoint_every", "backward_passes_per_step"):
+def _check(training: TrainingConfig, seed: int) -> None:
+    """Raise InputError for settings out of range, before anything is loaded."""
+    wholes = {name: 1 for name in ("epochs", "global_batch_size", "validate_every", "checkpoint_every", "patience")}
+    wholes |= {"backward_passes_per_step": 1, "warmup_steps": 0}
+    for name, low in wholes.items():
         value = getattr(training, name)
-        if value is not None and value < 1:
-            raise InputError(f"`{name}` must be at least 1.\nReceived: --training.{name.replace('_', '-')} {value}.")
-    if not training.learning_rate > 0:
-        raise InputError(f"`learning_rate` must be positive.\nReceived: {training.learning_rate}.")
+        if value is not None and value < low:
+            raise InputError(
+                f"`{name}` must be at least {low}.\nReceived: --training.{name.replace('_', '-')} {value}."
+            )
+    for name, above, below in (
+        ("learning_rate", 0.0, math.inf),
+        ("clip_norm", 0.0, math.inf),
+        ("beta_1", 0.0, 1.0),
+        ("beta_2", 0.0, 1.0),
+    ):
+        value = getattr(training, name)
+        if value is not None and not above < value < below:
+            raise InputError(
+                f"`{name}` must be {'positive' if below == math.inf else 'between 0 and 1'}.\n"
+                f"Received: --training.{name.replace('_', '-')} {value}."
+            )
+    if not 0 <= seed < 2**31:
+        raise InputError(f"`seed` must lie in [0, 2^31).\nReceived: --seed {seed}.")
+
+
+def _check_updates(training: TrainingConfig, steps: int) -> None:
+    """Raise InputError when there are fewer updates than the settings need."""
+    updates = training.epochs * steps // training.backward_passes_per_step
+    if updates == 0:
+        raise InputError(
+            f"No update would be made: {training.epochs} epochs have {training.epochs * steps} steps.\n"
+            f"Received: --training.backward-passes-per-step {training.backward_passes_per_step}."
+        )
+    if training.warmup_steps >= updates:
+        raise InputError(
+            f"`warmup_steps` must be less than the number of updates, {updates}.\n"
+            f"Received: --training.warmup-steps {training.warmup_steps}."
+        )
 
 
 def _global_batch_size(training: TrainingConfig, num_users: int) -> int:
@@ -195,7 +235,16 @@ def _callbacks(training: TrainingConfig, recorder: Recorder) -> list[keras.callb
 
 def _resume(folder: RunFolder, model: keras.Model) -> dict[str, Any] | None:
     """The progress of an earlier start, whose state is then in rank 0's model."""
-    progress = None
-    if distributed.rank() == 0 and folder.last.is_file():
-        progress = load_state(folder.last, model, optimizer=True)
-    return distributed.broadcast_json(progress)
+
+    def load() -> dict[str, Any] | None:
+        if not folder.last.is_file():
+            return None
+        _require(folder.best)
+        return load_state(folder.last, model, optimizer=True)
+
+    return on_rank_zero(load)
+
+
+def _require(file: Path) -> None:
+    if not file.is_file():
+        raise InputError(f"{file} is missing, so the run cannot go on.\nStart over with --no-resume.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfrec.data.cache import get_ids, put_ids
-from tfrec.data.files import atomic_write
+from tfrec.data.files import DAMAGE, atomic_write
 from tfrec.errors import InputError
 
 
@@ -50,5 +49,5 @@ class Vocabulary:
             if item_ids is None or labels is None:
                 raise KeyError("item_ids")
             return cls(item_ids, labels, arrays["popularity"])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} is damaged: {error}.") from error
+        except DAMAGE as error:
+            raise InputError(f"{path} is damaged: {error}.\nTrain the run again with --no-resume.") from error
