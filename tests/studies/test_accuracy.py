@@ -1,0 +1,35 @@
+"""What the README's accuracy table says, for one seed. Minutes: pytest -m slow"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def test_ndcg(tmp_path_factory):
+    """precision -> NDCG@100 on the test users of MovieLens-1M, trained when asked for."""
+    found = {}
+
+    def measure(root, precision):
+        if precision not in found:
+            folder = tmp_path_factory.mktemp(precision) / "run"
+            command = [sys.executable, "-m", "tfrec.train", "vae-cf-ml1m", "--data.dir", str(root), "--seed", "1"]
+            command += ["--training.precision", precision, "--output-dir", str(folder)]
+            subprocess.run(command, check=True)
+            found[precision] = json.loads((folder / "metrics.json").read_text())["test"]["model"]["ndcg@100"]
+        return found[precision]
+
+    return measure
+
+
+def test_vae_cf_on_movielens_1m(real_data, test_ndcg):
+    assert test_ndcg(real_data("ml-1m"), "float32") >= 0.405
+
+
+def test_mixed_float16_is_as_good(real_data, test_ndcg):
+    root = real_data("ml-1m")
+    assert test_ndcg(root, "mixed_float16") == pytest.approx(test_ndcg(root, "float32"), abs=0.003)

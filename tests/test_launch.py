@@ -1,0 +1,64 @@
+"""The launch scripts say what is wrong in one line. (That they work is what runs these tests.)"""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+LAUNCH = Path(__file__).parent.parent / "launch"
+
+
+def run(script, *arguments, **environment):
+    return subprocess.run(
+        [str(LAUNCH / script), *arguments], capture_output=True, text=True, env={**os.environ, **environment}
+    )
+
+
+def only(tmp_path, *names):
+    """A folder for PATH with nothing but these commands and what a shell script needs."""
+    for name in (*names, "bash", "env", "cat", "sha256sum", "cut", "dirname", "date", "mkdir", "flock", "grep", "tr"):
+        found = next((Path(p) / name for p in os.environ["PATH"].split(":") if (Path(p) / name).exists()), None)
+        if found:
+            (tmp_path / name).symlink_to(found)
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", ["0", "two", "-1", ""])
+def test_number_of_processes(wrong):
+    done = run("train", "-np", wrong)
+    assert done.returncode == 2
+    assert "takes a number from 1" in done.stderr
+
+
+def test_unknown_option():
+    done = run("setup", "--gpu")
+    assert done.returncode == 2
+    assert "unknown option '--gpu'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("present", "match"),
+    [
+        ((), "no Python found"),
+        (("python3.11",), "no C++ compiler"),
+        (("python3.11", "g++"), "no cmake"),
+    ],
+)
+def test_missing_tools_are_named(tmp_path, present, match):
+    (tmp_path / "bin").mkdir()
+    path = only(tmp_path / "bin", *present)
+    done = run("setup", PATH=path, TFREC_VENV=str(tmp_path / "venv"), XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert done.returncode == 1
+    assert match in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "venv").exists()
+
+
+def test_wrong_python_version(tmp_path):
+    fake = tmp_path / "python"
+    fake.write_text("#!/bin/sh\nif [ \"$1\" = --version ]; then echo 'Python 3.9.1'; exit 0; fi\nexit 1\n")
+    fake.chmod(0o755)
+    done = run("setup", TFREC_PYTHON=str(fake), TFREC_VENV=str(tmp_path / "venv"))
+    assert done.returncode == 1
+    assert "Python 3.9.1, but 3.11 to 3.13 is needed" in done.stderr
