@@ -37,7 +37,11 @@ def test_dropout_nonzeros(rows):
 
 
 @pytest.mark.parametrize("graph", [False, True])
-def test_sparse_dense_equals_dense(rows, graph):
+@pytest.mark.parametrize("values", ["any", "one per row", "none"])
+def test_sparse_dense_equals_dense(rows, values, graph):
+    """Rows with several values, rows with one value each (another path on CPUs), and an all-zero batch."""
+    if values != "any":
+        rows = (rows != 0) * np.linspace(-2, 2, len(rows), dtype=np.float32)[:, None] * (values != "none")
     sparse, dense = SparseDense(7, activation="tanh"), keras.layers.Dense(7, activation="tanh")
     sparse.build(rows.shape)
     dense.build(rows.shape)
@@ -53,6 +57,17 @@ def test_sparse_dense_equals_dense(rows, graph):
     np.testing.assert_allclose(a, b, atol=1e-5)
     for x, y in zip(grads_a, grads_b, strict=True):
         np.testing.assert_allclose(tf.convert_to_tensor(x), y, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_sparse_dense_in_16_bits(random, dtype):
+    """Sums of hundreds of rows in 16 bits stay as near to the exact ones as rounding allows."""
+    rows = (random.random((5, 700)) < 0.5).astype(np.float32) / 16
+    layer = SparseDense(6, dtype=f"mixed_{dtype}")
+    layer.build(rows.shape)
+    found = tf.cast(layer(tf.sparse.from_dense(rows)), tf.float32)
+    exact = rows.astype(np.float64) @ layer.kernel.numpy().astype(np.float64)
+    np.testing.assert_allclose(found, exact, atol=0.02 if dtype == "float16" else 0.1)
 
 
 def test_sparse_dense_saves_and_rejects():
