@@ -72,12 +72,11 @@ def benchmark_data(rounds: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    import resource
-
+    from tfrec.benchmark.memory import resident_bytes
     from tfrec.data import load
 
     start = time.perf_counter()
     events = load("ml-20m", sys.argv[1])
     seconds = round(time.perf_counter() - start, 2)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = resident_bytes("VmHWM") / 2**20
     print(json.dumps({"events": len(events), "seconds": seconds, "peak_mib": round(peak)}))

@@ -26,6 +26,7 @@ import scipy.sparse
 import tensorflow as tf
 
 from tfrec import commands
+from tfrec.benchmark.memory import resident_bytes
 from tfrec.data import Synthetic
 from tfrec.data.csr import ResidentMatrix
 from tfrec.models import VAECF
@@ -190,24 +191,17 @@ def _memory_in_child(kind: str, shape: str, batch: int) -> float:
     return round(json.loads(done.stdout.splitlines()[-1]) / 2**20, 1)
 
 
-def _resident_bytes(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {field}")
-
-
 def _measure_memory(kind: str, shape: str, batch: int) -> int:
     matrix = _rows(shape)
     users = np.random.default_rng(1).permutation(matrix.shape[0])[:batch]
     step = _step(kind, matrix)
     # Trace and load every kernel with a batch that takes no memory to speak of.
     step(tf.constant(users[:2], tf.int64)).numpy()
-    before = _resident_bytes("VmRSS")
+    before = resident_bytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forget the highest size so far
     for _ in range(3):
         step(tf.constant(users, tf.int64)).numpy()
-    return _resident_bytes("VmHWM") - before
+    return resident_bytes("VmHWM") - before
 
 
 if __name__ == "__main__":

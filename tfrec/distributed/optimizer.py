@@ -85,7 +85,8 @@ class _Distributed:
         present = [i for i, g in enumerate(grads) if g is not None]
         if self._accumulators is None:
             with tf.init_scope():
-                self._accumulators = [tf.Variable(tf.zeros(grads[i].shape), trainable=False) for i in present]
+                known = variables if variables is not None else self._trainable_variables  # type: ignore[attr-defined]
+                self._accumulators = [tf.Variable(tf.zeros(known[i].shape), trainable=False) for i in present]
         for accumulator, i in zip(self._accumulators, present, strict=True):
             accumulator.assign_add(tf.math.multiply_no_nan(_dense(grads[i]), samples))
         self._accumulated_samples.assign_add(samples)

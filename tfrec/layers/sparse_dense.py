@@ -106,18 +106,19 @@ def sparse_matmul(x: tf.SparseTensor, kernel: tf.Tensor) -> tf.Tensor:
     @tf.custom_gradient
     def multiply(kernel: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            return tf.cond(
+            found = tf.cond(
                 one_value_per_row,
                 lambda: _transposed_sums(x, upstream * scale[:, None]),
                 lambda: tf.sparse.sparse_dense_matmul(x, upstream, adjoint_a=True),
             )
+            return tf.ensure_shape(found, kernel.shape)
 
         product = tf.cond(
             one_value_per_row,
             lambda: _sums(kernel, x.indices[:, 1], row, x.dense_shape[0]) * scale[:, None],
             lambda: tf.sparse.sparse_dense_matmul(x, kernel),
         )
-        return product, gradient
+        return tf.ensure_shape(product, [None, kernel.shape[1]]), gradient
 
     return multiply(kernel)
 
