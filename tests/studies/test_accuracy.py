@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def test_ndcg(tmp_path_factory):
+def measured(tmp_path_factory):
     """precision -> NDCG@100 on the test users of MovieLens-1M, trained when asked for."""
     found = {}
 
@@ -26,10 +26,10 @@ def test_ndcg(tmp_path_factory):
     return measure
 
 
-def test_vae_cf_on_movielens_1m(real_data, test_ndcg):
-    assert test_ndcg(real_data("ml-1m"), "float32") >= 0.405
+def test_vae_cf_on_movielens_1m(real_data, measured):
+    assert measured(real_data("ml-1m"), "float32") >= 0.405
 
 
-def test_mixed_float16_is_as_good(real_data, test_ndcg):
+def test_mixed_float16_is_as_good(real_data, measured):
     root = real_data("ml-1m")
-    assert test_ndcg(root, "mixed_float16") == pytest.approx(test_ndcg(root, "float32"), abs=0.003)
+    assert measured(root, "mixed_float16") == pytest.approx(measured(root, "float32"), abs=0.003)
