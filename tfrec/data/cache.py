@@ -9,7 +9,6 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +121,3 @@ def _from_arrays(arrays: dict[str, np.ndarray]) -> Interactions:
         item_titles=get_ids(arrays, "item_titles"),
         **about,
     )
-
-
-def with_source(events: Interactions, **source: Any) -> Interactions:
-    """The same events with more said about where they came from."""
-    return replace(events, source={**events.source, **source})

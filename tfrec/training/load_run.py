@@ -27,7 +27,14 @@ def load_config(folder: RunFolder, data_dir: Path | None = None) -> Run:
         config = from_json(RECIPES[saved["recipe"]](), saved)
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder.config} is damaged or was written by another version of tfrec: {error}.") from error
-    return replace(config, data=replace(config.data, dir=data_dir)) if data_dir is not None else config
+    if data_dir is None:
+        return config
+    if config.data.path is not None:
+        raise InputError(
+            f"The run was trained on a table of its own: {config.data.path}\nReceived: --data-dir {data_dir}.\n"
+            "Leave it out; the table is read from where it was."
+        )
+    return replace(config, data=replace(config.data, dir=data_dir))
 
 
 def load_model(folder: RunFolder) -> keras.Model:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -132,9 +131,7 @@ def train_vae_cf(recipe: str, config: VAECFRun, folder: RunFolder, started: floa
             callbacks=_callbacks(training, recorder),
         )
     # All ranks measure the best epoch's weights, so all need them.
-    if rank == 0:
-        _require(folder.best)
-        load_state(folder.best, model, optimizer=False)
+    on_rank_zero(lambda: load_state(folder.best, model, optimizer=False))
     distributed.broadcast_state(model.weights)
     return finish(
         recipe,
@@ -239,12 +236,8 @@ def _resume(folder: RunFolder, model: keras.Model) -> dict[str, Any] | None:
     def load() -> dict[str, Any] | None:
         if not folder.last.is_file():
             return None
-        _require(folder.best)
+        if not folder.best.is_file():
+            raise InputError(f"{folder.best} is missing, so the run cannot go on.\nStart over with --no-resume.")
         return load_state(folder.last, model, optimizer=True)
 
     return on_rank_zero(load)
-
-
-def _require(file: Path) -> None:
-    if not file.is_file():
-        raise InputError(f"{file} is missing, so the run cannot go on.\nStart over with --no-resume.")
