@@ -33,8 +33,8 @@ class SyntheticConfig:
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """Where the interactions come from and how users are held out."""
+class SourceConfig:
+    """Where the interactions come from."""
 
     name: Literal[
         "synthetic",
@@ -69,6 +69,14 @@ class DataConfig:
     """With path: take ids as text even where they look like numbers."""
     min_rating: float | Literal["auto", "all"] = "auto"
     """Keep events with a value above this. auto: 3.5 for ratings, all of them otherwise."""
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    """The embedded data set."""
+
+
+@dataclass(frozen=True)
+class DataConfig(SourceConfig):
+    """Where the interactions come from and how users are held out."""
+
     heldout_users: int | None = None
     """Users held out for validation, and as many for test. Default: a tenth of them, at most 10,000."""
     min_user_events: int = 5
@@ -77,8 +85,34 @@ class DataConfig:
     """Leave out items with fewer events."""
     split_seed: int = 98765
     """Seed of the split; 98765 is that of the papers."""
-    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
-    """The embedded data set."""
+
+
+@dataclass(frozen=True)
+class LeaveOneOutConfig(SourceConfig):
+    """Where the interactions come from; each user's latest one is held out for test, the one before for validation."""
+
+    name: Literal[
+        "synthetic",
+        "ml-100k",
+        "ml-1m",
+        "ml-10m",
+        "ml-20m",
+        "ml-25m",
+        "ml-32m",
+        "ml-latest-small",
+        "lastfm-2k",
+        "lastfm-360k",
+        "ncf-ml-1m",
+    ] = "synthetic"
+    """A published data set, or the embedded synthetic one. ncf-ml-1m: ml-1m with the NCF paper's held-out items and
+    its 99 negatives for each. Not looked at when path is given."""
+    format: Literal["table", "ncf"] = "table"
+    """With path. table: a file with column names. ncf: a folder with the NCF paper's NAME.train.rating,
+    NAME.test.rating and NAME.test.negative."""
+    min_rating: float | Literal["auto", "all"] = "all"
+    """Keep events with a value above this. auto: 3.5 for ratings, all of them otherwise."""
+    min_user_events: int = 3
+    """Users with fewer different items are trained on, and not held out from."""
 
 
 @dataclass(frozen=True)
@@ -102,13 +136,11 @@ class VAECFConfig:
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """The optimisation."""
+class FitConfig:
+    """What every optimisation has."""
 
     epochs: int = 100
-    """Passes over the training users, at most."""
-    global_batch_size: int | None = None
-    """Users per step over all ranks. Default: a fortieth of the training users, at most 500."""
+    """Passes over the training data, at most."""
     learning_rate: float = 1e-3
     """Adam's learning rate, its peak under a schedule."""
     schedule: Literal["constant", "cosine"] = "constant"
@@ -119,6 +151,8 @@ class TrainingConfig:
     """Adam's decay of the mean."""
     beta_2: float = 0.999
     """Adam's decay of the variance."""
+    epsilon: float = 1e-7
+    """Adam's epsilon."""
     clip_norm: float | None = None
     """Largest norm of the whole gradient, after the reduction over ranks."""
     precision: Precision = "float32"
@@ -127,10 +161,10 @@ class TrainingConfig:
     """Epochs between validations."""
     patience: int | None = None
     """Stop after this many validations without a better one. None: train all epochs."""
+    threshold: float | None = None
+    """Stop when the monitored validation metric reaches this."""
     checkpoint_every: int = 1
     """Epochs between checkpoints to resume from."""
-    pipeline: Literal["host", "device"] = "device"
-    """Where batches are gathered: from a copy of the matrix on the device, or on the host ahead of time."""
     compression: Literal["none", "float16"] = "none"
     """Gradients on the wire between ranks."""
     backward_passes_per_step: int = 1
@@ -139,6 +173,54 @@ class TrainingConfig:
     """Bit-identical from run to run, at some cost in speed."""
     compare_ranks: bool = True
     """Compare the ranks' weights after each epoch."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig(FitConfig):
+    """The optimisation of VAE-CF."""
+
+    global_batch_size: int | None = None
+    """Users per step over all ranks. Default: a fortieth of the training users, at most 500."""
+    pipeline: Literal["host", "device"] = "device"
+    """Where batches are gathered: from a copy of the matrix on the device, or on the host ahead of time."""
+
+
+@dataclass(frozen=True)
+class NeuMFConfig:
+    """Neural matrix factorization, see tfrec.models.NeuMF."""
+
+    mf_dim: int = 64
+    """Width of the GMF embeddings (factors)."""
+    layer_dims: tuple[int, ...] = (256, 256, 128, 64)
+    """Widths of the MLP: user's and item's embedding together, then the hidden layers."""
+    dropout: float = 0.5
+    """Share of the hidden units dropped in training."""
+    embedding_l2: float = 0.0
+    """Weight of the squared embeddings of each pair in its loss."""
+    branch: Literal["neumf", "gmf", "mlp"] = "neumf"
+    """Both branches, or one alone."""
+    split_final: bool = False
+    """Two output layers, one per branch, as int8 quantization wants it; the same function."""
+
+
+@dataclass(frozen=True)
+class NeuMFTrainingConfig(FitConfig):
+    """The optimisation of NeuMF."""
+
+    epochs: int = 30
+    """Passes over the positives, at most."""
+    global_batch_size: int | None = None
+    """Samples per step over all ranks, negatives included. Default: a hundredth of an epoch, 1,024 to 1,048,576."""
+    negatives: int = 4
+    """Negatives drawn for each positive, anew in each epoch."""
+    sampling: Literal["exact", "approximate"] = "exact"
+    """exact: no negative is a training positive of the user. approximate: uniform over all items."""
+    embedding_update: Literal["auto", "lazy", "dense"] = "auto"
+    """lazy: Adam touches the rows of the batch only. auto: lazy for a table of which a batch has less than half."""
+    steps_per_call: int | None = None
+    """Steps that the device does between two looks of Python. Default: about a million samples."""
+    refit: bool = False
+    """After validation has picked the epoch, train anew on training and validation data for as many epochs."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +244,29 @@ class EvaluationConfig:
     """How tied scores are ranked."""
     block_users: int = 512
     """Users scored at once."""
+
+
+@dataclass(frozen=True)
+class CandidateConfig:
+    """What is measured on the held-out items, see tfrec.evaluation.candidates."""
+
+    metrics: tuple[str, ...] = ("hit_rate@10", "ndcg@10", "mrr@10")
+    """Metrics with their cutoffs."""
+    monitor: str = "hit_rate@10"
+    """The validation metric that picks the best epoch."""
+    protocol: Literal["exact", "nvidia", "mlperf", "all"] = "exact"
+    """exact: different unseen items; nvidia and mlperf: with those benchmarks' quirks; all: every unseen item.
+    Data in the NCF paper's format brings its own negatives for test."""
+    negatives: int = 99
+    """Items that a held-out one is ranked among."""
+    validation_negatives: int | None = None
+    """The same for validation; default: as for test."""
+    ties: Literal["pessimistic", "expected", "optimistic"] = "pessimistic"
+    """How tied scores are ranked."""
+    seed: int = 0
+    """Of the candidates."""
+    block_pairs: int = 1 << 19
+    """Scores computed at once."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +303,27 @@ class VAECFRun:
     """Go on with what the folder has; --no-resume starts over and replaces it."""
 
 
-Run = PopularityRun | VAECFRun
+@dataclass(frozen=True)
+class NeuMFRun:
+    """Train NeuMF, validate, test, and write a run folder."""
+
+    data: LeaveOneOutConfig = field(default_factory=LeaveOneOutConfig)
+    """Where the interactions come from."""
+    model: NeuMFConfig = field(default_factory=NeuMFConfig)
+    """The network."""
+    training: NeuMFTrainingConfig = field(default_factory=NeuMFTrainingConfig)
+    """The optimisation."""
+    evaluation: CandidateConfig = field(default_factory=CandidateConfig)
+    """What is measured."""
+    seed: int = 1
+    """Of the weights, the order of samples, the negatives and dropout."""
+    output_dir: Path | None = None
+    """Where everything is written. Default: runs/RECIPE-HASH, a folder per configuration."""
+    resume: bool = True
+    """Go on with what the folder has; --no-resume starts over and replaces it."""
+
+
+Run = PopularityRun | VAECFRun | NeuMFRun
 
 #: Settings that do not change what is computed, so a run may be resumed with others.
 _PLACES = ("output_dir", "resume")

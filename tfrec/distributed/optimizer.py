@@ -258,6 +258,9 @@ def _num_samples(data: Any) -> tf.Tensor:
     first = next(leaf for leaf in keras.tree.flatten(data) if leaf is not None)
     if isinstance(first, tf.SparseTensor):
         return first.dense_shape[0]
+    if first.shape.rank == 0:
+        # The samples are made in the step itself; the pipeline says how many there will be.
+        return tf.cast(first, tf.int64)
     return tf.shape(first, out_type=tf.int64)[0]
 
 

@@ -1,5 +1,13 @@
-"""Full-ranking evaluation of a scorer on held-out users."""
+"""Evaluation of a scorer: held-out users against the whole catalogue, or a held-out item against candidates."""
 
+from tfrec.evaluation.candidates import Candidates, CandidateScorer, Protocol, evaluate_candidates
 from tfrec.evaluation.full_ranking import Report, evaluate_full_ranking
 
-__all__ = ["Report", "evaluate_full_ranking"]
+__all__ = [
+    "CandidateScorer",
+    "Candidates",
+    "Protocol",
+    "Report",
+    "evaluate_candidates",
+    "evaluate_full_ranking",
+]

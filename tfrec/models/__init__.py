@@ -1,6 +1,7 @@
-"""Recommenders as Keras models."""
+"""Keras models. They know neither data nor distribution."""
 
+from tfrec.models.neumf import NeuMF
 from tfrec.models.popularity import Popularity
 from tfrec.models.vae_cf import VAECF
 
-__all__ = ["VAECF", "Popularity"]
+__all__ = ["VAECF", "NeuMF", "Popularity"]

@@ -1,0 +1,584 @@
+"""Neural matrix factorization.
+
+A user u and an item i each have an embedding for two branches, whose outputs meet in one logit:
+
+    GMF:  g = p_u * q_i                                      (element by element)
+    MLP:  h_0 = [a_u, b_i],  h_k = dropout(relu(W_k h_{k-1} + c_k))
+    logit = <w_g, g> + <w_h, h_last> + c
+
+trained on positives and sampled negatives with the binary cross entropy of the logit. Source: He, Liao, Zhang, Nie, Hu,
+Chua, "Neural Collaborative Filtering", WWW 2017, equations 8 to 12; dropout and sizes as in NVIDIA's NCF.
+
+How it is computed. The first layer is linear in the two embeddings, ``W_1 h_0 = A a_u + B b_i``, and a batch has far
+fewer different users and items than pairs. So ``A a_u`` is computed once per user of the batch and ``B b_i`` once per
+item, and a pair only adds the two: at the reference sizes that leaves less than half of the operations, in training and
+in scoring. Pairs go through the other layers in chunks small enough for their activations to stay in the cache;
+their memory does not grow with the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias
+
+import keras
+import tensorflow as tf
+
+from tfrec.errors import InputError
+from tfrec.layers.relu_dropout import kept_share, relu_dropout
+
+Branch = Literal["neumf", "gmf", "mlp"]
+#: Makes the pairs of a step: its number -> users ``[P]``, items ``[P, C]``, of which column 0 is positive.
+Sampler = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+#: ("user" or "item", "gmf" or "hidden") -> a row per user or item.
+Terms: TypeAlias = dict[tuple[str, str], Any]
+#: Pairs that go through the layers at once; see `NeuMF`. On a CPU the activations then fit its cache; a GPU wants more
+#: work per launch.
+CHUNK_PAIRS_CPU, CHUNK_PAIRS_GPU = 5_120, 1 << 18
+
+
+@keras.saving.register_keras_serializable(package="tfrec")
+class NeuMF(keras.Model):
+    """NeuMF, or one of its branches alone.
+
+    Args:
+        num_users: U, from 1.
+        num_items: I, from 1.
+        mf_dim: width of the GMF embeddings.
+        layer_dims: widths of the MLP: the first is that of the user's and the item's embedding together, half each;
+            the others are those of the hidden layers. At least two.
+        dropout: share of the hidden units dropped in training, in ``[0, 1)``, rounded to a multiple of 1/256.
+        embedding_l2: lambda; ``lambda / 2 (|e_u|^2 + |e_i|^2)`` of every pair's embeddings is added to its loss, so a
+            row is shrunk as often as it occurs, as in matrix factorization by SGD.
+        branch: ``neumf``, or ``gmf`` or ``mlp`` for that branch alone.
+        split_final: two output layers, one per branch, whose logits are added, instead of one over both: the same
+            function, exactly, with ranges of their own for quantization. See `with_split_final`.
+        chunk_pairs: pairs computed at once; default by device.
+        noise_seed: of dropout. The noise of a step depends on this and the step's number only. Ranks take different
+            seeds.
+
+    Input: a pair (or a dict with ``user`` and ``item``) of int tensors, users ``[B]`` and items ``[B, C]`` or ``[B]``.
+    Output: logits, float32 ``[B, C]`` (``[B, 1]`` for items ``[B]``).
+
+    ``fit`` takes batches ``((users, items), labels)`` with labels in the shape of items; or, with
+    ``compile(sampler=...)``, anything with one element per step, the sampler making the pairs on the device.
+
+    Raises:
+        InputError: an argument out of range.
+
+    Example:
+        >>> model = NeuMF(num_users=3, num_items=5, mf_dim=4, layer_dims=(8, 8))
+        >>> model((tf.constant([0, 2]), tf.constant([[1, 4, 0], [2, 2, 3]]))).shape
+        TensorShape([2, 3])
+    """
+
+    def __init__(
+        self,
+        num_users: int,
+        num_items: int,
+        mf_dim: int = 64,
+        layer_dims: Sequence[int] = (256, 256, 128, 64),
+        dropout: float = 0.5,
+        embedding_l2: float = 0.0,
+        branch: Branch = "neumf",
+        split_final: bool = False,
+        chunk_pairs: int | None = None,
+        noise_seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        _check(num_users, num_items, mf_dim, layer_dims, dropout, embedding_l2, branch, split_final, chunk_pairs)
+        self.num_users = num_users
+        self.num_items = num_items
+        self.mf_dim = mf_dim
+        self.layer_dims = tuple(layer_dims)
+        self.dropout = dropout
+        self.embedding_l2 = embedding_l2
+        self.branch = branch
+        self.split_final = split_final
+        self.chunk_pairs = chunk_pairs
+        self.noise_seed = noise_seed
+        # The number of different items in a batch is not known ahead, which XLA would need.
+        self.supports_jit = False
+        self._sampler: Sampler | None = None
+        self._lazy_tables: tuple[str, ...] = ()
+        widths = {"gmf": self._gmf, "hidden": self.layer_dims[1] if self._mlp else 0}
+        self._row_sums = _RowSums({(side, n): w for side in ("user", "item") for n, w in widths.items() if w})
+        self.built = False
+        self.build()
+
+    @property
+    def _gmf(self) -> int:
+        """Width of the GMF part of an embedding."""
+        return 0 if self.branch == "mlp" else self.mf_dim
+
+    @property
+    def _mlp(self) -> int:
+        """Width of the MLP part of an embedding."""
+        return 0 if self.branch == "gmf" else self.layer_dims[0] // 2
+
+    def build(self, input_shape: Any = None) -> None:
+        """Create all weights; their shapes are known from the constructor."""
+        if self.built:
+            return
+        # One row holds both branches' embeddings, GMF first: one access per user or item instead of two.
+        # Keras must not cast the variables: rows are cast after they are gathered, not the whole table before.
+        width = self._gmf + self._mlp
+        normal = keras.initializers.RandomNormal(stddev=0.01)
+        self.user_embedding = self.add_weight(
+            name="user_embedding", shape=(self.num_users, width), initializer=normal, autocast=False
+        )
+        self.item_embedding = self.add_weight(
+            name="item_embedding", shape=(self.num_items, width), initializer=normal, autocast=False
+        )
+        self.kernels, self.biases = [], []
+        if self._mlp:
+            for i, (before, after) in enumerate(zip(self.layer_dims[:-1], self.layer_dims[1:], strict=True), start=1):
+                self.kernels.append(
+                    self.add_weight(
+                        name=f"kernel_{i}", shape=(before, after), initializer="glorot_uniform", autocast=False
+                    )
+                )
+                self.biases.append(
+                    self.add_weight(name=f"bias_{i}", shape=(after,), initializer="zeros", autocast=False)
+                )
+        # LeCun's initialization of the one output layer, whether it is split or not.
+        widths = [w for w in (self._gmf, self.layer_dims[-1] if self._mlp else 0) if w]
+        limit = (3.0 / sum(widths)) ** 0.5
+        uniform = keras.initializers.RandomUniform(-limit, limit)
+        names = [n for n, w in (("gmf", self._gmf), ("mlp", self._mlp)) if w]
+        parts = list(zip(names, widths, strict=True)) if self.split_final else [("final", sum(widths))]
+        self.final_kernels = [
+            self.add_weight(name=f"{name}_kernel", shape=(w, 1), initializer=uniform, autocast=False)
+            for name, w in parts
+        ]
+        self.final_biases = [
+            self.add_weight(name=f"{name}_bias", shape=(1,), initializer="zeros", autocast=False) for name, _ in parts
+        ]
+        self.steps = self.add_weight(name="steps", shape=(), dtype="int64", initializer="zeros", trainable=False)
+        self.built = True
+
+    # ---- Keras's interface
+
+    def compile(
+        self,
+        optimizer: Any = "adam",
+        *,
+        sampler: Sampler | None = None,
+        lazy_tables: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
+        """As `keras.Model.compile`, without a loss.
+
+        Args:
+            optimizer: any Keras optimizer.
+            sampler: makes the pairs of a step on the device, e.g. ``tfrec.data.pointwise.PointwiseSampler(...).batch``.
+            lazy_tables: of ``user_embedding`` and ``item_embedding``, those whose gradient goes to the optimizer as
+                the rows of the batch (`tf.IndexedSlices`) instead of a dense tensor.
+            **kwargs: as in Keras, but for ``loss``; ``steps_per_execution`` keeps Python out of that many steps.
+        """
+        if kwargs.get("loss") is not None:
+            raise InputError(
+                f"NeuMF has its own loss, the binary cross entropy of the logits.\nReceived: loss={kwargs['loss']!r}.\n"
+                "Leave `loss` out."
+            )
+        unknown = set(lazy_tables) - {"user_embedding", "item_embedding"}
+        if unknown:
+            raise InputError(f"`lazy_tables` names user_embedding or item_embedding.\nReceived: {sorted(unknown)}.")
+        super().compile(optimizer=optimizer, **kwargs)
+        self._sampler = sampler
+        self._lazy_tables = tuple(lazy_tables)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile as when the model was saved; Keras asks for this where ``compile`` is a class's own."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def call(self, inputs: Any, training: bool | None = None) -> tf.Tensor:
+        """Logits, see the class. Ids beyond the tables raise on a CPU; a GPU reads zeros."""
+        return self.score(*_pairs(inputs))
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int | None]:
+        """``[B, C]``."""
+        shape = tuple(input_shape["item"] if isinstance(input_shape, dict) else input_shape[1])
+        return (shape[0], shape[1] if len(shape) == 2 else 1)
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One update on a batch of pairs."""
+        labels = weights = None
+        if self._sampler is not None:
+            users, items = self._sampler(tf.convert_to_tensor(self.steps))
+        else:
+            inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+            users, items = _pairs(inputs)
+            labels = _like(items, labels, "labels")
+        loss, gradients = self.loss_and_gradients(users, items, labels, weights)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+        self.steps.assign_add(1)
+        self._loss_tracker.update_state(loss, sample_weight=tf.cast(tf.size(items), tf.float32))
+        return self.get_metrics_result()
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """The mean cross entropy, without dropout and penalty."""
+        inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        users, items = _pairs(inputs)
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(_like(items, labels, "labels"), self.score(users, items))
+        if weights is not None:
+            losses *= _like(items, weights, "sample_weight")
+        self._loss_tracker.update_state(tf.reduce_mean(losses), sample_weight=tf.cast(tf.size(items), tf.float32))
+        return self.get_metrics_result()
+
+    # ---- scoring
+
+    def score(self, users: tf.Tensor, items: tf.Tensor | None = None) -> tf.Tensor:
+        """Logits of candidates, without dropout and without gradient.
+
+        Args:
+            users: int ``[B]``.
+            items: int ``[B, C]``, or None for all items in order (C = I).
+
+        Returns:
+            float32 ``[B, C]``.
+        """
+        user_rows, user_index, _ = self._rows("user", users)
+        if items is None:
+            item_rows, item_index = tf.convert_to_tensor(self.item_embedding), None
+            width = tf.constant(self.num_items)
+        else:
+            item_rows, item_index, _ = self._rows("item", items)
+            width = tf.shape(items)[1]
+        terms = self._terms(user_rows, item_rows, self._early())
+        late = self._late()
+
+        def chunk(first: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+            of_items = None if item_index is None else item_index[first:last]
+            return self._logits(_take(terms, user_index[first:last], of_items), late)
+
+        num_users = tf.size(users)
+        step = self._chunk_users(width)
+        count = (num_users + step - 1) // step
+        parts = tf.TensorArray(tf.float32, count, infer_shape=False, element_shape=tf.TensorShape([None, None]))
+        _, parts = tf.while_loop(
+            lambda i, _: i < count,
+            lambda i, parts: (i + 1, parts.write(i, chunk(i * step, tf.minimum((i + 1) * step, num_users)))),
+            (tf.constant(0), parts),
+            parallel_iterations=1,
+        )
+        found = tf.cond(count > 0, parts.concat, lambda: tf.zeros([0, width]))
+        return tf.ensure_shape(found, [None, self.num_items if items is None else items.shape[1]])
+
+    # ---- the loss and its gradients
+
+    def loss_and_gradients(
+        self,
+        users: tf.Tensor,
+        items: tf.Tensor,
+        labels: tf.Tensor | None = None,
+        weights: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, list[Any]]:
+        """The mean loss over all pairs, and its gradients times the optimizer's loss scale, if it has one.
+
+        Args:
+            users: int ``[P]``.
+            items: int ``[P, C]``.
+            labels: float32 ``[P, C]`` in ``[0, 1]``; None: column 0 is 1, the others are 0.
+            weights: of users ``[P]`` or of pairs ``[P, C]``; None: 1.
+
+        Returns:
+            float32 scalar, and a gradient for each of ``trainable_variables``: a tensor, or `tf.IndexedSlices` for
+            ``lazy_tables``.
+        """
+        num_users, width = tf.shape(items)[0], tf.shape(items)[1]
+        num_pairs = tf.maximum(tf.cast(num_users * width, tf.float32), 1.0)  # a rank's share of a batch may be empty
+        scale = self.optimizer.scale_loss(1.0 / num_pairs)
+        if labels is None:
+            labels = tf.concat([tf.ones([num_users, 1]), tf.zeros([num_users, width - 1])], axis=1)
+        if weights is not None:
+            weights = _like(items, weights, "sample_weight")
+        user_rows, user_index, user_ids = self._rows("user", users)
+        item_rows, item_index, item_ids = self._rows("item", items)
+        early = self._early()
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([user_rows, item_rows, *early])
+            terms = self._terms(user_rows, item_rows, early)
+        loss_sum, late_gradients, upstream = self._through_layers(terms, user_index, item_index, labels, weights, scale)
+        upstream = {name: tf.cast(u, self.compute_dtype) for name, u in upstream.items()}
+        user_gradient, item_gradient, *early_gradients = tape.gradient(
+            terms, [user_rows, item_rows, *early], output_gradients=upstream
+        )
+        if self.embedding_l2:
+            for_users = tf.cast(width, tf.float32) * _occurrences(user_index, tf.size(user_ids))
+            for_items = _occurrences(item_index, tf.size(item_ids))
+            user_gradient += self.embedding_l2 * scale * for_users[:, None] * user_rows
+            item_gradient += self.embedding_l2 * scale * for_items[:, None] * item_rows
+            squares = [tf.reduce_sum(tf.square(rows), axis=1) for rows in (user_rows, item_rows)]
+            penalty = tf.reduce_sum(for_users * squares[0]) + tf.reduce_sum(for_items * squares[1])
+            loss_sum += 0.5 * self.embedding_l2 * penalty
+        found = zip([*self.kernels[:1], *self.biases[:1]], early_gradients, strict=True)
+        by_weight = {id(v): g for v, g in [*found, *zip(self._late_weights(), late_gradients, strict=True)]}
+        by_weight[id(self.user_embedding)] = self._table_gradient(self.user_embedding, user_gradient, user_ids)
+        by_weight[id(self.item_embedding)] = self._table_gradient(self.item_embedding, item_gradient, item_ids)
+        return loss_sum / num_pairs, [by_weight[id(v)] for v in self.trainable_variables]
+
+    def _through_layers(
+        self,
+        terms: Terms,
+        user_index: tf.Tensor,
+        item_index: tf.Tensor,
+        labels: tf.Tensor,
+        weights: tf.Tensor | None,
+        scale: tf.Tensor,
+    ) -> tuple[tf.Tensor, list[tf.Tensor], Terms]:
+        """Forward and back through everything after `_terms`, chunk by chunk.
+
+        Returns:
+            The sum of the losses; the gradients for `_late_weights`; and those for ``terms``, float32.
+        """
+        late = self._late()
+        self._row_sums.reset(terms)
+        step = self._chunk_users(tf.shape(item_index)[1])
+        num_users = tf.size(user_index)
+
+        def chunk(i: tf.Tensor, loss_sum: tf.Tensor, gradients: list[tf.Tensor]) -> Any:
+            part = slice(i * step, tf.minimum((i + 1) * step, num_users))
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                taken = _take(terms, user_index[part], item_index[part])
+                tape.watch([*taken.values(), *late])
+                logits = self._logits(taken, late, seed=self._noise(i))
+                losses = tf.nn.sigmoid_cross_entropy_with_logits(labels[part], logits)
+                if weights is not None:
+                    losses *= weights[part]
+                loss = tf.reduce_sum(losses)
+                scaled = loss * scale
+            of_terms, of_late = tape.gradient(scaled, (taken, late))
+            self._row_sums.add(of_terms, user_index[part], item_index[part])
+            return i + 1, loss_sum + loss, [g + tf.cast(d, tf.float32) for g, d in zip(gradients, of_late, strict=True)]
+
+        zeros = [tf.zeros(w.shape) for w in late]
+        _, loss_sum, gradients = tf.while_loop(
+            lambda i, *_: i * step < num_users, chunk, (tf.constant(0), tf.constant(0.0), zeros), parallel_iterations=1
+        )
+        return loss_sum, gradients, self._row_sums.read()
+
+    # ---- the network
+
+    def _rows(self, side: str, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The embeddings of the different ids, float32; the place of each id among them, in the shape of ``ids``; and
+        these different ids."""
+        table = self.user_embedding if side == "user" else self.item_embedding
+        different, index = tf.unique(tf.reshape(ids, [-1]))
+        return tf.gather(tf.convert_to_tensor(table), different), tf.reshape(index, tf.shape(ids)), different
+
+    def _early(self) -> list[tf.Tensor]:
+        """The first layer's kernel and bias, float32; nothing for GMF."""
+        return [tf.convert_to_tensor(w) for w in (*self.kernels[:1], *self.biases[:1])]
+
+    def _late_weights(self) -> list[keras.Variable]:
+        return [*self.kernels[1:], *self.biases[1:], *self.final_kernels, *self.final_biases]
+
+    def _late(self) -> list[tf.Tensor]:
+        """The weights after the first layer, in the precision of the computation."""
+        return [tf.cast(tf.convert_to_tensor(w), self.compute_dtype) for w in self._late_weights()]
+
+    def _terms(self, user_rows: tf.Tensor, item_rows: tf.Tensor, early: list[tf.Tensor]) -> Terms:
+        """What a pair needs of its user and of its item: the GMF embedding, and its half of the first layer."""
+        found: Terms = {}
+        for side, rows in (("user", user_rows), ("item", item_rows)):
+            rows = tf.cast(rows, self.compute_dtype)
+            if self._gmf:
+                found[side, "gmf"] = rows[:, : self._gmf]
+            if self._mlp:
+                kernel, bias = (tf.cast(w, rows.dtype) for w in early)
+                if side == "user":
+                    found[side, "hidden"] = tf.matmul(rows[:, self._gmf :], kernel[: self._mlp]) + bias
+                else:
+                    found[side, "hidden"] = tf.matmul(rows[:, self._gmf :], kernel[self._mlp :])
+        return found
+
+    def _logits(self, terms: Terms, late: list[tf.Tensor], seed: tf.Tensor | None = None) -> tf.Tensor:
+        """From terms of users ``[p, D]`` and items ``[p or 1, C, D]`` to logits, float32 ``[p, C]``.
+
+        With a seed: with dropout.
+        """
+        hidden_layers = len(self.kernels) - 1 if self._mlp else 0
+        kernels, biases = late[:hidden_layers], late[hidden_layers : 2 * hidden_layers]
+        final_kernels, final_biases = self._final(late[2 * hidden_layers :])
+        parts = []
+        if self._gmf:
+            product = terms["user", "gmf"][:, None, :] * terms["item", "gmf"]
+            shape = tf.shape(product)[:2]
+            parts.append(tf.matmul(tf.reshape(product, [-1, self._gmf]), final_kernels[0]))
+        if self._mlp:
+            drop = self.dropout if seed is not None else 0.0
+            unscale = 1.0 / kept_share(drop)
+            noise = seed if seed is not None else tf.constant([0, 0])
+            first = terms["user", "hidden"][:, None, :] + terms["item", "hidden"]
+            shape = tf.shape(first)[:2]
+            hidden = relu_dropout(tf.reshape(first, [-1, self.layer_dims[1]]), drop, noise)
+            for i, (kernel, bias) in enumerate(zip(kernels, biases, strict=True), start=1):
+                hidden = relu_dropout(tf.matmul(hidden, kernel * unscale) + bias, drop, noise + tf.constant([0, i]))
+            parts.append(tf.matmul(hidden, final_kernels[-1] * unscale))
+        # The same order of sums whether the layer is split or not, so that the two are the same numbers.
+        logit = tf.add_n([tf.cast(p, tf.float32) for p in parts]) + tf.cast(tf.add_n(final_biases), tf.float32)
+        return tf.reshape(logit, shape)
+
+    def _final(self, final: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """The output layer's kernels by branch, and its biases."""
+        count = len(self.final_kernels)
+        kernels, biases = final[:count], final[count:]
+        if count == 1 and self.branch == "neumf":
+            kernels = [kernels[0][: self._gmf], kernels[0][self._gmf :]]
+        return kernels, biases
+
+    def _table_gradient(self, table: keras.Variable, gradient: tf.Tensor, ids: tf.Tensor) -> Any:
+        """The gradient of a table, of whose rows ``ids`` (each once) it is not 0."""
+        rows = tf.IndexedSlices(tf.cast(gradient, tf.float32), ids, tf.constant(tuple(table.shape), tf.int64))
+        return rows if table.name in self._lazy_tables else tf.convert_to_tensor(rows)
+
+    def _chunk_users(self, width: tf.Tensor) -> tf.Tensor:
+        """Users whose ``width`` pairs each make a chunk."""
+        pairs = self.chunk_pairs
+        if pairs is None:
+            pairs = CHUNK_PAIRS_GPU if tf.config.list_logical_devices("GPU") else CHUNK_PAIRS_CPU
+        return tf.maximum(pairs // tf.maximum(width, 1), 1)
+
+    def _noise(self, chunk: tf.Tensor) -> tf.Tensor:
+        """The seed of a chunk's noise in this step, int32 ``[2]``; the second number counts up by layer."""
+        step = tf.cast(tf.convert_to_tensor(self.steps), tf.int32)
+        return tf.stack([tf.constant(self.noise_seed, tf.int32) + step * 7919, chunk * len(self.layer_dims)])
+
+    # ---- configuration
+
+    def with_split_final(self, split: bool = True) -> NeuMF:
+        """The same function with the output layer split by branch, or joined again; exactly the same logits.
+
+        The kernel is cut at the branches' border and the bias halved (Distiller's conversion of its NCF example).
+        """
+        other = NeuMF.from_config({**self.get_config(), "split_final": split})
+        values = {v.path.split("/")[-1]: v.numpy() for v in self.weights}
+        if split != self.split_final and split:
+            kernel, bias = values["final_kernel"], values["final_bias"]
+            values |= {"gmf_kernel": kernel[: self._gmf], "mlp_kernel": kernel[self._gmf :]}
+            values |= {"gmf_bias": bias / 2, "mlp_bias": bias / 2}
+        elif split != self.split_final:
+            values["final_kernel"] = tf.concat([values["gmf_kernel"], values["mlp_kernel"]], 0)
+            values["final_bias"] = values["gmf_bias"] + values["mlp_bias"]
+        for variable in other.weights:
+            variable.assign(values[variable.path.split("/")[-1]])
+        return other
+
+    def get_config(self) -> dict[str, Any]:
+        """What the constructor takes."""
+        return {
+            **super().get_config(),
+            "num_users": self.num_users,
+            "num_items": self.num_items,
+            "mf_dim": self.mf_dim,
+            "layer_dims": list(self.layer_dims),
+            "dropout": self.dropout,
+            "embedding_l2": self.embedding_l2,
+            "branch": self.branch,
+            "split_final": self.split_final,
+            "chunk_pairs": self.chunk_pairs,
+            "noise_seed": self.noise_seed,
+        }
+
+
+class _RowSums:
+    """Gradients of terms, summed over the chunks that use them. Not a Keras or TensorFlow object, so never saved.
+
+    Variables, since only they are added to in place: adding to rows of a tensor copies all of it, or takes three times
+    as long.
+    """
+
+    def __init__(self, widths: dict[tuple[str, str], int]) -> None:
+        self._sums = {n: tf.Variable(tf.zeros([0, w]), shape=[None, w], trainable=False) for n, w in widths.items()}
+
+    def reset(self, like: Terms) -> None:
+        """Zeros in the shapes of ``like``."""
+        for name, total in self._sums.items():
+            total.assign(tf.zeros(tf.shape(like[name])))
+
+    def add(self, gradients: Terms, user_index: tf.Tensor, item_index: tf.Tensor) -> None:
+        """Add gradients to the rows that the indices name."""
+        for name, total in self._sums.items():
+            index = tf.reshape(user_index if name[0] == "user" else item_index, [-1])
+            flat = tf.cast(tf.reshape(gradients[name], [-1, total.shape[1]]), tf.float32)
+            total.scatter_add(tf.IndexedSlices(flat, index))
+
+    def read(self) -> Terms:
+        """The sums, float32."""
+        return {name: total.read_value() for name, total in self._sums.items()}
+
+
+def _pairs(inputs: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """Users ``[B]`` and items ``[B, C]`` from what Keras hands on."""
+    users, items = (inputs["user"], inputs["item"]) if isinstance(inputs, dict) else inputs
+    users, items = tf.convert_to_tensor(users), tf.convert_to_tensor(items)
+    if users.shape.rank == 2 and users.shape[1] == 1:
+        users = users[:, 0]
+    if items.shape.rank == 1:
+        items = items[:, None]
+    if users.shape.rank != 1 or items.shape.rank != 2:
+        raise InputError(
+            f"NeuMF takes users [B] and items [B] or [B, C].\nReceived: users {users.shape}, items {items.shape}."
+        )
+    return users, items
+
+
+def _like(items: tf.Tensor, values: Any, name: str) -> tf.Tensor:
+    """Labels or weights, one per pair or one per user, as float32 ``[B, C]``."""
+    if values is None:
+        raise InputError(f"NeuMF needs `{name}` beside users and items.\nReceived: none.")
+    values = tf.cast(values, tf.float32)
+    if values.shape.rank == 1:
+        values = values[:, None]
+    return tf.broadcast_to(values, tf.shape(items))
+
+
+def _take(terms: Terms, user_index: tf.Tensor, item_index: tf.Tensor | None) -> Terms:
+    """The rows of users ``[p, D]`` and items ``[p, C, D]``; all items, ``[1, I, D]``, without an index."""
+    indices = {"user": user_index, "item": item_index}
+    return {
+        name: term[None] if indices[name[0]] is None else tf.gather(term, indices[name[0]])
+        for name, term in terms.items()
+    }
+
+
+def _occurrences(index: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """How often each of ``0 ... count - 1`` occurs in ``index``, float32."""
+    flat = tf.reshape(index, [-1])
+    return tf.math.unsorted_segment_sum(tf.ones_like(flat, tf.float32), flat, count)
+
+
+def _check(
+    num_users: int,
+    num_items: int,
+    mf_dim: int,
+    layer_dims: Sequence[int],
+    dropout: float,
+    embedding_l2: float,
+    branch: str,
+    split_final: bool,
+    chunk_pairs: int | None,
+) -> None:
+    if branch not in ("neumf", "gmf", "mlp"):
+        raise InputError(f"`branch` must be 'neumf', 'gmf' or 'mlp'.\nReceived: {branch!r}.")
+    wholes = [("num_users", num_users), ("num_items", num_items)]
+    wholes += [("mf_dim", mf_dim)] if branch != "mlp" else []
+    wholes += [(f"layer_dims[{i}]", d) for i, d in enumerate(layer_dims)] if branch != "gmf" else []
+    wholes += [("chunk_pairs", chunk_pairs)] if chunk_pairs is not None else []
+    for name, value in wholes:
+        if value < 1:
+            raise InputError(f"`{name}` must be at least 1.\nReceived: {name}={value}.")
+    if branch != "gmf" and (len(layer_dims) < 2 or layer_dims[0] % 2):
+        raise InputError(
+            "`layer_dims` needs at least two widths, the first even: half of it for the user and half for the item.\n"
+            f"Received: {tuple(layer_dims)}."
+        )
+    if not 0 <= dropout < 1 - 1 / 512:
+        raise InputError(f"`dropout` must lie in [0, 1).\nReceived: dropout={dropout}.")
+    if not 0 <= embedding_l2 < float("inf"):
+        raise InputError(f"`embedding_l2` must be at least 0, and finite.\nReceived: {embedding_l2}.")
+    if split_final and branch != "neumf":
+        raise InputError(f"Only NeuMF's output layer has two branches to split.\nReceived: branch={branch!r}.")
