@@ -107,3 +107,53 @@ def adam(weight, gradients, learning_rate, beta_1=0.9, beta_2=0.999, epsilon=1e-
         step = learning_rate * np.sqrt(1 - beta_2**t) / (1 - beta_1**t)
         weight = weight - step * m / (np.sqrt(v) + epsilon)
     return weight
+
+
+def neumf(weights, users, items, labels, l2=0.0):
+    """NeuMF pair by pair: logits ``[P, C]``, the mean loss, and the loss's gradient for each weight, by hand.
+
+    ``weights``: ``user``, ``item`` (GMF part first), ``kernels``, ``biases``, ``final`` ``[M + D]``, ``bias``; the GMF
+    width is ``len(final) - width of the last layer``.
+    """
+    kernels, biases = weights["kernels"], weights["biases"]
+    mf = len(weights["final"]) - (len(biases[-1]) if biases else 0)
+    gradient = {
+        "user": np.zeros_like(weights["user"]),
+        "item": np.zeros_like(weights["item"]),
+        "kernels": [np.zeros_like(k) for k in kernels],
+        "biases": [np.zeros_like(b) for b in biases],
+        "final": np.zeros_like(weights["final"]),
+        "bias": 0.0,
+    }
+    logits, loss, count = np.zeros(items.shape), 0.0, items.size
+    for p, user in enumerate(users):
+        for c, item in enumerate(items[p]):
+            eu, ei = weights["user"][user], weights["item"][item]
+            layers = [np.concatenate([eu[mf:], ei[mf:]])]
+            for kernel, bias in zip(kernels, biases, strict=True):
+                layers.append(np.maximum(layers[-1] @ kernel + bias, 0))
+            product = eu[:mf] * ei[:mf]
+            last = np.concatenate([product, layers[-1] if kernels else []])
+            logit = logits[p, c] = last @ weights["final"] + weights["bias"]
+            y = labels[p, c]
+            loss += np.logaddexp(0, logit) - y * logit + l2 / 2 * (eu @ eu + ei @ ei)
+            up = (1 / (1 + np.exp(-logit)) - y) / count
+            gradient["final"] += up * last
+            gradient["bias"] += up
+            back = up * weights["final"]
+            du, di = l2 / count * eu, l2 / count * ei
+            du[:mf] += back[:mf] * ei[:mf]
+            di[:mf] += back[:mf] * eu[:mf]
+            if kernels:
+                g = back[mf:]
+                for k in range(len(kernels) - 1, -1, -1):
+                    g = g * (layers[k + 1] > 0)
+                    gradient["kernels"][k] += np.outer(layers[k], g)
+                    gradient["biases"][k] += g
+                    g = kernels[k] @ g
+                half = len(g) // 2
+                du[mf:] += g[:half]
+                di[mf:] += g[half:]
+            gradient["user"][user] += du
+            gradient["item"][item] += di
+    return logits, loss / count, gradient

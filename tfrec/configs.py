@@ -103,7 +103,7 @@ class LeaveOneOutConfig(SourceConfig):
         "lastfm-2k",
         "lastfm-360k",
         "ncf-ml-1m",
-    ] = "synthetic"
+    ] = "synthetic"  # type: ignore[assignment]
     """A published data set, or the embedded synthetic one. ncf-ml-1m: ml-1m with the NCF paper's held-out items and
     its 99 negatives for each. Not looked at when path is given."""
     format: Literal["table", "ncf"] = "table"
@@ -210,7 +210,7 @@ class NeuMFTrainingConfig(FitConfig):
     epochs: int = 30
     """Passes over the positives, at most."""
     global_batch_size: int | None = None
-    """Samples per step over all ranks, negatives included. Default: a hundredth of an epoch, 1,024 to 1,048,576."""
+    """Samples per step over all ranks, negatives included. Default: a 500th of an epoch, 1,024 to 1,048,576."""
     negatives: int = 4
     """Negatives drawn for each positive, anew in each epoch."""
     sampling: Literal["exact", "approximate"] = "exact"
@@ -327,6 +327,12 @@ Run = PopularityRun | VAECFRun | NeuMFRun
 
 #: Settings that do not change what is computed, so a run may be resumed with others.
 _PLACES = ("output_dir", "resume")
+
+
+def with_data(config: Run, **changes: Any) -> Run:
+    """``config`` with other settings of its data."""
+    changed: Any = dataclasses.replace(config.data, **changes)
+    return dataclasses.replace(config, data=changed)
 
 
 def to_json(config: Any) -> Any:

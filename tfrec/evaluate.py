@@ -5,12 +5,17 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from tfrec import commands
+from tfrec.configs import NeuMFRun, PopularityRun, VAECFRun
 from tfrec.errors import InputError
+
+if TYPE_CHECKING:
+    from tfrec.evaluation import Report
+    from tfrec.training.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -29,15 +34,18 @@ class Arguments:
     """Folder with the data set, if it is not where $TFREC_DATA says."""
     json: Path | None = None
     """Write the result here too."""
+    protocol: Literal["exact", "nvidia", "mlperf", "all"] | None = None
+    """NeuMF: what a held-out item is ranked among; default: as in the run."""
+    negatives: int | None = None
+    """NeuMF: how many negatives; default: as in the run, or those of the NCF paper's file."""
 
 
 def evaluate(arguments: Arguments) -> None:
     """Load, measure, print."""
     commands.quiet_tensorflow()
     from tfrec import distributed
-    from tfrec.training.load_run import load_config, load_model
-    from tfrec.training.prepare import check_evaluation, prepare
-    from tfrec.training.report import measure_all, table, write_json
+    from tfrec.training.load_run import load_config
+    from tfrec.training.report import table, write_json
     from tfrec.training.run_folder import RunFolder
 
     distributed.init()
@@ -46,25 +54,66 @@ def evaluate(arguments: Arguments) -> None:
     folder = RunFolder.existing(arguments.run)
     config = load_config(folder, arguments.data_dir)
     metrics = arguments.metrics or config.evaluation.metrics
-    wanted = replace(
-        config.evaluation,
-        metrics=metrics,
-        monitor=metrics[0],
-        ties=arguments.ties or config.evaluation.ties,
+    changes = {"metrics": metrics, "monitor": metrics[0], "ties": arguments.ties or config.evaluation.ties}
+    reports = (
+        measure_by_item(arguments, folder, config, changes)
+        if isinstance(config, NeuMFRun)
+        else measure_by_user(arguments, folder, config, changes)
     )
-    data = prepare(config.data)
-    folder.check_data(data.sha256)
-    check_evaluation(wanted, data.split.train.shape[1])
-    reports = measure_all(load_model(folder), data, wanted, (arguments.part,))[arguments.part]
     if distributed.rank() != 0:
         return
     result = {name: report.to_json() for name, report in reports.items()}
     users = result["model"]["users"]
-    print(f"{arguments.part}, {users:,} held-out users, ties {wanted.ties}:")
-    print(table(result, wanted.metrics))
+    print(f"{arguments.part}, {users:,} held-out users, ties {changes['ties']}:")
+    print(table(result, metrics))
     if arguments.json is not None:
         write_json(arguments.json, {arguments.part: result})
         print(f"Written to {arguments.json}")
+
+
+def measure_by_user(
+    arguments: Arguments, folder: RunFolder, config: VAECFRun | PopularityRun, changes: dict[str, Any]
+) -> dict[str, Report]:
+    """Model and references on held-out users."""
+    from tfrec.training.load_run import load_model
+    from tfrec.training.prepare import check_evaluation, prepare
+    from tfrec.training.report import measure_all
+
+    if arguments.protocol is not None or arguments.negatives is not None:
+        raise InputError("This run's users are held out, and all items are ranked.\nLeave out --protocol, --negatives.")
+    wanted = replace(config.evaluation, **changes)
+    data = prepare(config.data)
+    folder.check_data(data.sha256)
+    check_evaluation(wanted, data.split.train.shape[1])
+    return measure_all(load_model(folder), data, wanted, (arguments.part,))[arguments.part]
+
+
+def measure_by_item(
+    arguments: Arguments, folder: RunFolder, config: NeuMFRun, changes: dict[str, Any]
+) -> dict[str, Report]:
+    """Model and references on held-out items."""
+    from tfrec.training.load_run import load_model
+    from tfrec.training.prepare import check_evaluation
+    from tfrec.training.prepare_items import prepare_items
+    from tfrec.training.report_items import make_candidates, measure_all_items
+
+    if config.training.refit and arguments.part == "validation":
+        raise InputError("The run's model was trained on the validation items too (refit).\nUse --part test.")
+    data = prepare_items(config.data)
+    folder.check_data(data.sha256)
+    if arguments.protocol is not None or arguments.negatives is not None:
+        # Asked for other candidates than the file's.
+        data = replace(data, test_negatives=None)
+        changes = {
+            **changes,
+            "protocol": arguments.protocol or config.evaluation.protocol,
+            "negatives": arguments.negatives or config.evaluation.negatives,
+            "validation_negatives": None,
+        }
+    wanted = replace(config.evaluation, **changes)
+    candidates = make_candidates(data, arguments.part, wanted)
+    check_evaluation(wanted, candidates.num_candidates)
+    return measure_all_items(load_model(folder), data, candidates, wanted)
 
 
 def main() -> None:

@@ -28,23 +28,31 @@ class Arguments:
 def run_export(arguments: Arguments) -> None:
     """Load and write."""
     commands.quiet_tensorflow()
-    from tfrec.serving import Recommender, export
-    from tfrec.training.load_run import load_model, load_vocabulary
+    from tfrec.serving import export
+    from tfrec.training.load_run import load_recommender, load_vocabulary
     from tfrec.training.run_folder import RunFolder
 
     if arguments.out.exists() or arguments.out.is_symlink():
         raise InputError(f"{arguments.out} is there already.\nName a new folder, or remove it.")
     folder = RunFolder.existing(arguments.run)
     vocabulary = load_vocabulary(folder)
-    recommender = Recommender(
-        load_model(folder), vocabulary.item_ids, vocabulary.labels, vocabulary.popularity, arguments.raw_ids
-    )
+    recommender = load_recommender(folder, vocabulary, arguments.raw_ids)
     path = export(recommender, arguments.out)
     size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     print(
         f"Wrote a SavedModel of {len(vocabulary.item_ids):,} items to {path} ({size / 2**20:.1f} MiB).\n"
-        f"Signature serving_default: item_ids {'raw ' if arguments.raw_ids else ''}[N], row_splits [B + 1], k -> "
-        "ids [B, k], scores [B, k], counts [B]."
+        + _signatures(vocabulary.user_ids is not None, "raw " if arguments.raw_ids else "")
+    )
+
+
+def _signatures(by_user: bool, raw: str) -> str:
+    if by_user:
+        return (
+            f"Signature serving_default: user_ids {raw}[B], k -> ids [B, k], scores [B, k], counts [B], known [B].\n"
+            f"Signature score: user_ids {raw}[B], item_ids {raw}[B, C] -> scores [B, C], known [B, C]."
+        )
+    return (
+        f"Signature serving_default: item_ids {raw}[N], row_splits [B + 1], k -> ids [B, k], scores [B, k], counts [B]."
     )
 
 

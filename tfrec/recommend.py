@@ -54,6 +54,9 @@ def recommend(arguments: Arguments) -> None:
     num_items = len(vocabulary.item_ids)
     if not 1 <= arguments.k <= num_items:
         raise InputError(f"`k` must lie in [1, {num_items}], the number of items.\nReceived: -k {arguments.k}.")
+    if vocabulary.user_ids is not None:
+        recommend_to_known_user(arguments, folder, vocabulary)
+        return
     if arguments.items:
         liked = seen = np.array([find_item(name, vocabulary) for name in arguments.items])
     else:
@@ -74,6 +77,56 @@ def recommend(arguments: Arguments) -> None:
         print(f"{place:>4}  {score:.4f}  {vocabulary.labels[item]}  [{vocabulary.item_ids[item]}]")
     if len(shown) < arguments.k:
         print(f"Only {len(shown)} items are left that were not seen.")
+
+
+def recommend_to_known_user(arguments: Arguments, folder: RunFolder, vocabulary: Vocabulary) -> None:
+    """Print what a model of users and items recommends to one of its users.
+
+    Raises:
+        InputError: items were named instead of a user, or the model does not know the user.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    from tfrec.serving import UserItemRecommender
+    from tfrec.training.load_run import load_recommender
+
+    assert vocabulary.user_ids is not None
+    assert vocabulary.seen is not None
+    if arguments.user is None:
+        raise InputError(
+            "This run's model knows users by their ids and cannot take somebody else's items.\n"
+            "Give --user RAW_ID; for --items train VAE-CF."
+        )
+    number = find_user(arguments.user, vocabulary.user_ids)
+    recommender = load_recommender(folder, vocabulary, raw_ids=False)
+    assert isinstance(recommender, UserItemRecommender)
+    answer = recommender.recommend(tf.constant([number], tf.int64), tf.constant(arguments.k))
+    count = int(answer["counts"][0])
+    mine = vocabulary.seen.indices[vocabulary.seen.indptr[number] : vocabulary.seen.indptr[number + 1]]
+    print(f"{arguments.user} has {len(mine):,} items, {', '.join(str(vocabulary.labels[i]) for i in mine[:3])} ...")
+    for place in range(count):
+        item = int(np.asarray(answer["ids"])[0, place])
+        score = float(np.asarray(answer["scores"])[0, place])
+        print(f"{place + 1:>4}  {score:.4f}  {vocabulary.labels[item]}  [{vocabulary.item_ids[item]}]")
+    if count < arguments.k:
+        print(f"Only {count} items are left that were not seen.")
+
+
+def find_user(user: str, user_ids: np.ndarray) -> int:
+    """The number of the user with this raw id.
+
+    Raises:
+        InputError: there is none.
+    """
+    import numpy as np
+
+    wanted = user if user_ids.dtype == object else (int(user) if user.isascii() and user.isdigit() else None)
+    found = np.flatnonzero(user_ids == wanted) if wanted is not None else np.zeros(0, int)
+    if len(found) == 0:
+        some = ", ".join(str(u) for u in user_ids[:3])
+        raise InputError(f"The data has no such user.\nReceived: --user {user}.\nIts ids look like {some}.")
+    return int(found[0])
 
 
 def find_item(name: str, vocabulary: Vocabulary) -> int:
@@ -117,12 +170,7 @@ def history(folder: RunFolder, config: Run, user: str, vocabulary: Vocabulary) -
 
     events = load_interactions(config.data)
     folder.check_data(events.source.get("sha256"))
-    wanted = user if events.user_ids.dtype == object else (int(user) if user.isascii() and user.isdigit() else None)
-    found = np.flatnonzero(events.user_ids == wanted) if wanted is not None else np.zeros(0, int)
-    if len(found) == 0:
-        some = ", ".join(str(u) for u in events.user_ids[:3])
-        raise InputError(f"The data has no such user.\nReceived: --user {user}.\nIts ids look like {some}.")
-    mine = events.user_index == found[0]
+    mine = events.user_index == find_user(user, events.user_ids)
     number = {raw: i for i, raw in enumerate(vocabulary.item_ids.tolist())}
     threshold = min_rating(config.data, events)
 

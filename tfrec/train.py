@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import replace
 
 from tfrec import commands
-from tfrec.configs import Run, VAECFRun
+from tfrec.configs import NeuMFRun, Run, VAECFRun, with_data
 from tfrec.recipes import DEFAULT, RECIPES
 
 
@@ -33,30 +32,31 @@ def train(recipe: str, config: Run, started: float) -> None:
     """Run a config from data to report."""
     commands.quiet_tensorflow()
     from tfrec import distributed
-    from tfrec.data.files import checksum
-    from tfrec.data.tables import check_readable
     from tfrec.training.claim import on_rank_zero
     from tfrec.training.finish import print_summary
+    from tfrec.training.neumf import train_neumf
     from tfrec.training.popularity import train_popularity
+    from tfrec.training.prepare_items import source_checksum
     from tfrec.training.run_folder import RunFolder
     from tfrec.training.vae_cf import train_vae_cf
 
     distributed.init()
     if config.data.path is not None:
         # The run can then be evaluated from any folder.
-        config = replace(config, data=replace(config.data, path=config.data.path.absolute()))
+        config = with_data(config, path=config.data.path.absolute())
     folder = RunFolder.of(recipe, config)
     if on_rank_zero(lambda: folder.look(recipe, config)):
         if distributed.rank() == 0:
             if config.data.path is not None:
-                check_readable(config.data.path)
-                folder.check_data(checksum(config.data.path))
+                folder.check_data(source_checksum(config.data))
             result = folder.read_metrics()
             print(f"{folder.path} has this run already; train it again with --no-resume.")
             print_summary(folder, result)
         return
     if isinstance(config, VAECFRun):
         train_vae_cf(recipe, config, folder, started)
+    elif isinstance(config, NeuMFRun):
+        train_neumf(recipe, config, folder, started)
     else:
         train_popularity(recipe, config, folder, started)
 

@@ -145,9 +145,7 @@ def load_ncf_ml1m(data_dir: str | Path | None = None) -> NCFData:
         source={
             "publisher": _PUBLISHER,
             "ml-1m": events.source,
-            "sha256": hashlib.sha256(
-                f"{events.source.get('sha256')} {combined_checksum(files)}".encode()
-            ).hexdigest(),
+            "sha256": hashlib.sha256(f"{events.source.get('sha256')} {combined_checksum(files)}".encode()).hexdigest(),
         },
     )
     return NCFData(train, test_items, negatives)
@@ -195,18 +193,18 @@ def _read_heldout(
     users, items = test["user"], test["item"]
     for name, values, count in (("user", users, num_users), ("item", items, num_items)):
         if values.max() >= count:
-            line = int(np.flatnonzero(values >= count)[0]) + 1
+            at = int(np.flatnonzero(values >= count)[0]) + 1
             raise InputError(
-                f"{test_file}, line {line}: {name} {values[line - 1]} is beyond the training data, which has "
+                f"{test_file}, line {at}: {name} {values[at - 1]} is beyond the training data, which has "
                 f"{count} {name}s.\nUsers and items are numbered from 0; each number up to the highest one counts."
             )
     if len(np.unique(users)) < len(users):
         seen, counts = np.unique(users, return_counts=True)
-        line = int(np.flatnonzero(users == seen[counts > 1][0])[1]) + 1
-        raise InputError(f"{test_file}, line {line}: user {users[line - 1]} has a held-out item already.")
+        at = int(np.flatnonzero(users == seen[counts > 1][0])[1]) + 1
+        raise InputError(f"{test_file}, line {at}: user {users[at - 1]} has a held-out item already.")
     test_items = np.full(num_users, -1, np.int32)
     test_items[users] = items
-    rows = []
+    rows: list[list[int]] = []
     expected = "Expected (user,item) and its negatives, tabs between them"
     with negative_file.open(encoding="utf-8", errors="replace") as stream:
         for number, text in enumerate(stream, start=1):

@@ -80,17 +80,11 @@ class PointwiseSampler:
             )
         lengths = np.diff(train.indptr)
         if sampling == "exact" and num_negatives and lengths.max() >= train.shape[1]:
-            user = int(lengths.argmax())
+            full = np.flatnonzero(lengths >= train.shape[1])
             raise InputError(
-                f"A user has every one of the {train.shape[1]} items, so no negative exists for her.\n"
-                f"Received: user number {user}"
-                + (
-                    f" and {int((lengths >= train.shape[1]).sum()) - 1} more"
-                    if (lengths >= train.shape[1]).sum() > 1
-                    else ""
-                )
-                + ".\nLeave such users out of training, or sample approximately (sampling='approximate', on the command "
-                "line --training.sampling approximate)."
+                f"A user who has every one of the {train.shape[1]} items has no negative.\n"
+                f"Received: {len(full)} such users, the first is number {full[0]}.\n"
+                "Leave them out, or sample approximately: sampling='approximate', --training.sampling approximate."
             )
         self.num_positives = int(train.nnz)
         self.num_negatives = num_negatives

@@ -118,7 +118,7 @@ class Candidates:
                 "Draw fewer (--evaluation.negatives), or rank all items (--evaluation.protocol all)."
             )
         self._excluded = excluded
-        self._compiled: tuple[CandidateScorer, Any] | None = None
+        self._compiled: dict[CandidateScorer, Any] = {}
         self._complement = Complement(excluded) if protocol in ("exact", "nvidia", "mlperf") else None
 
     def block(self, users: tf.Tensor) -> tf.Tensor:
@@ -134,11 +134,12 @@ class Candidates:
 
     def compiled(self, score: CandidateScorer) -> Any:
         """`_ranks` of a scorer as one graph, kept for the next evaluation of the same scorer."""
-        if self._compiled is None or self._compiled[0] is not score:
-            signature = [tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2], tf.int64)]
-            function = tf.function(lambda users, hidden: self._ranks(score, users, hidden), input_signature=signature)
-            self._compiled = (score, function)
-        return self._compiled[1]
+        if score not in self._compiled:
+            function = tf.function(lambda users, hidden: self._ranks(score, users, hidden), autograph=False)
+            self._compiled[score] = function.get_concrete_function(
+                tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2], tf.int64)
+            )
+        return self._compiled[score]
 
     def _ranks(
         self, score: CandidateScorer, users: tf.Tensor, hidden: tf.Tensor

@@ -1,5 +1,6 @@
-"""From a trained model to something that answers requests."""
+"""Trained models as SavedModels that need TensorFlow alone."""
 
 from tfrec.serving.export import Recommender, export
+from tfrec.serving.user_items import UserItemRecommender
 
-__all__ = ["Recommender", "export"]
+__all__ = ["Recommender", "UserItemRecommender", "export"]

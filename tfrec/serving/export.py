@@ -28,6 +28,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfrec.errors import InputError
+from tfrec.serving.ids import IdTable
+from tfrec.serving.user_items import UserItemRecommender
 
 
 class Recommender(tf.Module):
@@ -53,30 +55,26 @@ class Recommender(tf.Module):
         # A plain tf.Module finds TensorFlow variables only, so it is shown those inside Keras's.
         self._weights = [v.value for v in model.variables]
         self._num_items = num_items
-        numbers = np.arange(num_items, dtype=np.int64)
-        text = raw_ids and item_ids.dtype == object
-        self._id_dtype = tf.string if text else tf.int64
-        ids = tf.constant([str(i) for i in item_ids]) if text else tf.constant(item_ids if raw_ids else numbers)
-        self._ids = tf.concat([tf.cast(ids, self._id_dtype), tf.constant([""] if text else [-1], self._id_dtype)], 0)
+        self._items = IdTable(item_ids, raw_ids)
         self._labels = tf.constant([str(label) for label in labels])
-        self._table = (
-            tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(ids, tf.constant(numbers)), -1)
-            if raw_ids
-            else None
-        )
         share = popularity / max(float(popularity.sum()), 1.0)
         self._popularity = tf.constant(share, tf.float32)
         self.recommend = tf.function(
             self._recommend,
             input_signature=[
-                tf.TensorSpec([None], self._id_dtype, name="item_ids"),
+                tf.TensorSpec([None], self._items.dtype, name="item_ids"),
                 tf.TensorSpec([None], tf.int64, name="row_splits"),
                 tf.TensorSpec([], tf.int32, name="k"),
             ],
         )
         self.vocabulary = tf.function(
-            lambda: {"ids": self._ids[:-1], "labels": tf.identity(self._labels)}, input_signature=[]
+            lambda: {"ids": self._items.all_ids(), "labels": tf.identity(self._labels)}, input_signature=[]
         )
+
+    @property
+    def signatures(self) -> dict[str, Any]:
+        """Name -> function, for `export`."""
+        return {"serving_default": self.recommend, "vocabulary": self.vocabulary}
 
     def _recommend(self, item_ids: tf.Tensor, row_splits: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
         splits_error = [
@@ -98,11 +96,10 @@ class Recommender(tf.Module):
         ]
         with tf.control_dependencies(checks):
             batch = tf.size(row_splits, out_type=tf.int64) - 1
-            item = self._table.lookup(item_ids) if self._table is not None else item_ids
+            item, known = self._items.number(item_ids)
         row = tf.searchsorted(
             row_splits[1:], tf.range(tf.size(item, out_type=tf.int64)), side="right", out_type=tf.int64
         )
-        known = (item >= 0) & (item < self._num_items)
         # In order of row and item, each pair once: what a SparseTensor has to be.
         pairs, _ = tf.unique(tf.sort(tf.boolean_mask(row * self._num_items + item, known)))
         row, item = pairs // self._num_items, pairs % self._num_items
@@ -116,13 +113,13 @@ class Recommender(tf.Module):
         best, number = tf.math.top_k(scores, k)
         there = best >= 0
         return {
-            "ids": tf.gather(self._ids, tf.where(there, number, self._num_items)),
+            "ids": self._items.ids(tf.where(there, number, self._num_items)),
             "scores": tf.maximum(best, 0.0),
             "counts": tf.reduce_sum(tf.cast(there, tf.int32), axis=1),
         }
 
 
-def export(recommender: Recommender, path: str | Path) -> Path:
+def export(recommender: Recommender | UserItemRecommender, path: str | Path) -> Path:
     """Write a SavedModel to ``path``, whole or not at all.
 
     Raises:
@@ -137,11 +134,7 @@ def export(recommender: Recommender, path: str | Path) -> Path:
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}.\nName another folder.") from error
     try:
-        signatures: dict[str, Any] = {
-            "serving_default": recommender.recommend,
-            "vocabulary": recommender.vocabulary,
-        }
-        tf.saved_model.save(recommender, str(temporary), signatures=signatures)
+        tf.saved_model.save(recommender, str(temporary), signatures=recommender.signatures)
         temporary.chmod(0o755)
         os.replace(temporary, path)
     except (OSError, tf.errors.ResourceExhaustedError) as error:

@@ -1,4 +1,4 @@
-"""The end of every run: measure on test, once, and write what is left to write."""
+"""The end of every run: write what is left to write."""
 
 from __future__ import annotations
 
@@ -6,36 +6,44 @@ from dataclasses import replace
 from typing import Any
 
 import keras
-import numpy as np
 
 from tfrec import distributed
 from tfrec.configs import Run, to_json
 from tfrec.data.files import atomic_path
+from tfrec.evaluation import Report
 from tfrec.training.environment import hardware, versions
 from tfrec.training.history import write_curve
 from tfrec.training.prepare import Prepared
-from tfrec.training.report import measure_all, table, write_json
+from tfrec.training.prepare_items import PreparedItems
+from tfrec.training.report import table, write_json
 from tfrec.training.run_folder import RunFolder
-from tfrec.training.vocabulary import Vocabulary
 
 
 def finish(
     recipe: str,
     config: Run,
     folder: RunFolder,
-    data: Prepared,
+    data: Prepared | PreparedItems,
     model: keras.Model,
+    reports: dict[str, dict[str, Report]],
     training: dict[str, Any],
     history: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Evaluate ``model`` beside its references, save it and the report, and say where everything is.
+    """Save the model and its reports, and say where everything is. Rank 0 writes and prints.
 
-    Every rank calls it; rank 0 writes and prints.
+    Args:
+        recipe: its name.
+        config: the settings.
+        folder: the run's folder.
+        data: what was trained on.
+        model: with the best weights.
+        reports: part -> model and references -> report; test has been looked at once, for this.
+        training: what to say of the training.
+        history: a row per epoch.
 
     Returns:
         The content of metrics.json.
     """
-    reports = measure_all(model, data, config.evaluation)
     result = {
         "recipe": recipe,
         "config": to_json(replace(config, output_dir=folder.path)),
@@ -47,13 +55,13 @@ def finish(
     }
     if distributed.rank() != 0:
         return result
-    popularity = np.asarray(data.split.train.sum(axis=0)).ravel()
-    Vocabulary(data.item_ids, data.item_labels, popularity).save(folder.vocabulary)
+    data.vocabulary().save(folder.vocabulary)
     _save_model(model, folder)
     if history:
         monitor = config.evaluation.monitor
-        lines = {n: r.metrics[monitor] for n, r in reports["validation"].items() if n != "model"}
-        write_curve(folder.curve, history, monitor, lines)
+        lines = {n: r.metrics[monitor] for n, r in reports.get("validation", {}).items() if n != "model"}
+        unit = "sample" if isinstance(data, PreparedItems) else "user"
+        write_curve(folder.curve, history, monitor, lines, unit)
     write_json(folder.metrics, result)
     print_summary(folder, result)
     return result

@@ -20,7 +20,7 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def write_curve(path: Path, rows: list[dict[str, Any]], monitor: str, references: dict[str, float]) -> None:
+def write_curve(path: Path, rows: list[dict[str, Any]], monitor: str, references: dict[str, float], unit: str) -> None:
     """Training loss and the monitored validation metric over epochs, with reference lines.
 
     Args:
@@ -28,6 +28,7 @@ def write_curve(path: Path, rows: list[dict[str, Any]], monitor: str, references
         rows: as for `write_csv`.
         monitor: the validation metric.
         references: name -> value of that metric for others, e.g. popularity.
+        unit: what the loss is per, ``user`` or ``sample``.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -36,7 +37,7 @@ def write_curve(path: Path, rows: list[dict[str, Any]], monitor: str, references
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     left.plot([r["epoch"] for r in rows], [r["loss"] for r in rows], color="tab:blue")
-    left.set(xlabel="epoch", ylabel="training loss (nats per user)")
+    left.set(xlabel="epoch", ylabel=f"training loss (nats per {unit})")
     key = f"validation_{monitor}"
     validated = [r for r in rows if r.get(key) is not None]
     right.plot([r["epoch"] for r in validated], [r[key] for r in validated], color="tab:blue", label="model")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import keras
 
 import tfrec.models  # noqa: F401 - registers the classes that load_model needs
-from tfrec.configs import Run, from_json
+from tfrec.configs import Run, from_json, with_data
 from tfrec.data.files import DAMAGE
 from tfrec.errors import InputError
 from tfrec.recipes import RECIPES
+from tfrec.serving import Recommender, UserItemRecommender
 from tfrec.training.run_folder import RunFolder
 from tfrec.training.vocabulary import Vocabulary
 
@@ -34,7 +34,7 @@ def load_config(folder: RunFolder, data_dir: Path | None = None) -> Run:
             f"The run was trained on a table of its own: {config.data.path}\nReceived: --data-dir {data_dir}.\n"
             "Leave it out; the table is read from where it was."
         )
-    return replace(config, data=replace(config.data, dir=data_dir))
+    return with_data(config, dir=data_dir)
 
 
 def load_model(folder: RunFolder) -> keras.Model:
@@ -47,6 +47,28 @@ def load_model(folder: RunFolder) -> keras.Model:
         return keras.saving.load_model(folder.model, compile=False)
     except DAMAGE as error:
         raise InputError(f"{folder.model} cannot be loaded: {error}.\nTrain the run again with --no-resume.") from error
+
+
+def load_recommender(
+    folder: RunFolder, vocabulary: Vocabulary, raw_ids: bool = True
+) -> Recommender | UserItemRecommender:
+    """The run's best model as it is served.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    model = load_model(folder)
+    if vocabulary.user_ids is None or vocabulary.seen is None:
+        return Recommender(model, vocabulary.item_ids, vocabulary.labels, vocabulary.popularity, raw_ids)
+    return UserItemRecommender(
+        model,
+        vocabulary.user_ids,
+        vocabulary.item_ids,
+        vocabulary.labels,
+        vocabulary.popularity,
+        vocabulary.seen,
+        raw_ids,
+    )
 
 
 def load_vocabulary(folder: RunFolder) -> Vocabulary:

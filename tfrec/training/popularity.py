@@ -10,6 +10,7 @@ from tfrec.models import Popularity
 from tfrec.training.claim import on_rank_zero
 from tfrec.training.finish import finish
 from tfrec.training.prepare import check_evaluation, prepare
+from tfrec.training.report import measure_all
 from tfrec.training.run_folder import RunFolder
 
 
@@ -22,4 +23,5 @@ def train_popularity(recipe: str, config: PopularityRun, folder: RunFolder, star
     on_rank_zero(lambda: folder.claim(recipe, config, data.sha256))
     if distributed.rank() == 0:
         print(f"{recipe}: counted {data.split.train.nnz:,} interactions into {folder.path}.", flush=True)
-    return finish(recipe, config, folder, data, model, {"epochs": 0}, history=[])
+    reports = measure_all(model, data, config.evaluation)
+    return finish(recipe, config, folder, data, model, reports, {"epochs": 0}, history=[])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from tfrec.configs import DataConfig, EvaluationConfig
+from tfrec.configs import CandidateConfig, DataConfig, EvaluationConfig, SourceConfig
 from tfrec.data import (
     Interactions,
     StrongGeneralization,
@@ -19,6 +19,7 @@ from tfrec.data import (
     strong_generalization,
 )
 from tfrec.errors import InputError
+from tfrec.training.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,17 @@ class Prepared:
             return split.validation_in, split.validation_out, split.validation_users
         return split.test_in, split.test_out, split.test_users
 
+    def vocabulary(self) -> Vocabulary:
+        """What the model's item numbers stand for."""
+        popularity = np.asarray(self.split.train.sum(axis=0)).ravel()
+        return Vocabulary(self.item_ids, self.item_labels, popularity)
+
     def summary(self) -> dict[str, Any]:
         """Counts for the report."""
         return {**self.interactions.summary(), "split": self.split.summary()}
 
 
-def load_interactions(config: DataConfig) -> Interactions:
+def load_interactions(config: SourceConfig) -> Interactions:
     """The events that ``config`` names.
 
     Raises:
@@ -84,7 +90,7 @@ def load_interactions(config: DataConfig) -> Interactions:
     return load(config.name, config.dir or os.environ.get("TFREC_DATA"))
 
 
-def min_rating(config: DataConfig, interactions: Interactions) -> float | None:
+def min_rating(config: SourceConfig, interactions: Interactions) -> float | None:
     """The threshold that ``config`` means for these events."""
     if config.min_rating == "auto":
         return 3.5 if interactions.explicit else None
@@ -113,8 +119,9 @@ def prepare(config: DataConfig) -> Prepared:
     return Prepared(interactions, split, Synthetic(**asdict(config.synthetic)) if is_synthetic else None)
 
 
-def check_evaluation(config: EvaluationConfig, num_items: int) -> None:
-    """Raise InputError for an unknown metric, one that this catalogue is too small for, or a wrong block size."""
+def check_evaluation(config: EvaluationConfig | CandidateConfig, num_items: int) -> None:
+    """Raise InputError for an unknown metric, one with a cutoff beyond the number of candidates, or a
+    wrong block size."""
     from tfrec.metrics import Metric
 
     metrics = config.metrics
@@ -133,5 +140,6 @@ def check_evaluation(config: EvaluationConfig, num_items: int) -> None:
             f"`monitor` must be one of the metrics.\nReceived: {config.monitor!r}; metrics: {', '.join(metrics)}.\n"
             "Add it to --evaluation.metrics, or name another with --evaluation.monitor."
         )
-    if config.block_users < 1:
-        raise InputError(f"`block_users` must be at least 1.\nReceived: {config.block_users}.")
+    name = "block_users" if isinstance(config, EvaluationConfig) else "block_pairs"
+    if getattr(config, name) < 1:
+        raise InputError(f"`{name}` must be at least 1.\nReceived: {getattr(config, name)}.")

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tfrec import distributed
-from tfrec.configs import EvaluationConfig, TrainingConfig
+from tfrec.configs import CandidateConfig, EvaluationConfig, FitConfig
 from tfrec.evaluation import Report
 from tfrec.training.checkpoint import save_state
 from tfrec.training.history import write_csv
@@ -29,7 +29,8 @@ class Recorder(keras.callbacks.Callback):
         training: how often to validate and to save, and how long to wait for a better epoch.
         evaluation: which metric decides.
         validate: evaluates the model as it is, on every rank its share.
-        num_users: training users in an epoch, over all ranks.
+        samples: training users (or samples) in an epoch, over all ranks.
+        unit: what they are, for the report: ``users`` or ``samples``.
         steps: steps in an epoch.
         progress: what an earlier start had reached (`progress`), or None.
     """
@@ -37,16 +38,17 @@ class Recorder(keras.callbacks.Callback):
     def __init__(
         self,
         folder: RunFolder,
-        training: TrainingConfig,
-        evaluation: EvaluationConfig,
+        training: FitConfig,
+        evaluation: EvaluationConfig | CandidateConfig,
         validate: Callable[[], Report],
-        num_users: int,
+        samples: int,
+        unit: str,
         steps: int,
         progress: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.folder, self.training, self.evaluation = folder, training, evaluation
-        self.validate, self.num_users, self.steps = validate, num_users, steps
+        self.validate, self.samples, self.unit, self.steps = validate, samples, unit, steps
         self.rows: list[dict[str, Any]] = list(progress["rows"]) if progress else []
         self.best: dict[str, Any] | None = progress["best"] if progress else None
         self._writer: Any = None
@@ -58,9 +60,13 @@ class Recorder(keras.callbacks.Callback):
         return {"epoch": len(self.rows), "rows": self.rows, "best": self.best}
 
     @property
-    def out_of_patience(self) -> bool:
-        """Whether too many validations have passed without a better one."""
-        if self.training.patience is None or self.best is None:
+    def done(self) -> bool:
+        """Whether the threshold is reached, or too many validations have passed without a better one."""
+        if self.best is None:
+            return False
+        if self.training.threshold is not None and self.best["value"] >= self.training.threshold:
+            return True
+        if self.training.patience is None:
             return False
         waited = (len(self.rows) - self.best["epoch"]) // self.training.validate_every
         return waited >= self.training.patience
@@ -77,12 +83,12 @@ class Recorder(keras.callbacks.Callback):
             self._bar = tqdm(total=self.steps, desc=f"epoch {epoch + 1}", unit="step", leave=False)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Move the bar."""
+        """Move the bar; ``batch`` is the last step done."""
         if self._bar is not None:
-            self._bar.update(1)
+            self._bar.update(min(batch + 1, self.steps) - self._bar.n)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Validate, record, save, and stop when patience is over."""
+        """Validate, record, save, and stop when there is reason to."""
         seconds = time.perf_counter() - self._start
         if self._bar is not None:
             self._bar.close()
@@ -91,7 +97,7 @@ class Recorder(keras.callbacks.Callback):
         row: dict[str, Any] = {"epoch": number, **{k: float(v) for k, v in (logs or {}).items()}}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = round(seconds, 4)
-        row["users_per_second"] = round(self.num_users / seconds, 1)
+        row[f"{self.unit}_per_second"] = round(self.samples / seconds, 1)
         self.rows.append(row)
         last = number == self.training.epochs
         if number % self.training.validate_every == 0 or last:
@@ -104,7 +110,7 @@ class Recorder(keras.callbacks.Callback):
                     save_state(self.folder.best, self.model, {"epoch": number}, optimizer=False)
         if distributed.rank() == 0:
             self._write(number, last)
-        if self.out_of_patience:
+        if self.done:
             self.model.stop_training = True
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -119,9 +125,10 @@ class Recorder(keras.callbacks.Callback):
                 if name != "epoch":
                     tf.summary.scalar(name.replace("@", "_at_"), value)
         write_csv(self.folder.history, self.rows)
-        if number % self.training.checkpoint_every == 0 or last or self.out_of_patience:
+        if number % self.training.checkpoint_every == 0 or last or self.done:
             save_state(self.folder.last, self.model, self.progress, optimizer=True)
-        line = f"epoch {number}/{self.training.epochs}  loss {row['loss']:.4f}  {row['users_per_second']:,.0f} users/s"
+        rate = row[f"{self.unit}_per_second"]
+        line = f"epoch {number}/{self.training.epochs}  loss {row['loss']:.4f}  {rate:,.0f} {self.unit}/s"
         key = f"validation_{self.evaluation.monitor}"
         if key in row and self.best is not None:
             line += f"  validation {self.evaluation.monitor} {row[key]:.4f}"

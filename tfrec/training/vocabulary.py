@@ -1,4 +1,4 @@
-"""What a model's item numbers stand for."""
+"""What a model's item and user numbers stand for."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 
 from tfrec.data.cache import get_ids, put_ids
 from tfrec.data.files import DAMAGE, atomic_write
@@ -21,17 +22,24 @@ class Vocabulary:
         item_ids: ``[I]`` raw ids, int64 or text.
         labels: ``[I]`` titles.
         popularity: ``[I]`` number of training users.
+        user_ids: ``[U]`` raw ids of the model's users, int64 or text; None for a model that takes histories.
+        seen: with ``user_ids``: ``[U, I]``, what each user has, and what is not recommended to her.
     """
 
     item_ids: np.ndarray
     labels: np.ndarray
     popularity: np.ndarray
+    user_ids: np.ndarray | None = None
+    seen: scipy.sparse.csr_matrix | None = None
 
     def save(self, path: Path) -> None:
         """Write to ``path``, whole or not at all."""
         arrays: dict[str, Any] = {"popularity": self.popularity}
         put_ids(arrays, "item_ids", self.item_ids)
         put_ids(arrays, "labels", self.labels)
+        if self.user_ids is not None and self.seen is not None:
+            put_ids(arrays, "user_ids", self.user_ids)
+            arrays |= {"seen_offsets": self.seen.indptr, "seen_items": self.seen.indices}
         with atomic_write(path) as stream:
             np.savez_compressed(stream, **arrays)
 
@@ -48,6 +56,11 @@ class Vocabulary:
             item_ids, labels = get_ids(arrays, "item_ids"), get_ids(arrays, "labels")
             if item_ids is None or labels is None:
                 raise KeyError("item_ids")
-            return cls(item_ids, labels, arrays["popularity"])
+            user_ids, seen = get_ids(arrays, "user_ids"), None
+            if user_ids is not None:
+                items, offsets = arrays["seen_items"], arrays["seen_offsets"]
+                ones = np.ones(len(items), np.float32)
+                seen = scipy.sparse.csr_matrix((ones, items, offsets), shape=(len(user_ids), len(item_ids)))
+            return cls(item_ids, labels, arrays["popularity"], user_ids, seen)
         except DAMAGE as error:
             raise InputError(f"{path} is damaged: {error}.\nTrain the run again with --no-resume.") from error

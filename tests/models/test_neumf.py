@@ -1,0 +1,265 @@
+"""NeuMF against pair-by-pair float64 NumPy, and what a Keras user expects of it."""
+
+import keras
+import numpy as np
+import pytest
+import scipy.sparse
+import tensorflow as tf
+
+from tests import oracles
+from tfrec.data.pointwise import PointwiseSampler
+from tfrec.errors import InputError
+from tfrec.models import NeuMF
+from tfrec.optimizers import Adam
+
+U, I = 7, 11
+BRANCHES = ["neumf", "gmf", "mlp"]
+
+
+def make(branch="neumf", **options):
+    keras.utils.set_random_seed(3)
+    model = NeuMF(U, I, **{"mf_dim": 4, "layer_dims": (6, 8, 5), "dropout": 0.0, "branch": branch, **options})
+    random = np.random.default_rng(0)
+    for weight in model.trainable_variables:
+        weight.assign(random.normal(0, 0.6, weight.shape))
+    return model
+
+
+def as_float64(model):
+    by_name = {v.name: np.asarray(v.value, np.float64) for v in model.weights}
+    if model.split_final:
+        final = np.concatenate([by_name["gmf_kernel"], by_name["mlp_kernel"]])[:, 0]
+        bias = by_name["gmf_bias"][0] + by_name["mlp_bias"][0]
+    else:
+        final, bias = by_name["final_kernel"][:, 0], by_name["final_bias"][0]
+    layers = range(1, len(model.kernels) + 1)
+    return {
+        "user": by_name["user_embedding"],
+        "item": by_name["item_embedding"],
+        "kernels": [by_name[f"kernel_{i}"] for i in layers],
+        "biases": [by_name[f"bias_{i}"] for i in layers],
+        "final": final,
+        "bias": bias,
+    }
+
+
+def batch(pairs=(5, 3), seed=1):
+    random = np.random.default_rng(seed)
+    return random.integers(0, U, pairs[0]), random.integers(0, I, pairs), (random.random(pairs) < 0.4).astype(np.float32)
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+@pytest.mark.parametrize("chunk_pairs", [1, 7, 10_000])
+@pytest.mark.parametrize("graph", [False, True])
+def test_logits_loss_and_gradients(branch, chunk_pairs, graph):
+    model = make(branch, embedding_l2=0.1, chunk_pairs=chunk_pairs)
+    model.compile(Adam())
+    users, items, labels = batch()
+    expected_logits, expected_loss, expected = oracles.neumf(as_float64(model), users, items, labels, l2=0.1)
+    np.testing.assert_allclose(model((users, items)), expected_logits, rtol=1e-5, atol=1e-6)
+    everything = model.score(tf.constant(users))
+    np.testing.assert_allclose(np.take_along_axis(everything.numpy(), items, 1), expected_logits, rtol=1e-5, atol=1e-6)
+    compute = tf.function(model.loss_and_gradients) if graph else model.loss_and_gradients
+    loss, gradients = compute(tf.constant(users), tf.constant(items), tf.constant(labels))
+    assert float(loss) == pytest.approx(expected_loss, rel=1e-5)
+    found = {v.name: np.asarray(g) for v, g in zip(model.trainable_variables, gradients, strict=True)}
+    wanted = {"user_embedding": expected["user"], "item_embedding": expected["item"]}
+    wanted |= {f"kernel_{i}": k for i, k in enumerate(expected["kernels"], start=1)}
+    wanted |= {f"bias_{i}": b for i, b in enumerate(expected["biases"], start=1)}
+    wanted |= {"final_kernel": expected["final"][:, None], "final_bias": [expected["bias"]]}
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_lazy_tables_give_the_same_gradient_as_rows():
+    model = make(embedding_l2=0.1)
+    model.compile(Adam())
+    users, items, labels = map(tf.constant, batch())
+    _, dense = model.loss_and_gradients(users, items, labels)
+    model.compile(Adam(lazy=True), lazy_tables=("user_embedding", "item_embedding"))
+    _, rows = model.loss_and_gradients(users, items, labels)
+    assert sum(isinstance(g, tf.IndexedSlices) for g in rows) == 2
+    for a, b in zip(dense, rows, strict=True):
+        np.testing.assert_allclose(a, tf.convert_to_tensor(b), atol=1e-7)
+
+
+def test_weights_of_samples():
+    """A weight of 2 counts as the sample twice."""
+    model = make()
+    model.compile(Adam())
+    users, items, labels = batch((4, 1))
+    weights = np.array([2.0, 1.0, 1.0, 0.0], np.float32)
+    _, weighted = model.loss_and_gradients(tf.constant(users), tf.constant(items), tf.constant(labels), weights)
+    twice = np.array([0, 0, 1, 2])
+    _, plain = model.loss_and_gradients(
+        tf.constant(users[twice]), tf.constant(items[twice]), tf.constant(labels[twice])
+    )
+    for a, b in zip(weighted, plain, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_empty_batch_is_finite():
+    model = make(embedding_l2=0.1)
+    model.compile(Adam())
+    loss, gradients = model.loss_and_gradients(tf.zeros([0], tf.int64), tf.zeros([0, 3], tf.int64))
+    assert float(loss) == 0
+    assert all(not np.any(g) for g in gradients)
+    assert model.score(tf.zeros([0], tf.int64)).shape == (0, I)
+
+
+def test_split_final_is_exactly_the_same():
+    model = make()
+    users, items, _ = batch((40, 9))
+    split = model.with_split_final()
+    assert {"gmf_kernel", "mlp_kernel", "gmf_bias", "mlp_bias"} <= {w.name for w in split.weights}
+    np.testing.assert_array_equal(split((users, items)), model((users, items)))
+    joined = split.with_split_final(False)
+    for a, b in zip(joined.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(a.value, b.value)
+    # And it is the oracle's function, so not equal by being the same code only.
+    logits, _, _ = oracles.neumf(as_float64(split), users, items, np.zeros(items.shape))
+    np.testing.assert_allclose(split((users, items)), logits, rtol=1e-5, atol=1e-6)
+
+
+def test_reference_sizes_and_initialization():
+    keras.utils.set_random_seed(0)
+    model = NeuMF(2_000, 3_000)
+    assert model.user_embedding.shape == (2_000, 64 + 128)
+    assert [k.shape for k in model.kernels] == [(256, 256), (256, 128), (128, 64)]
+    # Of the references: 0.01 for embeddings; Glorot's sqrt(6 / (in + out)); LeCun's sqrt(3 / in) over both branches.
+    assert np.std(model.user_embedding.numpy()) == pytest.approx(0.01, rel=0.02)
+    assert np.abs(model.kernels[1].numpy()).max() == pytest.approx((6 / (256 + 128)) ** 0.5, rel=0.01)
+    assert np.abs(model.final_kernels[0].numpy()).max() == pytest.approx((3 / 128) ** 0.5, rel=0.05)
+
+
+def test_fit_on_a_host_pipeline_learns(random):
+    """Two groups of users who like two groups of items, in plain Keras."""
+    users = random.integers(0, 40, 8_000)
+    items = random.integers(0, 30, 8_000)
+    labels = (users % 2 == items % 2).astype(np.float32)
+    keras.utils.set_random_seed(1)
+    model = NeuMF(40, 30, mf_dim=8, layer_dims=(16, 16, 8), dropout=0.1)
+    model.compile(Adam(5e-3))
+    data = tf.data.Dataset.from_tensor_slices(((users, items), labels)).batch(500)
+    history = model.fit(data, epochs=15, verbose=0).history
+    assert history["loss"][-1] < 0.1 < history["loss"][0]
+    assert model.evaluate(data, verbose=0) < 0.1
+    inputs = {"user": tf.constant([0, 1]), "item": tf.constant([[0, 1], [0, 1]])}
+    assert (model(inputs).numpy() > 0).tolist() == [[True, False], [False, True]]
+    assert model.predict(((users[:7], items[:7])), verbose=0).shape == (7, 1)
+
+
+def sampler(**options):
+    matrix = scipy.sparse.random(U, I, density=0.4, format="csr", random_state=1, dtype=np.float32)
+    matrix.sort_indices()
+    return PointwiseSampler(matrix, 12, 3, seed=2, **options)
+
+
+def test_steps_per_execution_do_not_change_the_result():
+    """Python looks in after every step, or after the whole epoch and a bit: the same weights."""
+    found = []
+    for steps in (1, 4):
+        model = make(dropout=0.3)
+        source = sampler()
+        assert source.steps_per_epoch % 4
+        model.compile(Adam(1e-2), sampler=source.batch, steps_per_execution=steps)
+        model.fit(source.steps(), epochs=3, shuffle=False, verbose=0)
+        assert int(model.steps.numpy()) == 3 * source.steps_per_epoch
+        found.append(model.get_weights())
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("lazy", [(), ("user_embedding", "item_embedding")])
+def test_mixed_precision(precision, lazy):
+    keras.config.set_dtype_policy(precision)
+    model = make(dropout=0.2)
+    source = sampler()
+    model.compile(Adam(1e-2, lazy=bool(lazy)), sampler=source.batch, lazy_tables=lazy)
+    losses = model.fit(source.steps(), epochs=30, shuffle=False, verbose=0).history["loss"]
+    assert losses[-1] < 0.8 * losses[0]
+    assert all(v.dtype in ("float32", "int64") for v in model.weights)
+    users, items, _ = batch()
+    expected, _, _ = oracles.neumf(as_float64(model), users, items, np.zeros(items.shape))
+    logits = model((users, items))
+    assert logits.dtype == tf.float32
+    np.testing.assert_allclose(logits, expected, rtol=0.05, atol=0.05 if precision == "mixed_float16" else 0.2)
+
+
+def test_saves_and_loads(tmp_path):
+    model = make(embedding_l2=0.1, split_final=True)
+    source = sampler()
+    model.compile(Adam(1e-2))
+    users, items, labels = batch()
+    model.fit(((users, items)), labels, verbose=0)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(loaded((users, items)), model((users, items)))
+    assert loaded.get_config() == model.get_config()
+    del source
+
+
+def test_dropout_drops_and_keeps_the_mean():
+    """With dropout the loss differs from step to step; its logits average to the ones without."""
+    model = make(dropout=0.5, layer_dims=(6, 64, 32))
+    users, items, _ = (tf.constant(a) for a in batch((6, 4)))
+    rows = {"user": users, "item": items}
+    assert np.array_equal(model(rows), model(rows))
+    model.compile(Adam())
+    losses = set()
+    for step in range(4):
+        model.steps.assign(step)
+        losses.add(float(model.loss_and_gradients(users, items)[0]))
+    assert len(losses) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"num_users": 0}, "`num_users` must be at least 1"),
+        ({"num_items": 0}, "`num_items` must be at least 1"),
+        ({"mf_dim": 0}, "`mf_dim` must be at least 1"),
+        ({"layer_dims": (8,)}, "at least two widths"),
+        ({"layer_dims": (7, 4)}, "the first even"),
+        ({"layer_dims": (8, 0)}, "layer_dims"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"embedding_l2": -1.0}, "embedding_l2"),
+        ({"branch": "both"}, "`branch` must be"),
+        ({"branch": "gmf", "split_final": True}, "two branches to split"),
+        ({"chunk_pairs": 0}, "chunk_pairs"),
+    ],
+)
+def test_rejects(options, match):
+    with pytest.raises(InputError, match=match):
+        NeuMF(**{"num_users": 3, "num_items": 4, **options})
+
+
+def test_rejects_a_loss_and_wrong_shapes():
+    model = make()
+    with pytest.raises(InputError, match="has its own loss"):
+        model.compile(Adam(), loss="mse")
+    with pytest.raises(InputError, match="lazy_tables"):
+        model.compile(Adam(), lazy_tables=("users",))
+    with pytest.raises(InputError, match="users \\[B\\]"):
+        model((tf.zeros([2, 3], tf.int64), tf.zeros([2], tf.int64)))
+    model.compile(Adam())
+    with pytest.raises(InputError, match="`labels`"):
+        model.fit((np.zeros(4, int), np.zeros(4, int)), verbose=0)
+
+
+def test_ids_beyond_the_tables_raise_on_a_cpu():
+    with pytest.raises(tf.errors.InvalidArgumentError, match="is not in"):
+        make()((tf.constant([U]), tf.constant([[0]])))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="is not in"):
+        make()((tf.constant([0]), tf.constant([[I]])))
+
+
+def test_no_xla_on_a_gpu(monkeypatch):
+    """Keras would pick XLA by itself where there is a GPU; the batch's different ids have no fixed number."""
+    real = tf.config.list_physical_devices
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["gpu"] if kind == "GPU" else real(kind))
+    model = make()
+    model.compile(Adam())
+    assert not model.jit_compile
