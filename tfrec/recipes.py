@@ -82,7 +82,6 @@ def neumf_ml20m() -> NeuMFRun:
             learning_rate=0.0045,
             beta_1=0.25,
             beta_2=0.5,
-            epsilon=1e-8,
             threshold=0.9562,
         ),
         evaluation=CandidateConfig(protocol="nvidia", negatives=100, ties="pessimistic"),

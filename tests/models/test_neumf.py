@@ -12,13 +12,13 @@ from tfrec.errors import InputError
 from tfrec.models import NeuMF
 from tfrec.optimizers import Adam
 
-U, I = 7, 11
+USERS, ITEMS = 7, 11
 BRANCHES = ["neumf", "gmf", "mlp"]
 
 
 def make(branch="neumf", **options):
     keras.utils.set_random_seed(3)
-    model = NeuMF(U, I, **{"mf_dim": 4, "layer_dims": (6, 8, 5), "dropout": 0.0, "branch": branch, **options})
+    model = NeuMF(USERS, ITEMS, **{"mf_dim": 4, "layer_dims": (6, 8, 5), "dropout": 0.0, "branch": branch, **options})
     random = np.random.default_rng(0)
     for weight in model.trainable_variables:
         weight.assign(random.normal(0, 0.6, weight.shape))
@@ -45,7 +45,11 @@ def as_float64(model):
 
 def batch(pairs=(5, 3), seed=1):
     random = np.random.default_rng(seed)
-    return random.integers(0, U, pairs[0]), random.integers(0, I, pairs), (random.random(pairs) < 0.4).astype(np.float32)
+    return (
+        random.integers(0, USERS, pairs[0]),
+        random.integers(0, ITEMS, pairs),
+        (random.random(pairs) < 0.4).astype(np.float32),
+    )
 
 
 @pytest.mark.parametrize("branch", BRANCHES)
@@ -105,7 +109,7 @@ def test_empty_batch_is_finite():
     loss, gradients = model.loss_and_gradients(tf.zeros([0], tf.int64), tf.zeros([0, 3], tf.int64))
     assert float(loss) == 0
     assert all(not np.any(g) for g in gradients)
-    assert model.score(tf.zeros([0], tf.int64)).shape == (0, I)
+    assert model.score(tf.zeros([0], tf.int64)).shape == (0, ITEMS)
 
 
 def test_split_final_is_exactly_the_same():
@@ -151,7 +155,7 @@ def test_fit_on_a_host_pipeline_learns(random):
 
 
 def sampler(**options):
-    matrix = scipy.sparse.random(U, I, density=0.4, format="csr", random_state=1, dtype=np.float32)
+    matrix = scipy.sparse.random(USERS, ITEMS, density=0.4, format="csr", random_state=1, dtype=np.float32)
     matrix.sort_indices()
     return PointwiseSampler(matrix, 12, 3, seed=2, **options)
 
@@ -251,9 +255,9 @@ def test_rejects_a_loss_and_wrong_shapes():
 
 def test_ids_beyond_the_tables_raise_on_a_cpu():
     with pytest.raises(tf.errors.InvalidArgumentError, match="is not in"):
-        make()((tf.constant([U]), tf.constant([[0]])))
+        make()((tf.constant([USERS]), tf.constant([[0]])))
     with pytest.raises(tf.errors.InvalidArgumentError, match="is not in"):
-        make()((tf.constant([0]), tf.constant([[I]])))
+        make()((tf.constant([0]), tf.constant([[ITEMS]])))
 
 
 def test_no_xla_on_a_gpu(monkeypatch):

@@ -1,8 +1,8 @@
 """Rank one held-out item of each user among sampled candidates, or among all items, on the device.
 
 The candidates of a user are a function of (seed, user): the same in every epoch, for every number of ranks and every
-block size, and never stored. What comes back from the device is two whole numbers per user: how many candidates score
-higher than the held-out item and how many score the same.
+block size, and never stored. What comes back from the device is three whole numbers per user: how many candidates score
+higher than the held-out item, how many the same, and how many there are.
 
 Protocols:
 
@@ -141,18 +141,16 @@ class Candidates:
             )
         return self._compiled[score]
 
-    def _ranks(
-        self, score: CandidateScorer, users: tf.Tensor, hidden: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """How many candidates score higher than the held-out item, how many the same (itself included), int32 ``[B]``;
-        and whether all scores are finite. ``hidden`` is what `not_candidates` found."""
+    def _ranks(self, score: CandidateScorer, users: tf.Tensor, hidden: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """How many candidates score higher than the held-out item, how many the same (itself included) and how many
+        there are, int32 ``[3, B]``; and whether all scores are finite. ``hidden`` is what `not_candidates` found."""
         if self.protocol == "all":
             scores = tf.cast(score(users, None), tf.float32)
             finite = tf.reduce_all(tf.math.is_finite(scores))
             target = tf.gather(scores, tf.gather(self.positives, users)[:, None], batch_dims=1)
             lowest = tf.fill(tf.shape(hidden)[:1], tf.constant(-np.inf, tf.float32))
             scores = tf.tensor_scatter_nd_update(scores, hidden, lowest)
-            counts = tf.ones_like(scores, tf.bool)
+            counts = scores > -np.inf
         else:
             items = self.block(users)
             scores = tf.cast(score(users, items), tf.float32)
@@ -167,7 +165,8 @@ class Candidates:
                 counts = tf.concat([tf.ones_like(new[:, :1]), new], axis=1)
         higher = tf.reduce_sum(tf.cast(counts & (scores > target), tf.int32), axis=1)
         tied = tf.reduce_sum(tf.cast(counts & (scores == target), tf.int32), axis=1)
-        return higher, tied, finite
+        total = tf.reduce_sum(tf.cast(counts, tf.int32), axis=1)
+        return tf.stack([higher, tied, total]), finite
 
     def not_candidates(self, users: np.ndarray) -> np.ndarray:
         """For ``all``: int64 ``[N, 2]``, the row in ``users`` and the item of everything that these have seen."""
@@ -219,21 +218,19 @@ def evaluate_candidates(
     ranks_of = candidates.compiled(score)
     users = candidates.users
     block = max(1, block_pairs // candidates.num_candidates)
-    values = np.zeros((2, len(users)))
+    values = np.zeros((3, len(users)))
     finite = True
     for start in range(0, len(users), block)[rank::size]:
         chosen = users[start : start + block]
         hidden = candidates.not_candidates(chosen) if candidates.protocol == "all" else np.zeros((0, 2), np.int64)
-        higher, tied, all_finite = ranks_of(tf.constant(chosen, tf.int64), tf.constant(hidden))
+        values[:, start : start + block], all_finite = ranks_of(tf.constant(chosen, tf.int64), tf.constant(hidden))
         finite &= bool(all_finite)
-        values[0, start : start + block], values[1, start : start + block] = higher, tied
         if progress is not None:
             progress(min(start + block, len(users)))
     if sum_across_ranks(np.array([float(not finite)]))[0]:
         raise InputError("Scores must be finite.\nReceived: NaN or infinite ones. The model diverged.")
-    higher, tied = sum_across_ranks(values).astype(np.int64)
-    ones = np.ones(len(users), np.int64)
-    ranks = TiedRanks(np.arange(len(users)), higher, tied, ones, candidates.num_candidates * ones).resolve(ties)
+    higher, tied, total = sum_across_ranks(values).astype(np.int64)
+    ranks = TiedRanks(np.arange(len(users)), higher, tied, np.ones(len(users), np.int64), total).resolve(ties)
     per_user = {}
     for metric in wanted:
         everyone = np.full(len(candidates.positives), np.nan)
