@@ -210,7 +210,7 @@ class NeuMFTrainingConfig(FitConfig):
     epochs: int = 30
     """Passes over the positives, at most."""
     epsilon: float = 1e-8
-    """Adam's epsilon. The gradient of an embedding's row is a few samples' share of the batch's mean, so it is small."""
+    """Adam's epsilon; small, as the gradient of an embedding's row is a few samples' share of a large batch's mean."""
     global_batch_size: int | None = None
     """Samples per step over all ranks, negatives included. Default: a 500th of an epoch, 1,024 to 1,048,576."""
     negatives: int = 4

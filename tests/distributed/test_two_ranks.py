@@ -54,6 +54,23 @@ def test_sparse_gradients(tmp_path):
     np.testing.assert_allclose(one["table.True"], expected, atol=1e-5)
 
 
+def test_neumf_on_device_samples(tmp_path):
+    """Dense and lazy tables, compressed and accumulated: two ranks do what one does."""
+    one, two = run("neumf", tmp_path, 1), run("neumf", tmp_path, 2)
+    assert one.keys() == two.keys()
+    for name in one:
+        tolerance = 2e-2 if name.startswith("float16") else 2e-4
+        np.testing.assert_allclose(two[name], one[name], atol=tolerance, err_msg=name)
+
+
+def test_an_overflow_in_a_sparse_gradient_makes_all_skip(tmp_path):
+    (first, second) = run("neumf_overflow", tmp_path, 2)["state"].tolist()
+    iterations, scale, steps = first
+    assert first == second
+    assert iterations == steps - 1
+    assert scale == 2.0**14
+
+
 def test_drift_is_found_and_named(tmp_path):
     message = str(run("drift", tmp_path, 2)["message"])
     assert "item_bias on ranks [1]" in message

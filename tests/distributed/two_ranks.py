@@ -13,7 +13,8 @@ import tensorflow as tf
 from tfrec import distributed
 from tfrec.data import load
 from tfrec.data.pipelines import sparse_batches, steps_per_epoch
-from tfrec.models import VAECF
+from tfrec.data.pointwise import PointwiseSampler
+from tfrec.models import VAECF, NeuMF
 from tfrec.optimizers import Adam
 
 USERS, ITEMS, BATCH = 301, 120, 31  # 10 steps an epoch, the last with 22 users: 15 + 16, 11 + 11
@@ -126,6 +127,60 @@ def metrics():
         rank=distributed.rank(), size=distributed.size(), sum_across_ranks=distributed.sum_across_ranks,
     )  # fmt: skip
     return {name: np.array(value) for name, value in report.metrics.items()}
+
+
+def neumf():
+    """NeuMF on on-device samples, whose last step leaves one rank with less: weights after two epochs."""
+    found = {}
+    for name, lazy, options in (
+        ("dense", (), {}),
+        ("lazy", ("user_embedding", "item_embedding"), {}),
+        ("float16", ("user_embedding",), {"compression": "float16"}),
+        ("accumulated", (), {"backward_passes_per_step": 2}),
+    ):
+        keras.utils.set_random_seed(5 + distributed.rank())
+        sampler = PointwiseSampler(matrix(), 3_001, 4, rank=distributed.rank(), size=distributed.size())
+        model = NeuMF(USERS, ITEMS, mf_dim=8, layer_dims=(16, 8), dropout=0.0, embedding_l2=0.01)
+        model.compile(Adam(1e-2, lazy=bool(lazy)), sampler=sampler.batch, lazy_tables=lazy, steps_per_execution=4)
+        distributed.distribute(model, **options)
+        history = model.fit(
+            sampler.steps(), epochs=2, shuffle=False, verbose=0, callbacks=distributed.callbacks()
+        ).history
+        found |= {f"{name}.{i}": w for i, w in enumerate(model.get_weights())}
+        found[f"{name}.loss"] = np.array(history["loss"])
+    return found
+
+
+def neumf_overflow():
+    """mixed_float16 with sparse gradients, and an infinite weight on the last rank in the third step."""
+    keras.config.set_dtype_policy("mixed_float16")
+    keras.utils.set_random_seed(5)
+    sampler = PointwiseSampler(matrix(), 3_001, 4, rank=distributed.rank(), size=distributed.size())
+    model = NeuMF(USERS, ITEMS, mf_dim=8, layer_dims=(16, 8), dropout=0.0)
+    tables = ("user_embedding", "item_embedding")
+
+    def batch(step):
+        users, items = sampler.batch(step)
+        return users, items
+
+    real = model.loss_and_gradients
+
+    def poisoned(users, items, labels=None, weights=None):
+        loss, gradients = real(users, items, labels, weights)
+        bad = tf.equal(tf.convert_to_tensor(model.steps), 2) & tf.constant(distributed.rank() == distributed.size() - 1)
+        factor = tf.where(bad, tf.constant(np.inf, tf.float32), 1.0)
+        first = tf.IndexedSlices(gradients[0].values * factor, gradients[0].indices, gradients[0].dense_shape)
+        return loss, [first, *gradients[1:]]
+
+    model.loss_and_gradients = poisoned
+    model.compile(Adam(1e-2, lazy=True), sampler=batch, lazy_tables=tables)
+    distributed.distribute(model)
+    model.fit(sampler.steps(), epochs=1, shuffle=False, verbose=0, callbacks=distributed.callbacks())
+    mine = [model.optimizer.iterations.numpy(), model.optimizer.dynamic_scale.numpy(), sampler.steps_per_epoch]
+    return {
+        "state": distributed.gather_across_ranks(np.array(mine, np.float64)),
+        "finite": distributed.gather_across_ranks(np.array(all(np.isfinite(w).all() for w in model.get_weights()))),
+    }
 
 
 if __name__ == "__main__":

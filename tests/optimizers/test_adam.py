@@ -63,3 +63,56 @@ def test_saves():
     again = keras.saving.deserialize_keras_object(config)
     assert type(again) is Adam
     assert again.beta_1 == 0.5
+
+
+def rows(gradient, ids):
+    return tf.IndexedSlices(tf.convert_to_tensor(gradient), tf.constant(ids), tf.constant([6, 3], tf.int64))
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_lazy_is_adam_where_every_row_occurs(random, graph):
+    start = random.normal(size=(6, 3)).astype(np.float32)
+    gradients = [random.normal(size=(6, 3)).astype(np.float32) for _ in range(8)]
+    weight = keras.Variable(start)
+    optimizer = Adam(0.03, lazy=True)
+    optimizer.build([weight])
+    step = tf.function(lambda g: optimizer.apply([rows(g, [5, 1, 0, 2, 4, 3])], [weight]))
+    for gradient in gradients:
+        (step if graph else step.python_function)(tf.constant(gradient[[5, 1, 0, 2, 4, 3]]))
+    np.testing.assert_allclose(weight.numpy(), oracles.adam(start, gradients, 0.03), atol=1e-5)
+
+
+def test_lazy_leaves_other_rows_alone_and_sums_repeated_ones(random):
+    start = random.normal(size=(6, 3)).astype(np.float32)
+    weight = keras.Variable(start)
+    optimizer = Adam(0.03, lazy=True)
+    optimizer.build([weight])
+    first, second = (random.normal(size=(3, 3)).astype(np.float32) for _ in range(2))
+    optimizer.apply([rows(first, [4, 1, 4])], [weight])
+    optimizer.apply([rows(second, [1, 1, 2])], [weight])
+    found = weight.numpy()
+    np.testing.assert_array_equal(found[[0, 3, 5]], start[[0, 3, 5]])
+    # Row 1 by hand, over the two steps it was in; the bias correction counts both.
+    gradients = [first[1:2], second[:2].sum(0, keepdims=True)]
+    np.testing.assert_allclose(found[1:2], oracles.adam(start[1:2], gradients, 0.03), atol=1e-6)
+    # Row 4 moved once, in step 1; row 2 once, in step 2, with m and v from nothing.
+    np.testing.assert_allclose(
+        found[4:5], oracles.adam(start[4:5], [first[[0, 2]].sum(0, keepdims=True)], 0.03), atol=1e-6
+    )
+    m, v = 0.1 * second[2], 0.001 * second[2] ** 2
+    rate = 0.03 * np.sqrt(1 - 0.999**2) / (1 - 0.9**2)
+    np.testing.assert_allclose(found[2], start[2] - rate * m / (np.sqrt(v) + 1e-7), atol=1e-6)
+
+
+def test_rows_without_lazy_are_the_dense_gradient(random):
+    start = random.normal(size=(6, 3)).astype(np.float32)
+    gradient = random.normal(size=(3, 3)).astype(np.float32)
+    dense = np.zeros((6, 3), np.float32)
+    np.add.at(dense, [4, 1, 4], gradient)
+    weight = keras.Variable(start)
+    optimizer = Adam(0.03)
+    optimizer.build([weight])
+    for _ in range(2):
+        optimizer.apply([rows(gradient, [4, 1, 4])], [weight])
+    np.testing.assert_allclose(weight.numpy(), oracles.adam(start, [dense, dense], 0.03), atol=1e-6)
+    assert Adam.from_config(Adam(lazy=True).get_config()).lazy

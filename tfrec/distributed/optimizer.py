@@ -113,11 +113,12 @@ class _Distributed:
             if gradient is None:
                 continue
             if isinstance(gradient, tf.IndexedSlices) and not self._sparse_as_dense:
-                reduced[i] = tf.IndexedSlices(
-                    _gather(tf.math.multiply_no_nan(gradient.values, tf.cast(share, gradient.dtype)), f"values.{i}"),
-                    _gather(gradient.indices, f"indices.{i}"),
-                    gradient.dense_shape,
-                )
+                values = tf.math.multiply_no_nan(gradient.values, tf.cast(share, gradient.dtype))
+                gathered = _gather(tf.cast(values, self._wire(values)), f"values.{i}")
+                rows, place = tf.unique(_gather(gradient.indices, f"indices.{i}"))
+                # A row that several ranks have is one row with the sum, as it would be on one rank.
+                total = tf.math.unsorted_segment_sum(tf.cast(gathered, values.dtype), place, tf.size(rows))
+                reduced[i] = tf.IndexedSlices(total, rows, gradient.dense_shape)
             else:
                 tensor = _dense(gradient)
                 reduced[i] = tf.math.multiply_no_nan(tensor, tf.cast(share, tensor.dtype))
@@ -126,15 +127,17 @@ class _Distributed:
             reduced[i] = tensor
         return reduced
 
+    def _wire(self, tensor: Any) -> tf.DType:
+        """The type in which a tensor travels. Horovod has no bfloat16."""
+        if self._compression == "float16":
+            return tf.float16
+        return tf.float32 if tensor.dtype == tf.bfloat16 else tensor.dtype
+
     def _sum_all(self, tensors: list[Any]) -> list[Any]:
         hvd = ranks.horovod()
         if hvd is None or not tensors:
             return tensors
-        # Horovod has no bfloat16 reduction.
-        wires = [
-            tf.float16 if self._compression == "float16" else (tf.float32 if t.dtype == tf.bfloat16 else t.dtype)
-            for t in tensors
-        ]
+        wires = [self._wire(t) for t in tensors]
         # One group: one negotiation, and small tensors travel together.
         summed = hvd.grouped_allreduce(
             [tf.cast(t, wire) for t, wire in zip(tensors, wires, strict=True)], op=hvd.Sum, name="tfrec.gradients"

@@ -1,0 +1,221 @@
+"""NeuMF's commands, as a person starts them."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.training.test_commands import command, run
+from tfrec.errors import InputError
+from tfrec.train import parse, train
+
+SMALL = [
+    "neumf", "--data.synthetic.num-users", "300", "--data.synthetic.num-items", "400", "--model.mf-dim", "8",
+    "--model.layer-dims", "16", "8", "--training.global-batch-size", "2000",
+    "--training.learning-rate", "0.005", "--evaluation.negatives", "50",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    out, err = run("train", *SMALL, "--training.epochs", "4", "--output-dir", "run", cwd=folder)
+    return folder, out, err
+
+
+def test_everything_is_written(finished):
+    folder, out, err = finished
+    names = {p.name for p in (folder / "run").iterdir() if not p.name.startswith(".")}
+    assert names == {
+        "config.json", "history.csv", "learning_curve.png", "logs", "checkpoint", "model.keras", "vocabulary.npz",
+        "metrics.json",
+    }  # fmt: skip
+    metrics = json.loads((folder / "run" / "metrics.json").read_text())
+    for part in ("validation", "test"):
+        assert set(metrics[part]) == {"model", "popularity", "oracle"}
+        hits = {name: report["hit_rate@10"] for name, report in metrics[part].items()}
+        assert hits["popularity"] < hits["oracle"]
+        assert metrics[part]["model"]["users"] == 300
+    assert metrics["data"]["split"]["train_events"] + 600 == metrics["data"]["events"]
+    assert metrics["training"]["gradient_bytes_per_step"] > 0
+    assert "gradients per step" in out
+    assert out.strip().splitlines()[-1].endswith("are in run")
+    assert "WARNING:tensorflow" not in out + err
+
+
+def test_evaluate(finished):
+    folder, _, _ = finished
+    reported = json.loads((folder / "run" / "metrics.json").read_text())["test"]
+    run("evaluate", "run", "--json", "same.json", cwd=folder)
+    assert json.loads((folder / "same.json").read_text())["test"] == reported
+    run("evaluate", "run", "--protocol", "all", "--metrics", "hit_rate@10", "auc", "--json", "all.json", cwd=folder)
+    found = json.loads((folder / "all.json").read_text())["test"]["model"]
+    assert 0 < found["hit_rate@10"] < 1
+    _, err = run("evaluate", "run", "--negatives", "399", cwd=folder, code=2)
+    assert "Draw fewer" in err
+    _, err = run("evaluate", "run", "--metrics", "hit_rate@52", cwd=folder, code=2)
+    assert "cutoff must not exceed" in err
+
+
+def test_recommend(finished):
+    folder, _, _ = finished
+    out, _ = run("recommend", "run", "--user", "12", "-k", "5", cwd=folder)
+    assert len(out.strip().splitlines()) == 6
+    _, err = run("recommend", "run", "--user", "300", cwd=folder, code=2)
+    assert "no such user" in err
+    _, err = run("recommend", "run", "--items", "7", cwd=folder, code=2)
+    assert "Give --user" in err
+
+
+def test_export_serves(finished):
+    folder, _, _ = finished
+    out, _ = run("export", "run", "served/1", cwd=folder)
+    assert "Signature score: user_ids raw [B], item_ids raw [B, C]" in out
+    served = tf.saved_model.load(str(folder / "served/1"))
+    answer = served.signatures["serving_default"](user_ids=tf.constant([3, 999], tf.int64), k=tf.constant(400))
+    with np.load(folder / "run" / "vocabulary.npz") as vocabulary:
+        has = vocabulary["seen_items"][vocabulary["seen_offsets"][3] : vocabulary["seen_offsets"][4]]
+        most_popular = int(vocabulary["item_ids"][vocabulary["popularity"].argmax()])
+    count = int(answer["counts"][0])
+    ids = answer["ids"].numpy()
+    assert count == 400 - len(has)
+    assert set(ids[0, :count]) == set(range(400)) - set(has.tolist())
+    assert (ids[0, count:] == -1).all()
+    assert answer["known"].numpy().tolist() == [True, False]
+    assert ids[1, 0] == most_popular
+    scores = served.signatures["score"](
+        user_ids=tf.constant([3, 999], tf.int64), item_ids=tf.constant([[ids[0, 0], 999], [1, 2]], tf.int64)
+    )
+    assert scores["known"].numpy().tolist() == [[True, False], [False, False]]
+    assert scores["scores"][0, 0].numpy() == pytest.approx(answer["scores"][0, 0].numpy(), abs=1e-6)
+
+
+def test_killed_in_mid_epoch_and_started_again(tmp_path):
+    """kill -9, the same command again, and the same bits as a run that nobody killed."""
+    arguments = [*SMALL, "--training.epochs", "5", "--training.embedding-update", "lazy", "--training.deterministic"]
+    run("train", *arguments, "--output-dir", "whole", cwd=tmp_path)
+    process = command("train", *arguments, "--output-dir", "killed", cwd=tmp_path)
+    for line in process.stdout:
+        if line.startswith("epoch 2/"):
+            break
+    time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    out, _ = run("train", *arguments, "--output-dir", "killed", cwd=tmp_path)
+    assert "Resuming" in out
+    whole, killed = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("whole", "killed"))
+    assert killed["test"] == whole["test"]
+    with np.load(tmp_path / "whole/checkpoint/last.npz") as a, np.load(tmp_path / "killed/checkpoint/last.npz") as b:
+        for name in a.files:
+            if name != "progress":  # which holds seconds
+                np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_threshold_stops(tmp_path):
+    arguments = [*SMALL, "--training.epochs", "50", "--training.threshold", "0.3", "--output-dir", "run"]
+    run("train", *arguments, cwd=tmp_path)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["training"]["epochs"] < 50
+    assert metrics["validation"]["model"]["hit_rate@10"] >= 0.3
+
+
+def test_ncf_files(tmp_path):
+    """The format of the NCF paper, from files to test on its negatives."""
+    random = np.random.default_rng(0)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    train, test, negative = [], [], []
+    for user in range(40):
+        items = random.permutation(60)
+        train += [f"{user}\t{i}\t5\t{100 + n}" for n, i in enumerate(items[:12])]
+        test.append(f"{user}\t{items[12]}\t4\t999")
+        negative.append("\t".join([f"({user},{items[12]})", *map(str, items[20:40])]))
+    train.append("39\t59\t5\t1" if 59 not in items[:13] else "39\t58\t5\t1")
+    for name, lines in (("train.rating", train), ("test.rating", test), ("test.negative", negative)):
+        (folder / f"x.{name}").write_text("\n".join(lines) + "\n")
+    arguments = ["neumf", "--data.path", "data", "--data.format", "ncf", "--training.epochs", "1",
+                 "--evaluation.negatives", "20", "--output-dir", "run"]  # fmt: skip
+    run("train", *arguments, cwd=tmp_path)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["data"]["split"]["negatives_per_user"] == 20
+    assert metrics["test"]["model"]["users"] == 40
+    (folder / "x.test.negative").write_text("\n".join(negative[:-1]) + "\n")
+    for name, rest in (("train", arguments), ("evaluate", ["run"])):
+        _, err = run(name, *rest, cwd=tmp_path, code=2)
+        assert "has changed" in err or "ends after 39 of 40" in err
+
+
+def test_refit(tmp_path):
+    run("train", *SMALL, "--training.epochs", "2", "--training.refit", "--output-dir", "run", cwd=tmp_path)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["training"]["refit_epochs"] == metrics["training"]["best_epoch"]
+    _, err = run("evaluate", "run", "--part", "validation", cwd=tmp_path, code=2)
+    assert "refit" in err
+    run("evaluate", "run", "--json", "e.json", cwd=tmp_path)
+    assert json.loads((tmp_path / "e.json").read_text())["test"] == metrics["test"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (["--training.global-batch-size", "100000000"], "at most an epoch"),
+        (["--training.global-batch-size", "4"], "at least 5"),
+        (["--training.negatives", "-1"], "num_negatives"),
+        (["--training.epochs", "0"], "at least 1"),
+        (["--training.steps-per-call", "0"], "steps_per_call"),
+        (["--training.epsilon", "0"], "epsilon"),
+        (["--evaluation.negatives", "400"], "Draw fewer"),
+        (["--evaluation.monitor", "recall@3"], "must be one of the metrics"),
+        (["--evaluation.metrics", "hit_rate@200", "--evaluation.monitor", "hit_rate@200"], "cutoff"),
+        (["--evaluation.metrics", "coverage@5", "--evaluation.monitor", "coverage@5"], "not defined"),
+        (["--evaluation.block-pairs", "0"], "block_pairs"),
+        (["--model.layer-dims", "7", "3"], "first even"),
+        (["--model.dropout", "1.5"], "dropout"),
+        (["--data.min-user-events", "2"], "at least 3"),
+        (["--data.path", ".", "--data.format", "ncf"], "exactly one"),
+        (["--data.path", "."], "is a folder"),
+        (["--data.format", "ncf"], "--data.path"),
+        (["--data.path", "one.csv"], "No user has 3 different items"),
+        (["--data.path", "empty.csv"], "empty"),
+    ],
+)
+def test_rejects(tmp_path, monkeypatch, arguments, match):
+    """In this process, which is quicker; that commands print such errors is tested with VAE-CF."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one.csv").write_text("user_id,item_id\n1,2\n")
+    (tmp_path / "empty.csv").write_text("")
+    small = SMALL if "--data.path" not in arguments else ["neumf"]
+    recipe, config = parse([*small, *arguments, "--output-dir", "run"])
+    with pytest.raises(InputError, match=match):
+        train(recipe, config, 0.0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_ranks_equal_one(tmp_path):
+    """Without dropout the ranks together do what one does; and both stop at the threshold."""
+    import importlib.util
+
+    if importlib.util.find_spec("horovod") is None:
+        pytest.skip("needs Horovod, which launch/setup builds")
+    results = []
+    arguments = [*SMALL, "--model.dropout", "0", "--training.epochs", "30", "--training.threshold", "0.3"]
+    for ranks in (1, 2):
+        start = [str(Path(sys.executable).with_name("horovodrun")), "-np", "2"] if ranks == 2 else []
+        done = subprocess.run(
+            [*start, sys.executable, "-m", "tfrec.train", *arguments, "--output-dir", f"run{ranks}"],
+            capture_output=True, text=True, cwd=tmp_path, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        results.append(json.loads((tmp_path / f"run{ranks}" / "metrics.json").read_text()))
+    one, two = results
+    assert two["hardware"]["ranks"] == 2
+    assert two["training"]["epochs"] == one["training"]["epochs"] < 30
+    assert two["test"]["popularity"] == one["test"]["popularity"]
+    for name, value in one["test"]["model"].items():
+        assert two["test"]["model"][name] == (pytest.approx(value, abs=0.02) if isinstance(value, float) else value)
