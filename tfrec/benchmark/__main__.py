@@ -17,8 +17,9 @@ from tfrec import commands
 class Arguments:
     """Measure a part of tfrec against its alternatives on this machine."""
 
-    name: Annotated[Literal["vae-cf", "data"], tyro.conf.Positional]
+    name: Annotated[Literal["vae-cf", "neumf", "data"], tyro.conf.Positional]
     """vae-cf: the sparse training step against the same network with dense input and target.
+    neumf: training with samples made on the device against a host pipeline; scoring; memory; lazy and dense Adam.
     data: reading 20 million ratings from CSV and from the cache."""
     json: Path | None = None
     """Write the result here too."""
@@ -38,6 +39,10 @@ def main() -> None:
             from tfrec.benchmark.vae_cf import benchmark_vae_cf
 
             result = benchmark_vae_cf(arguments.batch, arguments.rounds)
+        elif arguments.name == "neumf":
+            from tfrec.benchmark.neumf import benchmark_neumf
+
+            result = benchmark_neumf(arguments.rounds)
         else:
             from tfrec.benchmark.data import benchmark_data
 

@@ -15,7 +15,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ import tensorflow as tf
 
 from tfrec import commands
 from tfrec.benchmark.memory import resident_bytes
+from tfrec.benchmark.timing import matmul_peak, seconds_of, spread
 from tfrec.data import Synthetic
 from tfrec.data.csr import ResidentMatrix
 from tfrec.models import VAECF
@@ -102,34 +102,6 @@ def _run_step(step: Callable[[tf.Tensor], tf.Tensor], users: tf.Tensor) -> np.nd
     return step(users).numpy()
 
 
-def _seconds(run: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-@tf.function(reduce_retracing=True)
-def _first_row(a: tf.Tensor, b: tf.Tensor, transposed: bool) -> tf.Tensor:
-    return tf.reduce_sum(tf.matmul(a, b, transpose_b=transposed)[0])
-
-
-def _product(a: tf.Tensor, b: tf.Tensor, transposed: bool) -> np.ndarray:
-    return _first_row(a, b, transposed).numpy()
-
-
-def _matmul_peak(batch: int, num_items: int) -> float:
-    """The fastest float32 matrix product seen on this machine, in operations per second."""
-    best = 0.0
-    shapes = [(2_048, 2_048, 2_048), (4_096, 4_096, 4_096), (batch, _HIDDEN, num_items), (batch, num_items, _HIDDEN)]
-    for rows, inner, columns in shapes:
-        for transposed in (False, True):
-            a = tf.random.normal([rows, inner])
-            b = tf.random.normal([columns, inner] if transposed else [inner, columns])
-            seconds = min(_seconds(functools.partial(_product, a, b, transposed)) for _ in range(4))
-            best = max(best, 2.0 * rows * inner * columns / seconds)
-    return best
-
-
 def _operations(matrix: scipy.sparse.csr_matrix, users: np.ndarray) -> float:
     dense = _HIDDEN * 2 * _LATENT + _LATENT * _HIDDEN + _HIDDEN * matrix.shape[1]
     nonzeros = float(np.diff(matrix.indptr)[users].sum())
@@ -150,9 +122,9 @@ def benchmark_vae_cf(batch: int, rounds: int) -> dict[str, Any]:
         seconds: dict[str, list[float]] = {kind: [] for kind in steps}
         peaks, shares = [], []
         for number in range(rounds):
-            peaks.append(_matmul_peak(batch, matrix.shape[1]))
+            peaks.append(matmul_peak([(batch, _HIDDEN, matrix.shape[1]), (batch, matrix.shape[1], _HIDDEN)]))
             for kind, step in steps.items():
-                seconds[kind].append(_seconds(functools.partial(_run_step, step, batch_of)))
+                seconds[kind].append(seconds_of(functools.partial(_run_step, step, batch_of)))
             shares.append(_operations(matrix, users) / seconds["sparse"][-1] / peaks[-1])
             print(f"{shape} round {number + 1}/{rounds}", file=sys.stderr, flush=True)
         ratios = np.array(seconds["dense"]) / np.array(seconds["sparse"])
@@ -161,26 +133,18 @@ def benchmark_vae_cf(batch: int, rounds: int) -> dict[str, Any]:
         found[shape] = {
             "items": matrix.shape[1],
             "nonzeros_per_user": round(float(np.diff(matrix.indptr)[users].mean()), 1),
-            "sparse_users_per_second": _spread(len(users) / np.array(seconds["sparse"])),
-            "dense_users_per_second": _spread(len(users) / np.array(seconds["dense"])),
-            "speed_ratio": _spread(ratios),
-            "matmul_peak_gflops": _spread(np.array(peaks) / 1e9),
-            "sparse_gflops": _spread(rates / 1e9),
-            "share_of_matmul_peak": _spread(np.array(shares)),
+            "sparse_users_per_second": spread(len(users) / np.array(seconds["sparse"])),
+            "dense_users_per_second": spread(len(users) / np.array(seconds["dense"])),
+            "speed_ratio": spread(ratios),
+            "matmul_peak_gflops": spread(np.array(peaks) / 1e9),
+            "sparse_gflops": spread(rates / 1e9),
+            "share_of_matmul_peak": spread(np.array(shares)),
             "sparse_peak_mib": memory["sparse"],
             "dense_peak_mib": memory["dense"],
             "memory_ratio": round(memory["sparse"] / memory["dense"], 3),
         }
         del steps, step
     return found
-
-
-def _spread(values: np.ndarray) -> dict[str, float]:
-    return {
-        "median": round(float(np.median(values)), 3),
-        "min": round(float(values.min()), 3),
-        "max": round(float(values.max()), 3),
-    }
 
 
 def _memory_in_child(kind: str, shape: str, batch: int) -> float:
