@@ -103,6 +103,22 @@ def test_weights_of_samples():
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.parametrize("split", [False, True])
+def test_gmf_weights_of_ones_stay(split):
+    """The branch is a dot product, and training moves the other weights only."""
+    model = NeuMF(USERS, ITEMS, mf_dim=4, layer_dims=(6, 8, 5), gmf_weights="ones", split_final=split)
+    source = sampler()
+    model.compile(Adam(1e-2), sampler=source.batch)
+    before = model.get_weights()
+    model.fit(source.steps(), epochs=2, shuffle=False, verbose=0)
+    np.testing.assert_array_equal(model.final_kernels[0].numpy()[:4], np.ones((4, 1)))
+    assert all((a != b).any() for a, b in zip(before[:-1], model.get_weights(), strict=False) if a.shape != (4, 1))
+    dot = NeuMF(USERS, ITEMS, mf_dim=4, branch="gmf", gmf_weights="ones")
+    users, items, _ = batch()
+    p, q = dot.user_embedding.numpy()[users], dot.item_embedding.numpy()[items]
+    np.testing.assert_allclose(dot((users, items)), np.einsum("pd,pcd->pc", p, q), atol=1e-7)
+
+
 def test_empty_batch_is_finite():
     model = make(embedding_l2=0.1)
     model.compile(Adam())
@@ -231,6 +247,7 @@ def test_dropout_drops_and_keeps_the_mean():
         ({"dropout": 1.0}, "dropout"),
         ({"embedding_l2": -1.0}, "embedding_l2"),
         ({"branch": "both"}, "`branch` must be"),
+        ({"gmf_weights": "two"}, "`gmf_weights` must be"),
         ({"branch": "gmf", "split_final": True}, "two branches to split"),
         ({"chunk_pairs": 0}, "chunk_pairs"),
     ],

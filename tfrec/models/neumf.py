@@ -4,7 +4,7 @@ A user u and an item i each have an embedding for two branches, whose outputs me
 
     GMF:  g = p_u * q_i                                      (element by element)
     MLP:  h_0 = [a_u, b_i],  h_k = dropout(relu(W_k h_{k-1} + c_k))
-    logit = <w_g, g> + <w_h, h_last> + c
+    logit = <w_g, g> + <w_h, h_last> + c                     (w_g learned, or 1)
 
 trained on positives and sampled negatives with the binary cross entropy of the logit. Source: He, Liao, Zhang, Nie, Hu,
 Chua, "Neural Collaborative Filtering", WWW 2017, equations 8 to 12; dropout and sizes as in NVIDIA's NCF.
@@ -28,6 +28,7 @@ from tfrec.errors import InputError
 from tfrec.layers.relu_dropout import kept_share, relu_dropout
 
 Branch = Literal["neumf", "gmf", "mlp"]
+GMFWeights = Literal["learned", "ones"]
 #: Makes the pairs of a step: its number -> users ``[P]``, items ``[P, C]``, of which column 0 is positive.
 Sampler = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 #: ("user" or "item", "gmf" or "hidden") -> a row per user or item.
@@ -50,6 +51,9 @@ class NeuMF(keras.Model):
         dropout: share of the hidden units dropped in training, in ``[0, 1)``, rounded to a multiple of 1/256.
         embedding_l2: lambda; ``lambda / 2 (|e_u|^2 + |e_i|^2)`` of every pair's embeddings is added to its loss, so a
             row is shrunk as often as it occurs, as in matrix factorization by SGD.
+        gmf_weights: ``learned``: w_g as in the paper. ``ones``: fixed at 1: the branch is a dot product (Rendle,
+            Krichene, Zhang, Anderson, 2020). With ``embedding_l2`` prefer it: learned weights grow, the embeddings
+            shrink, and the penalty no longer holds anything.
         branch: ``neumf``, or ``gmf`` or ``mlp`` for that branch alone.
         split_final: two output layers, one per branch, whose logits are added, instead of one over both: the same
             function, exactly, with ranges of their own for quantization. See `with_split_final`.
@@ -80,6 +84,7 @@ class NeuMF(keras.Model):
         layer_dims: Sequence[int] = (256, 256, 128, 64),
         dropout: float = 0.5,
         embedding_l2: float = 0.0,
+        gmf_weights: GMFWeights = "learned",
         branch: Branch = "neumf",
         split_final: bool = False,
         chunk_pairs: int | None = None,
@@ -87,13 +92,25 @@ class NeuMF(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        _check(num_users, num_items, mf_dim, layer_dims, dropout, embedding_l2, branch, split_final, chunk_pairs)
+        _check(
+            num_users,
+            num_items,
+            mf_dim,
+            layer_dims,
+            dropout,
+            embedding_l2,
+            gmf_weights,
+            branch,
+            split_final,
+            chunk_pairs,
+        )
         self.num_users = num_users
         self.num_items = num_items
         self.mf_dim = mf_dim
         self.layer_dims = tuple(layer_dims)
         self.dropout = dropout
         self.embedding_l2 = embedding_l2
+        self.gmf_weights = gmf_weights
         self.branch = branch
         self.split_final = split_final
         self.chunk_pairs = chunk_pairs
@@ -152,6 +169,9 @@ class NeuMF(keras.Model):
             self.add_weight(name=f"{name}_kernel", shape=(w, 1), initializer=uniform, autocast=False)
             for name, w in parts
         ]
+        if self._gmf and self.gmf_weights == "ones":
+            kernel = self.final_kernels[0]
+            kernel.assign(tf.concat([tf.ones([self._gmf, 1]), tf.convert_to_tensor(kernel)[self._gmf :]], axis=0))
         self.final_biases = [
             self.add_weight(name=f"{name}_bias", shape=(1,), initializer="zeros", autocast=False) for name, _ in parts
         ]
@@ -316,6 +336,10 @@ class NeuMF(keras.Model):
             loss_sum += 0.5 * self.embedding_l2 * penalty
         found = zip([*self.kernels[:1], *self.biases[:1]], early_gradients, strict=True)
         by_weight = {id(v): g for v, g in [*found, *zip(self._late_weights(), late_gradients, strict=True)]}
+        if self._gmf and self.gmf_weights == "ones":
+            final = id(self.final_kernels[0])
+            fixed = tf.range(self.final_kernels[0].shape[0])[:, None] < self._gmf
+            by_weight[final] = tf.where(fixed, 0.0, by_weight[final])
         by_weight[id(self.user_embedding)] = self._table_gradient(self.user_embedding, user_gradient, user_ids)
         by_weight[id(self.item_embedding)] = self._table_gradient(self.item_embedding, item_gradient, item_ids)
         return loss_sum / num_pairs, [by_weight[id(v)] for v in self.trainable_variables]
@@ -477,6 +501,7 @@ class NeuMF(keras.Model):
             "layer_dims": list(self.layer_dims),
             "dropout": self.dropout,
             "embedding_l2": self.embedding_l2,
+            "gmf_weights": self.gmf_weights,
             "branch": self.branch,
             "split_final": self.split_final,
             "chunk_pairs": self.chunk_pairs,
@@ -558,10 +583,13 @@ def _check(
     layer_dims: Sequence[int],
     dropout: float,
     embedding_l2: float,
+    gmf_weights: str,
     branch: str,
     split_final: bool,
     chunk_pairs: int | None,
 ) -> None:
+    if gmf_weights not in ("learned", "ones"):
+        raise InputError(f"`gmf_weights` must be 'learned' or 'ones'.\nReceived: {gmf_weights!r}.")
     if branch not in ("neumf", "gmf", "mlp"):
         raise InputError(f"`branch` must be 'neumf', 'gmf' or 'mlp'.\nReceived: {branch!r}.")
     wholes = [("num_users", num_users), ("num_items", num_items)]
