@@ -11,22 +11,26 @@ from typing import Annotated, Literal
 import tyro
 
 from tfrec import commands
+from tfrec.errors import InputError
 
 
 @dataclass(frozen=True)
 class Arguments:
     """Measure a part of tfrec against its alternatives on this machine."""
 
-    name: Annotated[Literal["vae-cf", "neumf", "data"], tyro.conf.Positional]
+    name: Annotated[Literal["vae-cf", "neumf", "scaling", "data"], tyro.conf.Positional]
     """vae-cf: the sparse training step against the same network with dense input and target.
     neumf: training with samples made on the device against a host pipeline; scoring; memory; lazy and dense Adam.
+    scaling: plan a step of NeuMF on 8, 16 and 64 ranks from the speed of one.
     data: reading 20 million ratings from CSV and from the cache."""
     json: Path | None = None
     """Write the result here too."""
     rounds: int = 5
     """How often each alternative is timed."""
-    batch: int = 2_000
-    """vae-cf: users per step."""
+    batch: int | None = None
+    """vae-cf: users per step, default 2,000. scaling: samples per step over all ranks, default 2^20."""
+    samples_per_second: float | None = None
+    """scaling: what one rank alone does, from `python -m tfrec.benchmark neumf` on that device."""
 
 
 def main() -> None:
@@ -38,11 +42,17 @@ def main() -> None:
         if arguments.name == "vae-cf":
             from tfrec.benchmark.vae_cf import benchmark_vae_cf
 
-            result = benchmark_vae_cf(arguments.batch, arguments.rounds)
+            result = benchmark_vae_cf(arguments.batch or 2_000, arguments.rounds)
         elif arguments.name == "neumf":
             from tfrec.benchmark.neumf import benchmark_neumf
 
             result = benchmark_neumf(arguments.rounds)
+        elif arguments.name == "scaling":
+            from tfrec.benchmark.scaling import plan
+
+            if arguments.samples_per_second is None or arguments.samples_per_second <= 0:
+                raise InputError("scaling needs the speed of one rank.\nGive --samples-per-second, above 0.")
+            result = plan(arguments.samples_per_second, arguments.batch or 1 << 20)
         else:
             from tfrec.benchmark.data import benchmark_data
 
