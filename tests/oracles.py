@@ -109,7 +109,7 @@ def adam(weight, gradients, learning_rate, beta_1=0.9, beta_2=0.999, epsilon=1e-
     return weight
 
 
-def neumf(weights, users, items, labels, l2=0.0):
+def neumf(weights, users, items, labels, l2=0.0, mlp_l2=None):
     """NeuMF pair by pair: logits ``[P, C]``, the mean loss, and the loss's gradient for each weight, by hand.
 
     ``weights``: ``user``, ``item`` (GMF part first), ``kernels``, ``biases``, ``final`` ``[M + D]``, ``bias``; the GMF
@@ -117,6 +117,8 @@ def neumf(weights, users, items, labels, l2=0.0):
     """
     kernels, biases = weights["kernels"], weights["biases"]
     mf = len(weights["final"]) - (len(biases[-1]) if biases else 0)
+    strength = np.full(weights["user"].shape[1], l2 if mlp_l2 is None else mlp_l2)
+    strength[:mf] = l2
     gradient = {
         "user": np.zeros_like(weights["user"]),
         "item": np.zeros_like(weights["item"]),
@@ -136,12 +138,12 @@ def neumf(weights, users, items, labels, l2=0.0):
             last = np.concatenate([product, layers[-1] if kernels else []])
             logit = logits[p, c] = last @ weights["final"] + weights["bias"]
             y = labels[p, c]
-            loss += np.logaddexp(0, logit) - y * logit + l2 / 2 * (eu @ eu + ei @ ei)
+            loss += np.logaddexp(0, logit) - y * logit + strength / 2 @ (eu**2 + ei**2)
             up = (1 / (1 + np.exp(-logit)) - y) / count
             gradient["final"] += up * last
             gradient["bias"] += up
             back = up * weights["final"]
-            du, di = l2 / count * eu, l2 / count * ei
+            du, di = strength / count * eu, strength / count * ei
             du[:mf] += back[:mf] * ei[:mf]
             di[:mf] += back[:mf] * eu[:mf]
             if kernels:

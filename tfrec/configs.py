@@ -197,6 +197,8 @@ class NeuMFConfig:
     """Share of the hidden units dropped in training."""
     embedding_l2: float = 0.0
     """Weight of the squared embeddings of each pair in its loss."""
+    mlp_embedding_l2: float | None = None
+    """The same for the MLP's embeddings; default: as embedding_l2."""
     gmf_weights: Literal["learned", "ones"] = "learned"
     """Output weights of the GMF branch; ones: a dot product, to go with embedding_l2."""
     branch: Literal["neumf", "gmf", "mlp"] = "neumf"

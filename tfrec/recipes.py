@@ -63,9 +63,22 @@ def neumf_ncf_ml1m() -> NeuMFRun:
     """NeuMF on MovieLens-1M with the NCF paper's held-out items and negatives (He et al., 2017)."""
     return NeuMFRun(
         data=LeaveOneOutConfig(name="ncf-ml-1m"),
-        model=NeuMFConfig(mf_dim=128, layer_dims=(64, 32, 16), dropout=0.5, embedding_l2=0.005),
+        model=NeuMFConfig(
+            mf_dim=128,
+            layer_dims=(32, 16, 8),
+            dropout=0.25,
+            embedding_l2=0.005,
+            mlp_embedding_l2=0.05,
+            gmf_weights="ones",
+        ),
         training=NeuMFTrainingConfig(
-            epochs=16, negatives=8, global_batch_size=8_190, embedding_update="dense", patience=3
+            epochs=9,
+            negatives=8,
+            global_batch_size=8_190,
+            learning_rate=0.004,
+            schedule="cosine",
+            embedding_update="dense",
+            refit=True,
         ),
         evaluation=CandidateConfig(monitor="ndcg@10"),
     )

@@ -56,10 +56,12 @@ def batch(pairs=(5, 3), seed=1):
 @pytest.mark.parametrize("chunk_pairs", [1, 7, 10_000])
 @pytest.mark.parametrize("graph", [False, True])
 def test_logits_loss_and_gradients(branch, chunk_pairs, graph):
-    model = make(branch, embedding_l2=0.1, chunk_pairs=chunk_pairs)
+    model = make(branch, embedding_l2=0.1, mlp_embedding_l2=0.3, chunk_pairs=chunk_pairs)
     model.compile(Adam())
     users, items, labels = batch()
-    expected_logits, expected_loss, expected = oracles.neumf(as_float64(model), users, items, labels, l2=0.1)
+    expected_logits, expected_loss, expected = oracles.neumf(
+        as_float64(model), users, items, labels, l2=0.1, mlp_l2=0.3
+    )
     np.testing.assert_allclose(model((users, items)), expected_logits, rtol=1e-5, atol=1e-6)
     everything = model.score(tf.constant(users))
     np.testing.assert_allclose(np.take_along_axis(everything.numpy(), items, 1), expected_logits, rtol=1e-5, atol=1e-6)

@@ -51,6 +51,7 @@ class NeuMF(keras.Model):
         dropout: share of the hidden units dropped in training, in ``[0, 1)``, rounded to a multiple of 1/256.
         embedding_l2: lambda; ``lambda / 2 (|e_u|^2 + |e_i|^2)`` of every pair's embeddings is added to its loss, so a
             row is shrunk as often as it occurs, as in matrix factorization by SGD.
+        mlp_embedding_l2: the same for the MLP's part of the embeddings; None: as ``embedding_l2``.
         gmf_weights: ``learned``: w_g as in the paper. ``ones``: fixed at 1: the branch is a dot product (Rendle,
             Krichene, Zhang, Anderson, 2020). With ``embedding_l2`` prefer it: learned weights grow, the embeddings
             shrink, and the penalty no longer holds anything.
@@ -84,6 +85,7 @@ class NeuMF(keras.Model):
         layer_dims: Sequence[int] = (256, 256, 128, 64),
         dropout: float = 0.5,
         embedding_l2: float = 0.0,
+        mlp_embedding_l2: float | None = None,
         gmf_weights: GMFWeights = "learned",
         branch: Branch = "neumf",
         split_final: bool = False,
@@ -99,6 +101,7 @@ class NeuMF(keras.Model):
             layer_dims,
             dropout,
             embedding_l2,
+            mlp_embedding_l2,
             gmf_weights,
             branch,
             split_final,
@@ -110,6 +113,7 @@ class NeuMF(keras.Model):
         self.layer_dims = tuple(layer_dims)
         self.dropout = dropout
         self.embedding_l2 = embedding_l2
+        self.mlp_embedding_l2 = embedding_l2 if mlp_embedding_l2 is None else mlp_embedding_l2
         self.gmf_weights = gmf_weights
         self.branch = branch
         self.split_final = split_final
@@ -326,14 +330,15 @@ class NeuMF(keras.Model):
         user_gradient, item_gradient, *early_gradients = tape.gradient(
             terms, [user_rows, item_rows, *early], output_gradients=upstream
         )
-        if self.embedding_l2:
+        if self.embedding_l2 or self.mlp_embedding_l2:
+            strength = tf.constant([self.embedding_l2] * self._gmf + [self.mlp_embedding_l2] * self._mlp)
             for_users = tf.cast(width, tf.float32) * _occurrences(user_index, tf.size(user_ids))
             for_items = _occurrences(item_index, tf.size(item_ids))
-            user_gradient += self.embedding_l2 * scale * for_users[:, None] * user_rows
-            item_gradient += self.embedding_l2 * scale * for_items[:, None] * item_rows
-            squares = [tf.reduce_sum(tf.square(rows), axis=1) for rows in (user_rows, item_rows)]
+            user_gradient += strength * scale * for_users[:, None] * user_rows
+            item_gradient += strength * scale * for_items[:, None] * item_rows
+            squares = [tf.reduce_sum(strength * tf.square(rows), axis=1) for rows in (user_rows, item_rows)]
             penalty = tf.reduce_sum(for_users * squares[0]) + tf.reduce_sum(for_items * squares[1])
-            loss_sum += 0.5 * self.embedding_l2 * penalty
+            loss_sum += 0.5 * penalty
         found = zip([*self.kernels[:1], *self.biases[:1]], early_gradients, strict=True)
         by_weight = {id(v): g for v, g in [*found, *zip(self._late_weights(), late_gradients, strict=True)]}
         if self._gmf and self.gmf_weights == "ones":
@@ -501,6 +506,7 @@ class NeuMF(keras.Model):
             "layer_dims": list(self.layer_dims),
             "dropout": self.dropout,
             "embedding_l2": self.embedding_l2,
+            "mlp_embedding_l2": self.mlp_embedding_l2,
             "gmf_weights": self.gmf_weights,
             "branch": self.branch,
             "split_final": self.split_final,
@@ -583,6 +589,7 @@ def _check(
     layer_dims: Sequence[int],
     dropout: float,
     embedding_l2: float,
+    mlp_embedding_l2: float | None,
     gmf_weights: str,
     branch: str,
     split_final: bool,
@@ -606,7 +613,8 @@ def _check(
         )
     if not 0 <= dropout < 1 - 1 / 512:
         raise InputError(f"`dropout` must lie in [0, 1).\nReceived: dropout={dropout}.")
-    if not 0 <= embedding_l2 < float("inf"):
-        raise InputError(f"`embedding_l2` must be at least 0, and finite.\nReceived: {embedding_l2}.")
+    for name, strength in (("embedding_l2", embedding_l2), ("mlp_embedding_l2", mlp_embedding_l2)):
+        if strength is not None and not 0 <= strength < float("inf"):
+            raise InputError(f"`{name}` must be at least 0, and finite.\nReceived: {strength}.")
     if split_final and branch != "neumf":
         raise InputError(f"Only NeuMF's output layer has two branches to split.\nReceived: branch={branch!r}.")

@@ -146,6 +146,7 @@ def make_model(config: NeuMFRun, data: PreparedItems, sampler: PointwiseSampler)
         layer_dims=config.model.layer_dims,
         dropout=config.model.dropout,
         embedding_l2=config.model.embedding_l2,
+        mlp_embedding_l2=config.model.mlp_embedding_l2,
         gmf_weights=config.model.gmf_weights,
         branch=config.model.branch,
         split_final=config.model.split_final,
