@@ -3,11 +3,18 @@
 import re
 from pathlib import Path
 
+import pytest
+
 README = Path(__file__).parent.parent / "README.md"
+SECTION = re.search(r"## In a Keras workflow\n(.*?)\n## ", README.read_text(encoding="utf-8"), re.DOTALL)[1]
+EXAMPLES = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
 
 
-def test_keras_workflow(tmp_path, monkeypatch):
-    code = re.search(r"## In a Keras workflow\n\n```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_keras_workflow(number, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(compile(code[1], str(README), "exec"), {})
-    assert (tmp_path / "model.keras").is_file()
+    exec(compile(EXAMPLES[number], str(README), "exec"), {})
+
+
+def test_both_models_have_an_example():
+    assert len(EXAMPLES) == 2
