@@ -151,6 +151,7 @@ def test_ranks_share_the_users():
     [
         ({"protocol": "some"}, "Unknown protocol"),
         ({"num_negatives": 0}, "at least 1"),
+        ({"seed": -1}, "at least 0"),
         ({"positives": np.full(30, -1)}, "No user has a held-out item"),
         ({"positives": np.full(30, 40)}, "below 40"),
         ({"positives": np.zeros(4, int)}, "shape \\(4,\\)"),

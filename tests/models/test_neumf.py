@@ -268,6 +268,14 @@ def test_rejects_a_loss_and_wrong_shapes():
     with pytest.raises(InputError, match="users \\[B\\]"):
         model((tf.zeros([2, 3], tf.int64), tf.zeros([2], tf.int64)))
     model.compile(Adam())
+    with pytest.raises(InputError, match="ranking"):
+        NeuMF(3, 4).compile(Adam(), metrics=["accuracy"])
+    with pytest.raises(InputError, match="whole numbers as users"):
+        model((tf.constant([1.0]), tf.constant([0])))
+    with pytest.raises(InputError, match="users \\[B\\]"):
+        model((tf.zeros([3], tf.int64), tf.zeros([2, 4], tf.int64)))
+    with pytest.raises(InputError, match="shape of items"):
+        model.fit((np.zeros(4, int), np.zeros((4, 3), int)), np.zeros((4, 2)), verbose=0)
     with pytest.raises(InputError, match="`labels`"):
         model.fit((np.zeros(4, int), np.zeros(4, int)), verbose=0)
 

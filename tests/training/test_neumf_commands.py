@@ -170,6 +170,7 @@ def test_refit(tmp_path):
         (["--training.epochs", "0"], "at least 1"),
         (["--training.steps-per-call", "0"], "steps_per_call"),
         (["--training.epsilon", "0"], "epsilon"),
+        (["--training.embedding-update", "lazy", "--training.backward-passes-per-step", "2"], "updated lazily"),
         (["--evaluation.negatives", "400"], "Draw fewer"),
         (["--evaluation.monitor", "recall@3"], "must be one of the metrics"),
         (["--evaluation.metrics", "hit_rate@200", "--evaluation.monitor", "hit_rate@200"], "cutoff"),

@@ -93,6 +93,8 @@ class Candidates:
             num_negatives = negatives.shape[1]
         elif protocol != "all" and num_negatives < 1:
             raise InputError(f"`num_negatives` must be at least 1.\nReceived: {num_negatives}.")
+        if seed < 0:
+            raise InputError(f"`seed` must be at least 0.\nReceived: {seed}.")
         self.protocol, self.seed = protocol, seed
         self.num_candidates = self.num_items if protocol == "all" else num_negatives + 1
         self.positives = tf.constant(positives)

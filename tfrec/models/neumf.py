@@ -206,6 +206,11 @@ class NeuMF(keras.Model):
                 f"NeuMF has its own loss, the binary cross entropy of the logits.\nReceived: loss={kwargs['loss']!r}.\n"
                 "Leave `loss` out."
             )
+        if kwargs.get("metrics") or kwargs.get("weighted_metrics"):
+            raise InputError(
+                "NeuMF reports its loss only: a metric of single pairs says nothing of a ranking.\n"
+                "Leave `metrics` out, and use tfrec.evaluation.evaluate_candidates."
+            )
         unknown = set(lazy_tables) - {"user_embedding", "item_embedding"}
         if unknown:
             raise InputError(f"`lazy_tables` names user_embedding or item_embedding.\nReceived: {sorted(unknown)}.")
@@ -546,11 +551,15 @@ def _pairs(inputs: Any) -> tuple[tf.Tensor, tf.Tensor]:
     """Users ``[B]`` and items ``[B, C]`` from what Keras hands on."""
     users, items = (inputs["user"], inputs["item"]) if isinstance(inputs, dict) else inputs
     users, items = tf.convert_to_tensor(users), tf.convert_to_tensor(items)
+    for name, ids in (("users", users), ("items", items)):
+        if not ids.dtype.is_integer:
+            raise InputError(f"NeuMF takes whole numbers as {name}.\nReceived: {ids.dtype.name}.")
     if users.shape.rank == 2 and users.shape[1] == 1:
         users = users[:, 0]
     if items.shape.rank == 1:
         items = items[:, None]
-    if users.shape.rank != 1 or items.shape.rank != 2:
+    same = users.shape.rank == 1 and items.shape.rank == 2 and users.shape.is_compatible_with(items.shape[:1])
+    if not same:
         raise InputError(
             f"NeuMF takes users [B] and items [B] or [B, C].\nReceived: users {users.shape}, items {items.shape}."
         )
@@ -564,6 +573,10 @@ def _like(items: tf.Tensor, values: Any, name: str) -> tf.Tensor:
     values = tf.cast(values, tf.float32)
     if values.shape.rank == 1:
         values = values[:, None]
+    if values.shape.rank != 2 or any(
+        v not in (1, i) for v, i in zip(values.shape, items.shape, strict=True) if v is not None and i is not None
+    ):
+        raise InputError(f"`{name}` must have the shape of items, {items.shape}.\nReceived: {values.shape}.")
     return tf.broadcast_to(values, tf.shape(items))
 
 

@@ -107,3 +107,9 @@ def resume(folder: RunFolder, model: keras.Model) -> dict[str, Any] | None:
         return load_state(folder.last, model, optimizer=True)
 
     return on_rank_zero(load)
+
+
+def restore_best(folder: RunFolder, model: keras.Model) -> None:
+    """The best epoch's weights in every rank's model, since all ranks measure it."""
+    on_rank_zero(lambda: load_state(folder.best, model, optimizer=False))
+    distributed.broadcast_state(model.weights)

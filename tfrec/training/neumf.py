@@ -15,12 +15,20 @@ import tensorflow as tf
 from tfrec import distributed
 from tfrec.configs import NeuMFRun, NeuMFTrainingConfig
 from tfrec.data.pointwise import PointwiseSampler
+from tfrec.errors import InputError
 from tfrec.models import NeuMF
 from tfrec.optimizers import Adam
-from tfrec.training.checkpoint import load_state
 from tfrec.training.claim import on_rank_zero
 from tfrec.training.finish import finish
-from tfrec.training.fitting import check_fit, check_updates, fit_callbacks, learning_rate, noise_seed, resume
+from tfrec.training.fitting import (
+    check_fit,
+    check_updates,
+    fit_callbacks,
+    learning_rate,
+    noise_seed,
+    restore_best,
+    resume,
+)
 from tfrec.training.prepare import check_evaluation
 from tfrec.training.prepare_items import PreparedItems, prepare_items
 from tfrec.training.recorder import Recorder
@@ -85,9 +93,7 @@ def train_neumf(recipe: str, config: NeuMFRun, folder: RunFolder, started: float
             verbose=0,
             callbacks=fit_callbacks(training, recorder),
         )
-    # All ranks measure the best epoch's weights, so all need them.
-    on_rank_zero(lambda: load_state(folder.best, model, optimizer=False))
-    distributed.broadcast_state(model.weights)
+    restore_best(folder, model)
     refit_epochs = recorder.best["epoch"] if recorder.best and training.refit else 0
     reports = {"validation": measure_all_items(model, data, candidates["validation"], config.evaluation)}
     if refit_epochs:
@@ -157,6 +163,14 @@ def make_model(config: NeuMFRun, data: PreparedItems, sampler: PointwiseSampler)
         "item_embedding": sampler.positives_per_step * (1 + sampler.num_negatives),
     }
     lazy = [t for t, count in rows.items() if is_lazy(training, count, getattr(model, t).shape[0])]
+    if training.backward_passes_per_step > 1:
+        if training.embedding_update == "lazy":
+            raise InputError(
+                "Gradients that are added up over several batches are dense, so no table can be updated lazily.\n"
+                f"Received: --training.embedding-update lazy, --training.backward-passes-per-step "
+                f"{training.backward_passes_per_step}.\nLeave one of them out."
+            )
+        lazy = []
     batch = sampler.positives_per_step * (1 + sampler.num_negatives)
     steps_per_call = training.steps_per_call or max(1, _SAMPLES_PER_CALL // batch)
     model.compile(
@@ -207,13 +221,19 @@ def gradient_bytes(model: NeuMF, lazy: list[str], rows: dict[str, int], compress
 def _refit(config: NeuMFRun, data: PreparedItems, epochs: int) -> NeuMF:
     """A new model, trained on what was for training and validation, for a number of epochs."""
     if distributed.rank() == 0:
-        print(f"refit on training and validation data, {epochs} epochs", flush=True)
+        print(f"Refit on training and validation data, {epochs} epochs.", flush=True)
     keras.utils.set_random_seed(config.seed)
     everything = replace(data, train=data.seen("test"))
     sampler = make_sampler(config, everything.train)
     model, _ = make_model(config, everything, sampler)
-    model.fit(sampler.steps(), epochs=epochs, shuffle=False, verbose=0, callbacks=distributed.callbacks())
+    shown = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: _show_refit(epoch, epochs, logs))
+    model.fit(sampler.steps(), epochs=epochs, shuffle=False, verbose=0, callbacks=[*distributed.callbacks(), shown])
     return model
+
+
+def _show_refit(epoch: int, epochs: int, logs: dict[str, float]) -> None:
+    if distributed.rank() == 0:
+        print(f"refit epoch {epoch + 1}/{epochs}  loss {logs['loss']:.4f}", flush=True)
 
 
 def _announce(

@@ -16,10 +16,17 @@ from tfrec.data.pipelines import sparse_batches, steps_per_epoch, user_batches
 from tfrec.errors import InputError
 from tfrec.models import VAECF
 from tfrec.optimizers import Adam
-from tfrec.training.checkpoint import load_state
 from tfrec.training.claim import on_rank_zero
 from tfrec.training.finish import finish
-from tfrec.training.fitting import check_fit, check_updates, fit_callbacks, learning_rate, noise_seed, resume
+from tfrec.training.fitting import (
+    check_fit,
+    check_updates,
+    fit_callbacks,
+    learning_rate,
+    noise_seed,
+    restore_best,
+    resume,
+)
 from tfrec.training.prepare import check_evaluation, prepare
 from tfrec.training.recorder import Recorder
 from tfrec.training.report import measure, measure_all, model_scorer
@@ -129,9 +136,7 @@ def train_vae_cf(recipe: str, config: VAECFRun, folder: RunFolder, started: floa
             verbose=0,
             callbacks=fit_callbacks(training, recorder),
         )
-    # All ranks measure the best epoch's weights, so all need them.
-    on_rank_zero(lambda: load_state(folder.best, model, optimizer=False))
-    distributed.broadcast_state(model.weights)
+    restore_best(folder, model)
     return finish(
         recipe,
         config,
