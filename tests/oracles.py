@@ -159,3 +159,48 @@ def neumf(weights, users, items, labels, l2=0.0, mlp_l2=None):
             gradient["user"][user] += du
             gradient["item"][item] += di
     return logits, loss / count, gradient
+
+
+def als_rows(offsets, columns, values, fixed, alpha, regularization, unobserved_weight, frequency_exponent):
+    """Each row's minimiser of the weighted squares, by one dense solve per row."""
+    fixed = np.asarray(fixed, np.float64)
+    num_fixed, factors = fixed.shape
+    gram = fixed.T @ fixed
+    rows = np.zeros((len(offsets) - 1, factors))
+    for u in range(len(rows)):
+        v = np.asarray(values[offsets[u] : offsets[u + 1]], np.float64)
+        y = fixed[columns[offsets[u] : offsets[u + 1]]]
+        if len(v) == 0:
+            continue
+        confidence = alpha * np.abs(v)
+        penalty = regularization * (len(v) + unobserved_weight * num_fixed) ** frequency_exponent
+        a = unobserved_weight * (gram - y.T @ y) + y.T @ (confidence[:, None] * y) + penalty * np.eye(factors)
+        rows[u] = np.linalg.solve(a, y.T @ (confidence * (v > 0)))
+    return rows
+
+
+def als_loss(matrix, users, items, alpha, regularization, unobserved_weight, frequency_exponent):
+    """The objective over all pairs, dense, per unit of weight."""
+    dense = matrix.toarray().astype(np.float64)
+    stored = np.zeros(dense.shape, bool)
+    stored[np.repeat(np.arange(dense.shape[0]), np.diff(matrix.indptr)), matrix.indices] = True
+    users, items = np.asarray(users, np.float64), np.asarray(items, np.float64)
+    weight = np.where(stored, alpha * np.abs(dense), unobserved_weight)
+    total = (weight * ((dense > 0) - users @ items.T) ** 2).sum()
+    for table, count, others in (
+        (users, stored.sum(1), dense.shape[1]),
+        (items, stored.sum(0), dense.shape[0]),
+    ):
+        penalty = regularization * (count + unobserved_weight * others) ** frequency_exponent
+        total += (penalty * (table**2).sum(1)).sum()
+    return total / weight.sum()
+
+
+def top_k(queries, items, k, excluded):
+    """Best items of each query, equal scores by lower number; excluded ones are absent."""
+    scores = np.asarray(queries, np.float64) @ np.asarray(items, np.float64).T
+    found = []
+    for q, row in enumerate(scores):
+        left = [i for i in range(len(row)) if i not in set(excluded[q])]
+        found.append(sorted(left, key=lambda i: (-row[i], i))[:k])
+    return found

@@ -28,6 +28,7 @@ from tfrec.distributed.ranks import (
     sum_across_ranks,
     where,
 )
+from tfrec.distributed.rows import RowExchange
 
 __all__ = [
     "BroadcastCallback",
@@ -36,6 +37,7 @@ __all__ = [
     "DriftError",
     "LearningRateWarmup",
     "MetricAverageCallback",
+    "RowExchange",
     "broadcast_from_zero",
     "broadcast_json",
     "broadcast_state",

@@ -1,8 +1,9 @@
 """Layers and operations for sparse user-item rows."""
 
 from tfrec.layers.aligned_dense import AlignedDense
+from tfrec.layers.als_factors import ALSFactors
 from tfrec.layers.multinomial import multinomial_nll
 from tfrec.layers.sparse_dense import SparseDense
 from tfrec.layers.sparse_input import dropout_nonzeros, l2_normalize_rows
 
-__all__ = ["AlignedDense", "SparseDense", "dropout_nonzeros", "l2_normalize_rows", "multinomial_nll"]
+__all__ = ["ALSFactors", "AlignedDense", "SparseDense", "dropout_nonzeros", "l2_normalize_rows", "multinomial_nll"]

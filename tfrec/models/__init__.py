@@ -1,7 +1,8 @@
 """Keras models. They know neither data nor distribution."""
 
+from tfrec.models.als import ALS
 from tfrec.models.neumf import NeuMF
 from tfrec.models.popularity import Popularity
 from tfrec.models.vae_cf import VAECF
 
-__all__ = ["VAECF", "NeuMF", "Popularity"]
+__all__ = ["ALS", "VAECF", "NeuMF", "Popularity"]

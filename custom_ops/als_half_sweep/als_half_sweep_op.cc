@@ -1,0 +1,521 @@
+// TensorFlow ops of alternating least squares: the half-sweep, the Gramian, and the rows' losses.
+//
+// On the CPU a half-sweep is cut into tasks of about equal work, longest rows first, which the threads take from a
+// counter; a row so long that it would unbalance them is shared by all threads.
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "als_rows.h"
+#include "cpu_dispatch.h"
+#include "team.h"
+#include "tensorflow/core/framework/op.h"
+#include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/framework/shape_inference.h"
+#ifdef TFREC_CUDA
+#include "als_cuda.h"
+#include "xla/stream_executor/stream.h"
+#endif
+
+namespace tfrec {
+namespace als {
+
+float RowRegularization(const HalfSweep& sweep, int64_t row) {
+  if (sweep.frequency_exponent == 0.0f) return sweep.regularization;
+  const double entries = static_cast<double>(sweep.row_offsets[row + 1] - sweep.row_offsets[row]);
+  const double size = entries + static_cast<double>(sweep.unobserved_weight) * static_cast<double>(sweep.num_fixed);
+  return static_cast<float>(sweep.regularization * std::pow(size, static_cast<double>(sweep.frequency_exponent)));
+}
+
+// The copy of the kernels for this processor.
+const RowKernels* ChooseRowKernels() {
+  static const RowKernels* const chosen = [] {
+    switch (ChooseCpuKernels()) {
+      case CpuKernels::kAvx512:
+        return Avx512RowKernels();
+      case CpuKernels::kAvx2:
+        return Avx2RowKernels();
+      default:
+        return BaselineRowKernels();
+    }
+  }();
+  return chosen;
+}
+
+namespace {
+
+using ::tensorflow::DEVICE_CPU;
+using ::tensorflow::OpKernel;
+using ::tensorflow::OpKernelConstruction;
+using ::tensorflow::OpKernelContext;
+using Status = ::absl::Status;
+using ::tensorflow::Tensor;
+using ::tensorflow::TensorShape;
+using ::tensorflow::shape_inference::InferenceContext;
+using ::tensorflow::shape_inference::ShapeHandle;
+
+Status HalfSweepShape(InferenceContext* c) {
+  ShapeHandle fixed;
+  TF_RETURN_IF_ERROR(c->WithRank(c->input(4), 2, &fixed));
+  ShapeHandle start;
+  TF_RETURN_IF_ERROR(c->WithRank(c->input(6), 2, &start));
+  c->set_output(0, c->Matrix(c->Dim(start, 0), c->Dim(fixed, 1)));
+  c->set_output(1, c->Scalar());
+  c->set_output(2, c->Vector(InferenceContext::kUnknownDim));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+REGISTER_OP("TfrecAlsHalfSweep")
+    .Input("row_offsets: int64")
+    .Input("columns: int32")
+    .Input("values: float")
+    .Input("row_order: int64")
+    .Input("fixed: T")
+    .Input("gramian: float")
+    .Input("start: T")
+    .Input("alpha: float")
+    .Input("regularization: float")
+    .Input("unobserved_weight: float")
+    .Input("frequency_exponent: float")
+    .Output("solved: T")
+    .Output("first_bad_row: int64")
+    .Output("thread_seconds: float")
+    .Attr("T: {half, float}")
+    .Attr("solver: {'cholesky', 'cg', 'block'}")
+    .Attr("cg_steps: int >= 1 = 3")
+    .Attr("block_size: int >= 1 = 32")
+    .SetShapeFn(HalfSweepShape);
+
+REGISTER_OP("TfrecAlsGramian")
+    .Input("table: T")
+    .Output("gramian: float")
+    .Attr("T: {half, float}")
+    .SetShapeFn([](InferenceContext* c) {
+      ShapeHandle table;
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(0), 2, &table));
+      c->set_output(0, c->Matrix(c->Dim(table, 1), c->Dim(table, 1)));
+      return absl::OkStatus();
+    });
+
+REGISTER_OP("TfrecAlsLosses")
+    .Input("row_offsets: int64")
+    .Input("columns: int32")
+    .Input("values: float")
+    .Input("fixed: T")
+    .Input("gramian: float")
+    .Input("rows: T")
+    .Input("alpha: float")
+    .Input("unobserved_weight: float")
+    .Output("losses: double")
+    .Attr("T: {half, float}")
+    .SetShapeFn([](InferenceContext* c) {
+      ShapeHandle rows;
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(5), 2, &rows));
+      c->set_output(0, c->Vector(c->Dim(rows, 0)));
+      return absl::OkStatus();
+    });
+
+namespace {
+
+// Multiply-adds of a row with n entries, about; what the tasks are balanced by.
+double RowWork(const HalfSweep& s, double n) {
+  const double f = s.factors, block = std::min(s.block_size, s.factors);
+  if (n == 0) return f / 8;
+  switch (s.solver) {
+    case Solver::kCholesky:
+      return n * f * (f / 2 + 8) + f * f * f / 4 + 2 * f * f;
+    case Solver::kConjugateGradient:
+      return (s.cg_steps + 1) * (f * f + 3 * n * f);
+    default:
+      return n * f * (block / 2 + 8) + f * block * block / 4 + 2 * f * f;
+  }
+}
+
+// One thread's share [begin, end) of a long row's entries.
+std::pair<int64_t, int64_t> Share(const HalfSweep& s, int64_t row, int slot, int slots) {
+  const int64_t first = s.row_offsets[row], n = s.row_offsets[row + 1] - first;
+  return {first + n * slot / slots, first + n * (slot + 1) / slots};
+}
+
+class HalfSweepRunner {
+ public:
+  HalfSweepRunner(const HalfSweep& sweep, const int64_t* order, Team* team, const RowKernels* kernels, float* memory)
+      : s_(sweep), order_(order), team_(team), kernels_(kernels), stride_(Stride(sweep.factors)) {
+    matrix_floats_ = static_cast<int64_t>(Padded(s_.factors)) * stride_;
+    per_thread_ = PerThreadFloats(sweep, *kernels);
+    base_ = memory;
+    threads_ = memory + matrix_floats_;
+  }
+
+  static int64_t PerThreadFloats(const HalfSweep& s, const RowKernels& kernels) {
+    const int64_t stride = Stride(s.factors);
+    // A partial matrix and its right-hand side for rows that threads share, then the workspace.
+    return static_cast<int64_t>(Padded(s.factors)) * stride + stride + kernels.workspace_floats(s);
+  }
+  static int64_t Floats(const HalfSweep& s, const RowKernels& kernels, int threads) {
+    return static_cast<int64_t>(Padded(s.factors)) * Stride(s.factors) + threads * PerThreadFloats(s, kernels);
+  }
+
+  // Returns the smallest row that is not finite, or -1.
+  int64_t Run() {
+    kernels_->make_base(s_, base_);
+    double total = 0.0;
+    for (int64_t i = 0; i < s_.num_rows; ++i) total += RowWork(s_, Entries(order_[i]));
+    const int slots = team_->size();
+    int64_t longs = 0;
+    // A sixteenth of a thread's share is the most that the last task can unbalance.
+    while (slots > 1 && longs < s_.num_rows && Entries(order_[longs]) >= 1024 &&
+           RowWork(s_, Entries(order_[longs])) > total / (16.0 * slots)) {
+      Note(SolveLong(order_[longs++]));
+    }
+    std::vector<int64_t> starts = {longs};
+    double work = 0.0;
+    for (int64_t i = longs; i < s_.num_rows; ++i) {
+      work += RowWork(s_, Entries(order_[i]));
+      if (work > total / (64.0 * slots) || i + 1 == s_.num_rows) {
+        starts.push_back(i + 1);
+        work = 0.0;
+      }
+    }
+    const int64_t tasks = static_cast<int64_t>(starts.size()) - 1;
+    std::atomic<int64_t> next{0};
+    std::vector<int64_t> bad(slots, -1);
+    team_->Run([&](int slot) {
+      for (int64_t task; (task = next.fetch_add(1)) < tasks;) {
+        const int64_t found = kernels_->solve_rows(s_, base_, order_ + starts[task], starts[task + 1] - starts[task],
+                                                   Workspace(slot));
+        if (found >= 0 && (bad[slot] < 0 || found < bad[slot])) bad[slot] = found;
+      }
+    });
+    for (const int64_t row : bad) Note(row);
+    return bad_;
+  }
+
+ private:
+  int64_t Entries(int64_t row) const { return s_.row_offsets[row + 1] - s_.row_offsets[row]; }
+  float* Matrix(int slot) const { return threads_ + slot * per_thread_; }
+  float* Right(int slot) const { return Matrix(slot) + matrix_floats_; }
+  float* Workspace(int slot) const { return Right(slot) + stride_; }
+  void Note(int64_t row) {
+    if (row >= 0 && (bad_ < 0 || row < bad_)) bad_ = row;
+  }
+
+  // The threads' partial sums are added in the order of the threads: the result does not depend on who was faster.
+  int64_t SolveLong(int64_t row) {
+    if (s_.solver == Solver::kConjugateGradient) return SolveLongConjugate(row);
+    const int slots = team_->size();
+    team_->Run([&](int slot) {
+      const auto [begin, end] = Share(s_, row, slot, slots);
+      kernels_->partial_matrix(s_, row, begin, end, Matrix(slot), Right(slot), Workspace(slot));
+    });
+    float *sum = Matrix(0), *right = Right(0);
+    for (int slot = 1; slot < slots; ++slot) {
+      for (int64_t i = 0; i < matrix_floats_; ++i) sum[i] += Matrix(slot)[i];
+      for (int64_t i = 0; i < stride_; ++i) right[i] += Right(slot)[i];
+    }
+    return kernels_->solve_matrix(s_, base_, row, sum, right, Workspace(0));
+  }
+
+  // CG with plain loops over vectors of F: their cost is nothing beside a long row's entries.
+  int64_t SolveLongConjugate(int64_t row) {
+    const int f = s_.factors;
+    const float lambda = RowRegularization(s_, row);
+    std::vector<float> x(stride_, 0.0f), r(stride_), p(stride_, 0.0f), ap(stride_);
+    for (int i = 0; i < f; ++i) {
+      x[i] = s_.half_storage ? static_cast<float>(static_cast<const Eigen::half*>(s_.start)[row * f + i])
+                             : static_cast<const float*>(s_.start)[row * f + i];
+    }
+    Product(row, x, true, &r);
+    for (int i = 0; i < f; ++i) {
+      for (int j = 0; j < f; ++j) r[i] -= base_[i * stride_ + j] * x[j];
+      r[i] -= lambda * x[i];
+      p[i] = r[i];
+    }
+    double squared = Dot(r, r);
+    for (int step = 0; step < s_.cg_steps && squared >= 1e-20; ++step) {
+      Product(row, p, false, &ap);
+      for (int i = 0; i < f; ++i) {
+        for (int j = 0; j < f; ++j) ap[i] += base_[i * stride_ + j] * p[j];
+        ap[i] += lambda * p[i];
+      }
+      const double curvature = Dot(p, ap), length = curvature == 0.0 ? 0.0 : squared / curvature;
+      for (int i = 0; i < f; ++i) {
+        x[i] += static_cast<float>(length) * p[i];
+        r[i] -= static_cast<float>(length) * ap[i];
+      }
+      const double before = squared;
+      squared = Dot(r, r);
+      for (int i = 0; i < f; ++i) p[i] = r[i] + static_cast<float>(squared / before) * p[i];
+    }
+    bool finite = true;
+    for (int i = 0; i < f; ++i) {
+      if (s_.half_storage) {
+        const Eigen::half h(x[i]);
+        static_cast<Eigen::half*>(s_.solved)[row * f + i] = h;
+        finite = finite && std::isfinite(static_cast<float>(h));
+      } else {
+        static_cast<float*>(s_.solved)[row * f + i] = x[i];
+        finite = finite && std::isfinite(x[i]);
+      }
+    }
+    return finite ? -1 : row;
+  }
+
+  void Product(int64_t row, const std::vector<float>& vector, bool residual, std::vector<float>* result) {
+    const int slots = team_->size();
+    const LongRow task = {row, vector.data(), residual};
+    team_->Run([&](int slot) {
+      const auto [begin, end] = Share(s_, row, slot, slots);
+      kernels_->partial_product(s_, task, begin, end, Right(slot), Workspace(slot));
+    });
+    std::copy(Right(0), Right(0) + stride_, result->begin());
+    for (int slot = 1; slot < slots; ++slot) {
+      for (int64_t i = 0; i < stride_; ++i) (*result)[i] += Right(slot)[i];
+    }
+  }
+
+  static double Dot(const std::vector<float>& a, const std::vector<float>& b) {
+    double sum = 0.0;
+    for (size_t i = 0; i < a.size(); ++i) sum += static_cast<double>(a[i]) * b[i];
+    return sum;
+  }
+
+  const HalfSweep s_;
+  const int64_t* order_;
+  Team* team_;
+  const RowKernels* kernels_;
+  const int64_t stride_;
+  int64_t matrix_floats_ = 0, per_thread_ = 0;
+  float *base_ = nullptr, *threads_ = nullptr;
+  int64_t bad_ = -1;
+};
+
+// Shapes and scalars that both devices check alike. `order` and `start` are null for the losses.
+Status FillSweep(OpKernelContext* ctx, const Tensor& offsets, const Tensor& columns, const Tensor& values,
+                 const Tensor& fixed, const Tensor& gramian, const Tensor& rows, HalfSweep* s) {
+  const auto wrong = [](const char* name, const char* expected, const TensorShape& shape) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("`", name, "` must be ", expected, ". Received shape: ", shape.DebugString()));
+  };
+  if (fixed.dims() != 2) return wrong("fixed", "[num_fixed, factors]", fixed.shape());
+  const int64_t f = fixed.dim_size(1);
+  if (f < 1 || f > kMaxFactors) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("`fixed` must have 1 to ", kMaxFactors, " factors. Received: ", f, " factors."));
+  }
+  if (rows.dims() != 2 || rows.dim_size(1) != f) return wrong("start", "[num_rows, factors of fixed]", rows.shape());
+  if (offsets.dims() != 1 || offsets.dim_size(0) != rows.dim_size(0) + 1) {
+    return wrong("row_offsets", "[num_rows + 1]", offsets.shape());
+  }
+  if (columns.dims() != 1) return wrong("columns", "[entries]", columns.shape());
+  if (values.shape() != columns.shape()) return wrong("values", "of the shape of `columns`", values.shape());
+  if (gramian.dims() != 2 || gramian.dim_size(0) != f || gramian.dim_size(1) != f) {
+    return wrong("gramian", "[factors, factors]", gramian.shape());
+  }
+  s->num_rows = rows.dim_size(0);
+  s->num_fixed = fixed.dim_size(0);
+  s->factors = static_cast<int>(f);
+  s->row_offsets = offsets.flat<int64_t>().data();
+  s->columns = columns.flat<int32_t>().data();
+  s->values = values.flat<float>().data();
+  s->fixed = fixed.data();
+  s->half_storage = fixed.dtype() == tensorflow::DT_HALF;
+  s->gramian = gramian.flat<float>().data();
+  s->start = rows.data();
+  s->solved = nullptr;
+  return absl::OkStatus();
+}
+
+Status ScalarAtLeastZero(OpKernelContext* ctx, int index, const char* name, float* value) {
+  const Tensor& tensor = ctx->input(index);
+  if (tensor.dims() != 0 || !(tensor.scalar<float>()() >= 0.0f) || !std::isfinite(tensor.scalar<float>()())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("`", name, "` must be a finite number >= 0. Received: ", tensor.DebugString()));
+  }
+  *value = tensor.scalar<float>()();
+  return absl::OkStatus();
+}
+
+// Offsets that do not fall and stay inside the entries; columns of these rows inside the fixed table. Without it a
+// damaged matrix would read memory that is not its own.
+Status CheckMatrix(const HalfSweep& s, int64_t entries) {
+  if (s.row_offsets[0] < 0 || s.row_offsets[s.num_rows] > entries) {
+    return absl::InvalidArgumentError(absl::StrCat("`row_offsets` must lie in 0 to ", entries,
+                                                   ", the number of entries. Received: ", s.row_offsets[0], " to ",
+                                                   s.row_offsets[s.num_rows]));
+  }
+  for (int64_t r = 0; r < s.num_rows; ++r) {
+    if (s.row_offsets[r + 1] < s.row_offsets[r]) {
+      return absl::InvalidArgumentError(absl::StrCat("`row_offsets` must not fall. Received: ", s.row_offsets[r],
+                                                     " then ", s.row_offsets[r + 1], " at row ", r));
+    }
+  }
+  uint32_t largest = 0;
+  for (int64_t k = s.row_offsets[0]; k < s.row_offsets[s.num_rows]; ++k) {
+    largest = std::max(largest, static_cast<uint32_t>(s.columns[k]));  // a negative column is a very large one
+  }
+  if (s.row_offsets[s.num_rows] > s.row_offsets[0] && largest >= static_cast<uint64_t>(s.num_fixed)) {
+    return absl::InvalidArgumentError(absl::StrCat("`columns` must lie in 0 to ", s.num_fixed - 1,
+                                                   ", the rows of `fixed`. Received: ", static_cast<int32_t>(largest)));
+  }
+  return absl::OkStatus();
+}
+
+class HalfSweepOp : public OpKernel {
+ public:
+  explicit HalfSweepOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+    std::string solver;
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("solver", &solver));
+    solver_ = solver == "cholesky" ? Solver::kCholesky : solver == "cg" ? Solver::kConjugateGradient : Solver::kBlock;
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("cg_steps", &cg_steps_));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("block_size", &block_size_));
+  }
+
+ protected:
+  // The sweep without its output.
+  Status Inputs(OpKernelContext* ctx, HalfSweep* s) {
+    TF_RETURN_IF_ERROR(
+        FillSweep(ctx, ctx->input(0), ctx->input(1), ctx->input(2), ctx->input(4), ctx->input(5), ctx->input(6), s));
+    if (ctx->input(3).dims() != 1 || ctx->input(3).dim_size(0) != s->num_rows) {
+      return absl::InvalidArgumentError(absl::StrCat("`row_order` must be [num_rows], here [", s->num_rows,
+                                                     "]. Received shape: ", ctx->input(3).shape().DebugString()));
+    }
+    TF_RETURN_IF_ERROR(ScalarAtLeastZero(ctx, 7, "alpha", &s->alpha));
+    TF_RETURN_IF_ERROR(ScalarAtLeastZero(ctx, 8, "regularization", &s->regularization));
+    TF_RETURN_IF_ERROR(ScalarAtLeastZero(ctx, 9, "unobserved_weight", &s->unobserved_weight));
+    TF_RETURN_IF_ERROR(ScalarAtLeastZero(ctx, 10, "frequency_exponent", &s->frequency_exponent));
+    s->solver = solver_;
+    s->cg_steps = cg_steps_;
+    s->block_size = std::min(block_size_, s->factors);
+    return absl::OkStatus();
+  }
+
+ private:
+  Solver solver_;
+  int cg_steps_, block_size_;
+};
+
+class HalfSweepCpuOp : public HalfSweepOp {
+ public:
+  using HalfSweepOp::HalfSweepOp;
+
+  void Compute(OpKernelContext* ctx) override {
+    HalfSweep s;
+    OP_REQUIRES_OK(ctx, Inputs(ctx, &s));
+    OP_REQUIRES_OK(ctx, CheckMatrix(s, ctx->input(1).NumElements()));
+    const int64_t* order = ctx->input(3).flat<int64_t>().data();
+    for (int64_t i = 0; i < s.num_rows; ++i) {
+      OP_REQUIRES(ctx, order[i] >= 0 && order[i] < s.num_rows,
+                  absl::InvalidArgumentError(absl::StrCat("`row_order` must hold each row once, 0 to ", s.num_rows - 1,
+                                                          ". Received: ", order[i])));
+    }
+    Team team(ctx);
+    Tensor *solved, *bad, *seconds;
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, ctx->input(6).shape(), &solved));
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(1, TensorShape({}), &bad));
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(2, TensorShape({team.size()}), &seconds));
+    s.solved = solved->data();
+    bad->scalar<int64_t>()() = -1;
+    if (s.num_rows > 0) {
+      const RowKernels* kernels = ChooseRowKernels();
+      Tensor memory;
+      OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_FLOAT,
+                                             TensorShape({HalfSweepRunner::Floats(s, *kernels, team.size())}), &memory));
+      HalfSweepRunner runner(s, order, &team, kernels, memory.flat<float>().data());
+      bad->scalar<int64_t>()() = runner.Run();
+    }
+    std::copy(team.seconds().begin(), team.seconds().end(), seconds->flat<float>().data());
+  }
+};
+
+class GramianCpuOp : public OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* ctx) override {
+    const Tensor& table = ctx->input(0);
+    OP_REQUIRES(ctx, table.dims() == 2 && table.dim_size(1) >= 1 && table.dim_size(1) <= kMaxFactors,
+                absl::InvalidArgumentError(absl::StrCat("`table` must be [rows, 1 to ", kMaxFactors,
+                                                        " factors]. Received shape: ", table.shape().DebugString())));
+    const int64_t rows = table.dim_size(0);
+    const int f = static_cast<int>(table.dim_size(1)), stride = Stride(f);
+    Team team(ctx);
+    // Partial sums go by the number of threads; they are added in order.
+    const int64_t floats = static_cast<int64_t>(Padded(f)) * stride, panel = 128 * static_cast<int64_t>(stride);
+    Tensor memory, *gramian;
+    OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_FLOAT, TensorShape({team.size() * (floats + panel)}), &memory));
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({f, f}), &gramian));
+    float* sums = memory.flat<float>().data();
+    const RowKernels* kernels = ChooseRowKernels();
+    team.Run([&](int slot) {
+      float* sum = sums + slot * (floats + panel);
+      std::memset(sum, 0, floats * sizeof(float));
+      kernels->add_gramian(table.data(), table.dtype() == tensorflow::DT_HALF, f, rows * slot / team.size(),
+                           rows * (slot + 1) / team.size(), sum, sum + floats);
+    });
+    float* out = gramian->flat<float>().data();
+    for (int i = 0; i < f; ++i) {
+      for (int j = i; j < f; ++j) {
+        float sum = 0.0f;
+        for (int slot = 0; slot < team.size(); ++slot) sum += sums[slot * (floats + panel) + i * stride + j];
+        out[i * f + j] = out[j * f + i] = sum;
+      }
+    }
+  }
+};
+
+class LossesCpuOp : public OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* ctx) override {
+    HalfSweep s;
+    OP_REQUIRES_OK(ctx, FillSweep(ctx, ctx->input(0), ctx->input(1), ctx->input(2), ctx->input(3), ctx->input(4),
+                                  ctx->input(5), &s));
+    OP_REQUIRES_OK(ctx, CheckMatrix(s, ctx->input(1).NumElements()));
+    OP_REQUIRES_OK(ctx, ScalarAtLeastZero(ctx, 6, "alpha", &s.alpha));
+    OP_REQUIRES_OK(ctx, ScalarAtLeastZero(ctx, 7, "unobserved_weight", &s.unobserved_weight));
+    s.regularization = s.frequency_exponent = 0.0f;
+    s.solver = Solver::kConjugateGradient;
+    s.cg_steps = s.block_size = 1;
+    Tensor* losses;
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({s.num_rows}), &losses));
+    if (s.num_rows == 0) return;
+    Team team(ctx);
+    const RowKernels* kernels = ChooseRowKernels();
+    const int64_t matrix = static_cast<int64_t>(Padded(s.factors)) * Stride(s.factors);
+    const int64_t workspace = kernels->workspace_floats(s);
+    Tensor memory;
+    OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_FLOAT, TensorShape({matrix + team.size() * workspace}), &memory));
+    float* base = memory.flat<float>().data();
+    kernels->make_base(s, base);
+    double* out = losses->flat<double>().data();
+    constexpr int64_t kRows = 64;
+    const int64_t tasks = (s.num_rows + kRows - 1) / kRows;
+    std::atomic<int64_t> next{0};
+    team.Run([&](int slot) {
+      for (int64_t task; (task = next.fetch_add(1)) < tasks;) {
+        kernels->losses(s, base, task * kRows, std::min(s.num_rows, (task + 1) * kRows), out + task * kRows,
+                        base + matrix + slot * workspace);
+      }
+    });
+  }
+};
+
+}  // namespace
+
+#define TFREC_REGISTER(T)                                                                                       \
+  REGISTER_KERNEL_BUILDER(Name("TfrecAlsHalfSweep").Device(DEVICE_CPU).TypeConstraint<T>("T"), HalfSweepCpuOp); \
+  REGISTER_KERNEL_BUILDER(Name("TfrecAlsGramian").Device(DEVICE_CPU).TypeConstraint<T>("T"), GramianCpuOp);     \
+  REGISTER_KERNEL_BUILDER(Name("TfrecAlsLosses").Device(DEVICE_CPU).TypeConstraint<T>("T"), LossesCpuOp);
+TFREC_REGISTER(Eigen::half)
+TFREC_REGISTER(float)
+#undef TFREC_REGISTER
+
+}  // namespace als
+}  // namespace tfrec

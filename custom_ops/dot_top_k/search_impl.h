@@ -1,0 +1,133 @@
+// The CPU search, for the instruction set that the including file is compiled for.
+//
+// A chunk of items is repacked into tiles of 16 columns that stay in the second cache while all queries pass; the
+// scores of four queries and a chunk never leave the first cache: they are compared with each query's worst kept score,
+// a vector at a time, and almost none gets further. So the cost is that of the matrix product.
+#include <math.h>
+
+#include "cpu_vector.h"
+#include "dot_top_k.h"
+
+namespace tfrec {
+namespace TFREC_ISA {
+
+using top_k::DotTopK;
+
+// Floats of a packed chunk of items: half of a 512 KiB second cache.
+constexpr int64_t kChunkFloats = 65536;
+
+static inline int64_t RoundUpTo(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+static inline int64_t ChunkItems(int64_t width) {
+  const int64_t items = kChunkFloats / width / 16 * 16;
+  return items < 16 ? 16 : items > 1024 ? 1024 : items;
+}
+
+static int64_t WorkspaceFloats(const DotTopK& t) {
+  const int64_t stride = RoundUpTo(t.width, 16), chunk = ChunkItems(t.width);
+  // packed items, scores and rows of kTileRows queries, eight items unpacked
+  return chunk * stride + kTileRows * (chunk + stride) + 8 * stride + 64;
+}
+
+// Offers scores[0:n] of items first, first + 1, ... to the heap.
+static inline void Offer(const float* scores, int64_t n, int64_t first, int64_t k, float* heap_scores,
+                         int32_t* heap_ids) {
+  float worst = heap_scores[0];
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const Vec v = Load(scores + i);
+#if TFREC_LANES == 16
+    const bool any = _mm512_cmp_ps_mask(v, _mm512_set1_ps(worst), _CMP_GT_OQ) != 0;
+#elif TFREC_LANES == 8
+    const bool any = _mm256_movemask_ps(_mm256_cmp_ps(v, _mm256_set1_ps(worst), _CMP_GT_OQ)) != 0;
+#else
+    const auto better = v > Fill(worst);
+    const bool any = (better[0] | better[1] | better[2] | better[3]) != 0;
+#endif
+    if (__builtin_expect(!any, 1)) continue;
+    for (int64_t l = i; l < i + kLanes; ++l) {
+      if (scores[l] > worst) {
+        top_k::Replace(heap_scores, heap_ids, k, scores[l], static_cast<int32_t>(first + l));
+        worst = heap_scores[0];
+      }
+    }
+  }
+}
+
+// Excluded items of a query inside a chunk, and columns behind its end, get -infinity.
+static inline void Mask(const DotTopK& t, int64_t query, int64_t first, int64_t n, int64_t padded, float* scores) {
+  // Binary search for the chunk's first excluded item: ascending, see the contract.
+  int64_t low = t.excluded_offsets[query];
+  const int64_t end = t.excluded_offsets[query + 1];
+  for (int64_t high = end; low < high;) {
+    const int64_t middle = low + (high - low) / 2;
+    if (t.excluded[middle] < first) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  for (; low < end && t.excluded[low] < first + n; ++low) scores[t.excluded[low] - first] = -INFINITY;
+  for (int64_t i = n; i < padded; ++i) scores[i] = -INFINITY;
+}
+
+static void Search(const DotTopK& t, int64_t first_query, int64_t last_query, int64_t first_item, int64_t last_item,
+                   bool packed, float* scores, int32_t* ids, float* workspace) {
+  const int64_t stride = RoundUpTo(t.width, 16), chunk = ChunkItems(t.width);
+  float *tiles = workspace, *products = tiles + chunk * stride, *queries = products + kTileRows * chunk,
+        *rows = queries + kTileRows * stride;
+  static const float zeros[kTileColumns] = {};
+  memset(queries, 0, kTileRows * stride * sizeof(float));
+  memset(rows, 0, 8 * stride * sizeof(float));
+  for (int64_t begin = first_item; begin < last_item; begin += chunk) {
+    const int64_t n = last_item - begin < chunk ? last_item - begin : chunk, padded = RoundUpTo(n, 16);
+    // tiles: packed [padded / 16][width][16], otherwise [n][stride].
+    for (int64_t i = 0; i < padded; ++i) {
+      float* row = packed ? rows : tiles + i * stride;
+      if (i < n) {
+        LoadRow(t.items, t.half_storage, begin + i, t.width, row);
+      } else {
+        memset(row, 0, t.width * sizeof(float));
+      }
+      if (packed) {
+        float* out = tiles + i / 16 * 16 * t.width + i % 16;
+        for (int64_t d = 0; d < t.width; ++d) out[d * 16] = row[d];
+      } else {
+        for (int64_t d = t.width; d < stride; ++d) row[d] = 0.0f;
+      }
+    }
+    for (int64_t q = first_query; q < last_query; q += kTileRows) {
+      const int64_t together = last_query - q < kTileRows ? last_query - q : kTileRows;
+      for (int64_t r = 0; r < together; ++r) {
+        LoadRow(t.queries, t.half_storage, q + r, t.width, queries + r * stride);
+      }
+      if (packed) {
+        for (int64_t j = 0; j < padded; j += 16) {
+          Tile<kTileRows, false>(queries, stride, 1, tiles + j * t.width, 16, t.width, zeros, 0, products + j, chunk);
+        }
+      } else {
+        for (int64_t r = 0; r < together; ++r) {
+          for (int64_t j = 0; j < padded; j += 8) {
+            Vec sum[8];
+            for (int e = 0; e < 8; ++e) sum[e] = Fill(0.0f);
+            for (int64_t d = 0; d < stride; d += kLanes) {
+              const Vec v = Load(queries + r * stride + d);
+              for (int e = 0; e < 8; ++e) sum[e] += v * Load(tiles + (j + e) * stride + d);
+            }
+            Sum8(sum, products + r * chunk + j);
+          }
+        }
+      }
+      for (int64_t r = 0; r < together; ++r) {
+        float* line = products + r * chunk;
+        Mask(t, q + r, begin, n, padded, line);
+        const int64_t at = (q + r - first_query) * t.k;
+        Offer(line, padded, begin, t.k, scores + at, ids + at);
+      }
+    }
+  }
+}
+
+static const top_k::Kernels kTopKKernels = {WorkspaceFloats, Search};
+
+}  // namespace TFREC_ISA
+}  // namespace tfrec

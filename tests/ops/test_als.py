@@ -1,0 +1,316 @@
+"""The half-sweep against one dense float64 solve per row, on the native kernels and on their TensorFlow twin."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import scipy.sparse
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests import oracles
+from tfrec import ops
+from tfrec.errors import InputError
+from tfrec.ops import als
+
+OBJECTIVES = [
+    {},
+    {"alpha": 2.5, "regularization": 0.1, "unobserved_weight": 0.3},
+    {"regularization": 0.003, "unobserved_weight": 0.1, "frequency_exponent": 1.0},
+    {"alpha": 0.5, "regularization": 0.5, "unobserved_weight": 1.0, "frequency_exponent": 0.5},
+]
+
+
+@pytest.fixture(params=["native", "twin"])
+def kernels(request, monkeypatch):
+    if request.param == "twin":
+        monkeypatch.setattr(als, "library", lambda: None)
+    elif ops.library() is None:
+        pytest.skip("needs the native library: TFREC_BUILD_OPS=1 pip install -e .")
+    return request.param
+
+
+def problem(random, factors, dtype, rows=60, fixed=150):
+    """Rows of many lengths, with empty ones and one that has everything; a fifth of the values are dislikes."""
+    matrix = scipy.sparse.random(
+        rows, fixed, 0.1, format="lil", random_state=np.random.RandomState(0), dtype=np.float32
+    )
+    matrix[3] = 0
+    matrix[7] = random.random(fixed) + 0.1
+    matrix = scipy.sparse.csr_matrix(matrix)
+    matrix.data = ((random.random(matrix.nnz) * 4 + 0.1) * np.where(random.random(matrix.nnz) < 0.2, -1, 1)).astype(
+        np.float32
+    )
+    matrix.sort_indices()
+    table = random.normal(size=(fixed, factors)).astype(dtype)
+    start = random.normal(size=(rows, factors)).astype(dtype)
+    return matrix, table, start
+
+
+def solve(matrix, table, start, **options):
+    entries = ops.Entries(matrix)
+    fixed = tf.constant(table)
+    solved, bad, _ = ops.half_sweep(
+        entries, fixed, ops.gramian(fixed), tf.constant(start), ops.Sweep(**options), 0, matrix.shape[0]
+    )
+    assert bad == -1
+    return solved.numpy().astype(np.float64)
+
+
+def expected(matrix, table, options):
+    full = {"alpha": 1.0, "regularization": 0.01, "unobserved_weight": 1.0, "frequency_exponent": 0.0, **options}
+    return oracles.als_rows(matrix.indptr, matrix.indices, matrix.data, table, **full)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("factors", [1, 7, 16, 40, 64, 100])
+def test_cholesky_is_the_exact_solution(random, kernels, factors, objective):
+    matrix, table, start = problem(random, factors, np.float32)
+    wanted = expected(matrix, table, objective)
+    found = solve(matrix, table, start, solver="cholesky", **objective)
+    np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max())
+    assert not found[3].any()
+
+
+@pytest.mark.parametrize("solver", als.SOLVERS)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_float16_storage_costs_its_rounding(random, kernels, solver, objective):
+    matrix, table, start = problem(random, 24, np.float16)
+    wanted = expected(matrix, table.astype(np.float64), objective)
+    found = solve(matrix, table, start, solver=solver, cg_steps=80, block_size=24, **objective)
+    # Half a unit in the last place of float16, 2^-11 of the value, and float32's error.
+    np.testing.assert_allclose(found, wanted, rtol=2**-11, atol=2e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_cg_converges_to_the_exact_solution(random, kernels, objective):
+    matrix, table, start = problem(random, 20, np.float32)
+    wanted = expected(matrix, table, objective)
+    found = solve(matrix, table, start, solver="cg", cg_steps=60, **objective)
+    np.testing.assert_allclose(found, wanted, atol=1e-3 * np.abs(wanted).max())
+
+
+def objective_of_rows(matrix, table, rows, options):
+    sweep = ops.Sweep(**options)
+    penalty = als.row_regularization(sweep, np.diff(matrix.indptr), matrix.shape[1])
+    entries, fixed = ops.Entries(matrix), tf.constant(table)
+    return ops.losses(entries, fixed, ops.gramian(fixed), tf.constant(rows.astype(table.dtype)), sweep) + penalty * (
+        rows**2
+    ).sum(axis=1)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize(
+    ("options"), [{"solver": "cg", "cg_steps": 2}, {"solver": "block", "block_size": 5}, {"solver": "block"}]
+)
+def test_no_row_gets_worse(random, kernels, objective, options):
+    matrix, table, start = problem(random, 40, np.float32)
+    before = objective_of_rows(matrix, table, np.where(np.diff(matrix.indptr)[:, None] > 0, start, 0), objective)
+    found = solve(matrix, table, start, **options, **objective)
+    after = objective_of_rows(matrix, table, found, objective)
+    best = objective_of_rows(matrix, table, expected(matrix, table, objective), objective)
+    assert (after <= before * (1 + 1e-5) + 1e-4).all()
+    assert (after >= best - 1e-4 * np.abs(best) - 1e-3).all()
+
+
+def test_a_block_as_wide_as_the_factors_is_exact(random, kernels):
+    matrix, table, start = problem(random, 33, np.float32)
+    wanted = expected(matrix, table, {})
+    found = solve(matrix, table, start, solver="block", block_size=33)
+    np.testing.assert_allclose(found, wanted, atol=1e-3 * np.abs(wanted).max())
+
+
+@pytest.mark.skipif(ops.library() is None, reason="needs the native library: TFREC_BUILD_OPS=1 pip install -e .")
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("options", [{"solver": s, "block_size": b} for s in als.SOLVERS for b in (5, 16)])
+@pytest.mark.parametrize("factors", [5, 48])
+def test_native_and_twin_take_the_same_steps(random, monkeypatch, dtype, options, factors):
+    matrix, table, start = problem(random, factors, dtype)
+    native = solve(matrix, table, start, **options)
+    monkeypatch.setattr(als, "library", lambda: None)
+    twin = solve(matrix, table, start, **options)
+    tolerance = 2e-3 if dtype == np.float16 else 2e-4
+    np.testing.assert_allclose(native, twin, atol=tolerance * np.abs(twin).max())
+
+
+@pytest.mark.skipif(ops.library() is None, reason="needs the native library: TFREC_BUILD_OPS=1 pip install -e .")
+@pytest.mark.parametrize("solver", als.SOLVERS)
+def test_rows_that_threads_share(random, solver):
+    """One row holds nearly all the work: its entries go through all threads."""
+    long = scipy.sparse.csr_matrix(random.random((1, 5_000)).astype(np.float32) + 0.5)
+    short = scipy.sparse.csr_matrix((np.ones(30, np.float32), (np.arange(30), np.arange(30))), shape=(30, 5_000))
+    matrix = scipy.sparse.csr_matrix(scipy.sparse.vstack([short, long]))
+    table = random.normal(size=(5_000, 24)).astype(np.float32) * 0.3
+    start = np.zeros((31, 24), np.float32)
+    found = solve(matrix, table, start, solver=solver, cg_steps=40, block_size=24)
+    wanted = expected(matrix, table, {})
+    np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+@given(
+    st.integers(0, 30),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.floats(0, 1),
+    st.sampled_from(als.SOLVERS),
+    st.integers(1, 50),
+    st.sampled_from([np.float32, np.float16]),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_shape(rows, fixed, factors, density, solver, block_size, dtype):
+    random = np.random.default_rng(rows * 41 + fixed)
+    matrix = scipy.sparse.random(rows, fixed, density, format="csr", random_state=random, dtype=np.float32)
+    matrix.sort_indices()
+    table = random.normal(size=(fixed, factors)).astype(dtype)
+    start = np.zeros((rows, factors), dtype)
+    options = {"regularization": 0.5, "unobserved_weight": 0.5}
+    found = solve(matrix, table, start, solver=solver, cg_steps=60, block_size=block_size, **options)
+    assert found.shape == (rows, factors)
+    assert np.isfinite(found).all()
+    if solver == "cholesky" and rows:
+        wanted = expected(matrix, table, options)
+        np.testing.assert_allclose(found, wanted, atol=2e-3 * max(np.abs(wanted).max(), 1e-3))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_gramian(random, kernels, dtype):
+    table = random.normal(size=(1_000, 37)).astype(dtype)
+    found = ops.gramian(tf.constant(table)).numpy()
+    wanted = table.astype(np.float64).T @ table.astype(np.float64)
+    np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
+    assert found.dtype == np.float32
+    if kernels == "native":
+        np.testing.assert_array_equal(found, found.T)
+
+
+def test_solutions_beyond_float16_are_reported_with_their_row(random, kernels):
+    matrix, table, start = problem(random, 4, np.float16)
+    table = np.zeros_like(table)
+    table[:, 0] = 1e-4  # x = about 1 / 1e-4 = 1e4; with 1e-7 it would be 1e7
+    table[matrix.indices[matrix.indptr[5]]] = 0
+    entries, fixed = ops.Entries(abs(matrix)), tf.constant(np.full_like(table, 6e-8))
+    _, bad, _ = ops.half_sweep(
+        entries,
+        fixed,
+        ops.gramian(fixed),
+        tf.constant(start),
+        ops.Sweep(solver="cholesky", regularization=1e-12, unobserved_weight=0.0),
+        0,
+        matrix.shape[0],
+    )
+    assert bad == 0
+
+
+@pytest.mark.skipif(ops.library() is None, reason="needs the native library: TFREC_BUILD_OPS=1 pip install -e .")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"columns": [0, 9]}, "`columns` must lie in 0 to 3, the rows of `fixed`. Received: 9"),
+        ({"columns": [0, -1]}, "`columns` must lie in 0 to 3, the rows of `fixed`. Received: -1"),
+        ({"row_offsets": [0, 1, 5]}, "`row_offsets` must lie in 0 to 2"),
+        ({"row_offsets": [0, 2, 1]}, "`row_offsets` must not fall. Received: 2 then 1 at row 1"),
+        ({"row_offsets": [0, 1]}, "`row_offsets` must be [num_rows + 1]"),
+        ({"row_order": [0, 2]}, "`row_order` must hold each row once"),
+        ({"row_order": [0]}, "`row_order` must be [num_rows], here [2]"),
+        ({"values": [1.0]}, "`values` must be of the shape of `columns`"),
+        ({"gramian": [[1.0]]}, "`gramian` must be [factors, factors]"),
+        ({"start": [[1.0]]}, "`start` must be [num_rows, factors of fixed]"),
+        ({"alpha": float("nan")}, "`alpha` must be a finite number >= 0"),
+        ({"regularization": -1.0}, "`regularization` must be a finite number >= 0"),
+        ({"fixed": np.ones([4, 1025])}, "`fixed` must have 1 to 1024 factors. Received: 1025"),
+    ],
+)
+def test_the_native_operation_rejects(change, message):
+    arguments = {
+        "row_offsets": [0, 1, 2],
+        "columns": [0, 1],
+        "values": [1.0, 1.0],
+        "row_order": [0, 1],
+        "fixed": np.ones([4, 2]),
+        "gramian": np.ones([2, 2]),
+        "start": np.zeros([2, 2]),
+        "alpha": 1.0,
+        "regularization": 0.1,
+        "unobserved_weight": 1.0,
+        "frequency_exponent": 0.0,
+        **change,
+    }
+    integers = {"row_offsets": np.int64, "columns": np.int32, "row_order": np.int64}
+    given = {name: np.asarray(value, integers.get(name, np.float32)) for name, value in arguments.items()}
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        ops.library().tfrec_als_half_sweep(**given, solver="cg")
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alpha": 0.0}, "`alpha` must be above 0"),
+        ({"regularization": -0.1}, "`regularization` must be at least 0"),
+        ({"regularization": float("nan")}, "`regularization` must be at least 0"),
+        ({"unobserved_weight": -1.0}, "`unobserved_weight` must be at least 0"),
+        ({"frequency_exponent": float("inf")}, "`frequency_exponent` must be at least 0"),
+        ({"solver": "lu"}, "`solver` must be one of cg, cholesky, block"),
+        ({"cg_steps": 0}, "`cg_steps` must be at least 1"),
+        ({"block_size": 0}, "`block_size` must be at least 1"),
+    ],
+)
+def test_a_sweep_rejects(options, message):
+    with pytest.raises(InputError, match=message):
+        ops.Sweep(**options)
+
+
+CHILD = """
+import os, sys
+import numpy as np
+from tfrec import commands
+commands.quiet_tensorflow()
+from tests.ops.test_als import expected, problem, solve
+random = np.random.default_rng(0)
+for factors in (5, 48):
+    for dtype, tolerance in ((np.float32, 1e-4), (np.float16, 1e-3)):
+        matrix, table, start = problem(random, factors, dtype)
+        wanted = expected(matrix, table.astype(np.float64), {})
+        found = solve(matrix, table, start, solver="cholesky")
+        assert np.abs(found - wanted).max() < tolerance * np.abs(wanted).max()
+from tests.ops.test_dot_top_k import check
+check(np.random.default_rng(1), 37, 200, 24, 5, np.float16)
+print("good")
+"""
+
+
+@pytest.mark.skipif(ops.library() is None, reason="needs the native library: TFREC_BUILD_OPS=1 pip install -e .")
+@pytest.mark.parametrize("kernels", ["baseline", "avx2"])
+def test_kernels_of_smaller_processors(kernels):
+    """The copies for other instruction sets, which this machine would not choose. Not AVX-512 unless it has it."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD], env={**os.environ, "TFREC_CPU_KERNELS": kernels}, capture_output=True, text=True
+    )
+    assert done.stdout.endswith("good\n"), done.stderr
+
+
+def test_a_missing_library_warns_once_and_the_twin_answers(tmp_path):
+    code = (
+        "import warnings, pathlib, tfrec.ops.native as n\n"
+        "n.library_path = lambda: pathlib.Path('nowhere/libtfrec_ops.so')\n"
+        "n.library.cache_clear()\n"
+        "with warnings.catch_warnings(record=True) as seen:\n"
+        "    warnings.simplefilter('always')\n"
+        "    assert n.library() is None and n.library() is None\n"
+        "print(len(seen), 'TFREC_BUILD_OPS=1' in str(seen[0].message))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "1 True", done.stderr
+
+
+def test_a_library_of_another_tensorflow_says_how_to_rebuild(tmp_path, monkeypatch):
+    from tfrec.ops import native
+
+    broken = tmp_path / "libtfrec_ops.so"
+    broken.write_bytes(b"not a library")
+    monkeypatch.setattr(native, "library_path", lambda: broken)
+    with pytest.raises(InputError, match="launch/setup --force"):
+        native.library.__wrapped__()

@@ -1,0 +1,122 @@
+"""A table of factors that is solved for, not descended to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfrec import ops
+from tfrec.errors import InputError
+from tfrec.ops.als import MAX_FACTORS, rows_per_call
+
+
+@keras.saving.register_keras_serializable(package="tfrec")
+class ALSFactors(keras.layers.Layer):
+    """Factors of users, or of items, and the half-sweep that solves for them with the other side's held fixed.
+
+    Args:
+        num_rows: N, from 1.
+        factors: F, 1 to 1,024.
+        factor_dtype: of the table, ``float16`` or ``float32``; all sums are float32.
+        seed: of the first factors, normal with standard deviation .1 / sqrt(F).
+
+    Input shape: integer ``[...]``, row numbers.
+    Output shape: float32 ``[..., F]``.
+
+    Raises:
+        InputError: an argument out of range.
+
+    Example:
+        >>> layer = ALSFactors(num_rows=3, factors=2)
+        >>> layer(tf.constant([0, 2])).shape
+        TensorShape([2, 2])
+    """
+
+    def __init__(
+        self, num_rows: int, factors: int, factor_dtype: str = "float32", seed: int = 0, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if num_rows < 1:
+            raise InputError(f"`num_rows` must be at least 1.\nReceived: {num_rows}.")
+        check_factors(factors, factor_dtype)
+        self.num_rows, self.factors, self.factor_dtype, self.seed = num_rows, factors, factor_dtype, seed
+        # No XLA kernel for the native half-sweep.
+        self.supports_jit = False
+        random = np.random.default_rng(seed)
+        first = random.normal(0.0, 0.1 / np.sqrt(factors), (num_rows, factors)).astype(factor_dtype)
+        self.table = self.add_weight(
+            name="table",
+            shape=(num_rows, factors),
+            dtype=factor_dtype,
+            autocast=False,
+            trainable=False,  # by gradients
+            initializer=lambda shape, dtype=None: tf.constant(first, dtype),
+        )
+
+    def build(self, input_shape: Any = None) -> None:
+        """Nothing to build: the table is there from the start."""
+        self.built = True
+
+    def call(self, rows: tf.Tensor) -> tf.Tensor:
+        """The rows' factors."""
+        return tf.cast(tf.gather(self.table.value, rows), tf.float32)
+
+    def gramian(self, first: int = 0, last: int | None = None) -> tf.Tensor:
+        """``table' table`` over rows ``[first, last)``, float32 ``[F, F]``."""
+        whole = first == 0 and last in (None, self.num_rows)
+        return ops.gramian(tf.convert_to_tensor(self.table.value if whole else self.table.value[first:last]))
+
+    def half_sweep(
+        self, entries: ops.Entries, fixed: tf.Tensor, gram: tf.Tensor, sweep: ops.Sweep
+    ) -> tuple[int, np.ndarray]:
+        """Solve for the rows that ``entries`` holds, in place.
+
+        Args:
+            entries: rows ``[entries.first, entries.last)``.
+            fixed: ``[M, F]``, of the table's type.
+            gram: float32 ``[F, F]``, of ``fixed``.
+            sweep: the objective and the solver.
+
+        Returns:
+            the first row that is not finite, or -1, and the seconds that each thread computed.
+        """
+        seconds = np.zeros(0, np.float32)
+        for first, last in entries.calls(rows_per_call(self.factors, self.table.value.dtype)):
+            begin, end = entries.first + first, entries.first + last
+            whole = begin == 0 and end == self.num_rows
+            start = tf.convert_to_tensor(self.table.value if whole else self.table.value[begin:end])
+            solved, bad, taken = ops.half_sweep(entries, fixed, gram, start, sweep, first, last)
+            if bad >= 0:
+                return begin + bad, taken
+            seconds = taken if len(seconds) == 0 else seconds + taken
+            del start  # so that the table can take the new rows without a copy of the old ones
+            if whole:
+                self.table.assign(solved)
+            else:
+                self.table.value[begin:end].assign(solved)
+        return -1, seconds
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        """``[..., F]``."""
+        return (*input_shape, self.factors)
+
+    def get_config(self) -> dict[str, Any]:
+        """What the constructor takes."""
+        return {
+            **super().get_config(),
+            "num_rows": self.num_rows,
+            "factors": self.factors,
+            "factor_dtype": self.factor_dtype,
+            "seed": self.seed,
+        }
+
+
+def check_factors(factors: int, factor_dtype: str) -> None:
+    """Raise InputError for a width or a type that no kernel takes."""
+    if not isinstance(factors, int | np.integer) or not 1 <= factors <= MAX_FACTORS:
+        raise InputError(f"`factors` must be a whole number from 1 to {MAX_FACTORS}.\nReceived: factors={factors}.")
+    if factor_dtype not in ("float16", "float32"):
+        raise InputError(f"`factor_dtype` must be 'float16' or 'float32'.\nReceived: {factor_dtype!r}.")

@@ -1,0 +1,699 @@
+"""Alternating least squares on implicit feedback: the objective of `tfrec.ops.als`, users and items in turn.
+
+Sources: Hu, Koren, Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008; Takacs, Pilaszy,
+Tikk, "Applications of the Conjugate Gradient Method for Implicit Feedback Collaborative Filtering", RecSys 2011
+(``cg``);
+Rendle, Krichene, Zhang, Koren, "Revisiting the Performance of iALS on Item Recommendation Benchmarks", RecSys 2022
+(``frequency_exponent``, ``unobserved_weight``); the same, "iALS++: Speeding up Matrix Factorization with Subspace
+Optimization", 2021 (``block``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+import scipy.sparse
+import tensorflow as tf
+
+from tfrec import ops
+from tfrec.errors import InputError
+from tfrec.layers import ALSFactors
+from tfrec.layers.als_factors import check_factors
+from tfrec.ops.als import reference_solve, row_regularization
+
+#: (iteration from 1, seconds of it, training loss or None)
+Callback = Callable[[int, float, float | None], Any]
+
+
+class Ranks(Protocol):
+    """How several processes share a fit, see `tfrec.distributed.RowExchange`."""
+
+    rank: int
+    size: int
+
+    def gather_rows(self, rows: tf.Tensor) -> tf.Tensor:
+        """The ranks' rows one after another."""
+
+    def sum(self, values: tf.Tensor) -> tf.Tensor:
+        """The sum over the ranks."""
+
+
+@keras.saving.register_keras_serializable(package="tfrec")
+class ALS(keras.Model):
+    """Matrix factorization for implicit feedback, with the recommendations people ask of it.
+
+    Args:
+        factors: F, 1 to 1,024.
+        regularization: lambda, from 0.
+        alpha: confidence of an entry per unit of its value, above 0.
+        iterations: sweeps over users and items that ``fit`` makes, from 1.
+        unobserved_weight: weight of every entry that is not stored, from 0.
+        frequency_exponent: nu in ``lambda_u = lambda (n_u + unobserved_weight I)^nu``; 0: lambda for all, 1: iALS.
+        solver: ``cg``, ``cholesky`` (exact) or ``block``, see `tfrec.ops.Sweep`.
+        cg_steps: conjugate gradient steps per half-sweep, from 1.
+        block_size: coordinates that ``block`` solves for at once, from 1.
+        factor_dtype: ``float16`` or ``float32``, how the factors are stored; sums are float32.
+        seed: of the first factors.
+        num_users: U, and
+        num_items: I; both are told by ``fit`` where they are None.
+
+    The values of the matrix given to ``fit`` are confidences per unit of ``alpha``; a negative one says *disliked*,
+    with the confidence of its size. A user or item without entries gets zeros: nothing is recommended to such a user,
+    and nothing is similar to such an item.
+
+    Input shape: integers ``(users [B], items [B])``, or sparse rows ``[B, I]`` of new users (a SparseTensor).
+    Output shape: float32 ``[B]``, or ``[B, I]``.
+
+    Raises:
+        InputError: an argument out of range.
+
+    Example:
+        >>> import scipy.sparse
+        >>> plays = scipy.sparse.csr_matrix([[3, 1, 0, 0], [2, 4, 0, 0], [0, 0, 5, 1], [0, 0, 1, 2.0]])
+        >>> model = ALS(factors=2, iterations=5)
+        >>> _ = model.fit(plays, verbose=0)
+        >>> ids, scores = model.recommend(0, k=1, filter_seen=False)
+        >>> int(ids[0]) in (0, 1)
+        True
+    """
+
+    def __init__(
+        self,
+        factors: int = 128,
+        regularization: float = 0.01,
+        alpha: float = 1.0,
+        iterations: int = 15,
+        unobserved_weight: float = 1.0,
+        frequency_exponent: float = 0.0,
+        solver: ops.als.Solver = "cg",
+        cg_steps: int = 3,
+        block_size: int = 32,
+        factor_dtype: str = "float32",
+        seed: int = 0,
+        num_users: int | None = None,
+        num_items: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_factors(factors, factor_dtype)
+        self.sweep = ops.Sweep(
+            alpha, regularization, unobserved_weight, frequency_exponent, solver, cg_steps, block_size
+        )
+        if iterations < 1:
+            raise InputError(f"`iterations` must be at least 1.\nReceived: {iterations}.")
+        if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+            raise InputError(f"`seed` must be a whole number from 0.\nReceived: {seed!r}.")
+        self.factors, self.iterations, self.factor_dtype, self.seed = factors, iterations, factor_dtype, int(seed)
+        self.num_users: int | None = None
+        self.num_items: int | None = None
+        self.supports_jit = False
+        #: Seconds that each thread computed in the last half-sweep of users and of items.
+        self.thread_seconds: tuple[np.ndarray, np.ndarray] = (np.zeros(0), np.zeros(0))
+        if num_users is not None and num_items is not None:
+            self._create(num_users, num_items)
+
+    def _create(self, num_users: int, num_items: int) -> None:
+        if self.num_users is not None:
+            return
+        self.num_users, self.num_items = num_users, num_items
+        seeds = np.random.SeedSequence(self.seed).generate_state(2)
+        self.users = ALSFactors(num_users, self.factors, self.factor_dtype, int(seeds[0]), name="users")
+        self.items = ALSFactors(num_items, self.factors, self.factor_dtype, int(seeds[1]), name="items")
+        self.users.build()
+        self.items.build()
+        self.built = True
+
+    def build(self, input_shape: Any = None) -> None:
+        """Tables are made in the constructor, or by ``fit``."""
+
+    @property
+    def user_factors(self) -> np.ndarray:
+        """``[U, F]``, a copy."""
+        self._require_fitted()
+        return self.users.table.numpy()
+
+    @property
+    def item_factors(self) -> np.ndarray:
+        """``[I, F]``, a copy."""
+        self._require_fitted()
+        return self.items.table.numpy()
+
+    # ---- training --------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        user_items: Any,
+        callback: Callback | None = None,
+        verbose: int = 1,
+        calculate_training_loss: bool = False,
+        ranks: Ranks | None = None,
+    ) -> keras.callbacks.History:
+        """Solve for users and items in turn, ``iterations`` times, from the factors as they are.
+
+        Args:
+            user_items: ``[U, I]`` SciPy matrix or tf.SparseTensor: confidences, negative for disliked.
+            callback: called after each iteration with its number, seconds and loss.
+            verbose: 1: a progress bar (on rank 0); 0: silent.
+            calculate_training_loss: compute `training_loss` after each iteration, for ``callback`` and the history.
+            ranks: when several processes share the work; each passes the whole matrix.
+
+        Returns:
+            history with ``seconds`` and, if asked for, ``loss`` per iteration.
+
+        Raises:
+            InputError: an empty matrix, NaN or infinite values, an entry that occurs twice, another shape than the
+                model's, or factors that became infinite or NaN.
+        """
+        matrix = _matrix(user_items, "user_items")
+        if matrix.nnz == 0:
+            raise InputError(f"`user_items` must have entries.\nReceived: an empty matrix of shape {matrix.shape}.")
+        self._create(*matrix.shape)
+        if matrix.shape != (self.num_users, self.num_items):
+            raise InputError(
+                f"`user_items` must be of the model's shape, {(self.num_users, self.num_items)}.\n"
+                f"Received: shape {matrix.shape}.\nMake a new model, or use partial_fit_users and partial_fit_items."
+            )
+        rank, size = (ranks.rank, ranks.size) if ranks is not None else (0, 1)
+        by_user = self._entries(matrix, rank, size)
+        by_item = self._entries(_transposed(matrix), rank, size)
+        history = keras.callbacks.History()
+        history.set_model(self)
+        history.on_train_begin()
+        bar = keras.utils.Progbar(self.iterations, unit_name="iteration") if verbose and rank == 0 else None
+        gram = self.items.gramian()
+        for iteration in range(1, self.iterations + 1):
+            started = time.perf_counter()
+            gram, user_seconds = self._solve(self.users, by_user, self.items, gram, ranks, "user")
+            user_gram = gram
+            gram, item_seconds = self._solve(self.items, by_item, self.users, gram, ranks, "item")
+            self.thread_seconds = (user_seconds, item_seconds)
+            seconds = time.perf_counter() - started
+            logs: dict[str, Any] = {"seconds": seconds}
+            loss = None
+            if calculate_training_loss:
+                del user_gram
+                loss = self._loss(by_user, matrix, gram, ranks)
+                logs["loss"] = loss
+            history.on_epoch_end(iteration - 1, logs)
+            if bar is not None:
+                shown = [("loss", loss)] if loss is not None else []
+                bar.update(iteration, shown, finalize=iteration == self.iterations)
+            if callback is not None:
+                callback(iteration, seconds, loss)
+        return history
+
+    def _entries(self, matrix: scipy.sparse.csr_matrix, rank: int, size: int) -> ops.Entries:
+        """This rank's rows: ranges of about equal work."""
+        first, last = balanced_range(np.diff(matrix.indptr), self.factors, self.sweep, rank, size)
+        return ops.Entries(matrix, first, last)
+
+    def _solve(
+        self,
+        side: ALSFactors,
+        entries: ops.Entries,
+        other: ALSFactors,
+        gram: tf.Tensor,
+        ranks: Ranks | None,
+        what: str,
+    ) -> tuple[tf.Tensor, np.ndarray]:
+        """One half-sweep; returns the Gramian of what was solved for, and the threads' seconds."""
+        fixed = tf.convert_to_tensor(other.table.value)
+        bad, seconds = side.half_sweep(entries, fixed, gram, self.sweep)
+        del fixed
+        if ranks is not None and ranks.size > 1:
+            # A rank that failed tells the others, so that all stop.
+            bad = int(np.max(ranks.gather_rows(tf.constant([bad], tf.int64)).numpy()))
+        if bad >= 0:
+            raise InputError(
+                f"The factors of {what} {bad} are not finite{self._range_hint()}.\n"
+                "Lower `alpha` or the confidences, or raise `regularization`."
+            )
+        if ranks is None or ranks.size == 1:
+            return side.gramian(), seconds
+        mine = tf.convert_to_tensor(side.table.value[entries.first : entries.last])
+        gram = ranks.sum(ops.gramian(mine))
+        side.table.assign(ranks.gather_rows(mine))
+        return gram, seconds
+
+    def _range_hint(self) -> str:
+        return ", or beyond float16's 65,504" if self.factor_dtype == "float16" else ""
+
+    def training_loss(self, user_items: Any) -> float:
+        """The objective per unit of weight, exact, as the implicit package normalises it:
+
+            [ sum over stored c (p - x.y)^2 + w0 sum over the others (x.y)^2
+              + sum over u lambda_u |x_u|^2 + sum over i lambda_i |y_i|^2 ] / [ sum over stored c + w0 (U I - stored) ]
+
+        Args:
+            user_items: ``[U, I]``, as for ``fit``.
+        """
+        self._require_fitted()
+        matrix = _matrix(user_items, "user_items", (self.num_users, self.num_items))
+        return self._loss(self._entries(matrix, 0, 1), matrix, self.items.gramian(), None)
+
+    def _loss(
+        self, by_user: ops.Entries, matrix: scipy.sparse.csr_matrix, gram: tf.Tensor, ranks: Ranks | None
+    ) -> float:
+        rows = tf.convert_to_tensor(self.users.table.value[by_user.first : by_user.last])
+        total = ops.losses(by_user, tf.convert_to_tensor(self.items.table.value), gram, rows, self.sweep).sum()
+        if ranks is not None and ranks.size > 1:
+            total = float(ranks.sum(tf.constant(total, tf.float64)))
+        users, items = matrix.shape
+        for table, lengths, others in (
+            (self.users, np.diff(matrix.indptr), items),
+            (self.items, np.bincount(matrix.indices, minlength=items), users),
+        ):
+            squares = tf.reduce_sum(tf.cast(table.table.value, tf.float64) ** 2, axis=1).numpy()
+            total += float(row_regularization(self.sweep, lengths, others) @ squares)
+        weight = self.sweep.alpha * float(np.abs(matrix.data, dtype=np.float64).sum())
+        return float(total / (weight + self.sweep.unobserved_weight * (users * items - matrix.nnz)))
+
+    # ---- new and changed rows --------------------------------------------------------------------------------------
+
+    def recalculate_users(self, user_items: Any) -> np.ndarray:
+        """Factors that users with these rows would have, exact whatever the solver.
+
+        Args:
+            user_items: ``[B, I]``.
+
+        Returns:
+            ``[B, F]``; zeros for a row without entries.
+        """
+        self._require_fitted()
+        return self._fold_in(_matrix(user_items, "user_items", (None, self.num_items)), self.items, "user")
+
+    def recalculate_items(self, item_users: Any) -> np.ndarray:
+        """The same for items: ``[B, U]`` -> ``[B, F]``."""
+        self._require_fitted()
+        return self._fold_in(_matrix(item_users, "item_users", (None, self.num_users)), self.users, "item")
+
+    def partial_fit_users(self, users: Sequence[int] | np.ndarray, user_items: Any) -> None:
+        """Set the factors of some users, old or new, from their rows; the items' stay as they are.
+
+        Args:
+            users: ``[B]``, each once; numbers from U on make the table longer (users between get zeros).
+            user_items: ``[B, I]``, a row for each.
+
+        Raises:
+            InputError: numbers that are negative or occur twice, or another number of rows.
+        """
+        rows = self.recalculate_users(user_items)
+        self.users = self._with_rows(self.users, _numbers(users, "users", None), rows, "users")
+        self.num_users = self.users.num_rows
+
+    def partial_fit_items(self, items: Sequence[int] | np.ndarray, item_users: Any) -> None:
+        """The same for items: ``[B]`` and ``[B, U]``."""
+        rows = self.recalculate_items(item_users)
+        self.items = self._with_rows(self.items, _numbers(items, "items", None), rows, "items")
+        self.num_items = self.items.num_rows
+
+    def _fold_in(self, matrix: scipy.sparse.csr_matrix, other: ALSFactors, what: str) -> np.ndarray:
+        exact = dataclasses.replace(self.sweep, solver="cholesky")
+        fixed = tf.convert_to_tensor(other.table.value)
+        empty = tf.zeros([matrix.shape[0], self.factors], fixed.dtype)
+        if matrix.shape[0] == 0:
+            return empty.numpy()
+        solved, bad, _ = ops.half_sweep(ops.Entries(matrix), fixed, other.gramian(), empty, exact, 0, matrix.shape[0])
+        if bad >= 0:
+            raise InputError(f"The factors of {what} row {bad} are not finite{self._range_hint()}.")
+        return solved.numpy()
+
+    def _with_rows(self, side: ALSFactors, numbers: np.ndarray, rows: np.ndarray, what: str) -> ALSFactors:
+        if len(numbers) != len(rows):
+            raise InputError(f"A row is needed for each of `{what}`.\nReceived: {len(numbers)} and {len(rows)} rows.")
+        if len(np.unique(numbers)) != len(numbers):
+            raise InputError(f"Each of `{what}` may occur once.\nReceived: {numbers.tolist()[:10]}.")
+        if len(numbers) == 0:
+            return side
+        longer = max(side.num_rows, int(numbers.max()) + 1)
+        table = np.zeros([longer, self.factors], self.factor_dtype)
+        table[: side.num_rows] = side.table.numpy()
+        table[numbers] = rows
+        if longer > side.num_rows:
+            side = ALSFactors(longer, self.factors, self.factor_dtype, side.seed, name=side.name)
+            side.build()
+        side.table.assign(table)
+        return side
+
+    # ---- what people ask -------------------------------------------------------------------------------------------
+
+    def recommend(
+        self,
+        users: int | Sequence[int] | np.ndarray,
+        user_items: Any = None,
+        k: int = 10,
+        filter_seen: bool = True,
+        filter_items: Sequence[int] | np.ndarray | None = None,
+        items: Sequence[int] | np.ndarray | None = None,
+        recalculate: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The items with the highest scores ``x_u.y_i``; equal scores by lower number first.
+
+        Args:
+            users: a user's number, or ``[B]`` of them.
+            user_items: the rows of these users, ``[B, I]`` (``[1, I]`` for one); needed by ``filter_seen`` and
+                ``recalculate``.
+            k: how many, from 1.
+            filter_seen: leave out what a user has in ``user_items``.
+            filter_items: items to leave out for everybody.
+            items: choose among these only.
+            recalculate: take the users' factors from ``user_items`` and not from the model; users may then be new.
+
+        Returns:
+            item numbers and scores: int32 and float32 ``[k]`` for one user, shorter where fewer are left; ``[B, k]``
+            for several, filled up with -1 and -infinity. Nothing is recommended to a user with factors of zero.
+
+        Raises:
+            InputError: unknown users or items, ``user_items`` missing or with another number of rows, or both
+                ``items`` and ``filter_items``.
+        """
+        self._require_fitted()
+        one = np.ndim(users) == 0
+        numbers = _numbers(users, "users", None if recalculate else self.num_users)
+        rows = None
+        if filter_seen or recalculate:
+            if user_items is None:
+                raise InputError(
+                    "`filter_seen` and `recalculate` need `user_items`, the rows of these users.\nReceived: None.\n"
+                    "Give user_items=matrix[users], or filter_seen=False."
+                )
+            rows = _matrix(user_items, "user_items", (len(numbers), self.num_items))
+        queries = tf.constant(self.recalculate_users(rows)) if recalculate else _rows_of(self.users, numbers)
+        seen = rows if filter_seen else None
+        ids, scores = self._best(queries, self.items, k, seen, items, filter_items, "items")
+        return _answer(ids, scores, one)
+
+    def similar_items(
+        self,
+        items: int | Sequence[int] | np.ndarray,
+        k: int = 10,
+        filter_items: Sequence[int] | np.ndarray | None = None,
+        among: Sequence[int] | np.ndarray | None = None,
+        recalculate: bool = False,
+        item_users: Any = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The items with the highest cosine ``y_i.y_j / |y_i| |y_j|``, the item itself first.
+
+        Args:
+            items: an item's number, or ``[B]`` of them.
+            k: how many, from 1.
+            filter_items: items to leave out.
+            among: choose among these only.
+            recalculate: take the items' factors from ``item_users`` ``[B, U]``; they may then be new.
+            item_users: see there.
+
+        Returns:
+            as `recommend`. Nothing is similar to an item with factors of zero.
+        """
+        self._require_fitted()
+        new = self.recalculate_items(item_users) if recalculate and item_users is not None else None
+        return self._similar(self.items, items, k, filter_items, among, recalculate, new, "items")
+
+    def similar_users(
+        self,
+        users: int | Sequence[int] | np.ndarray,
+        k: int = 10,
+        filter_users: Sequence[int] | np.ndarray | None = None,
+        among: Sequence[int] | np.ndarray | None = None,
+        recalculate: bool = False,
+        user_items: Any = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same for users; ``user_items`` is ``[B, I]``."""
+        self._require_fitted()
+        new = self.recalculate_users(user_items) if recalculate and user_items is not None else None
+        return self._similar(self.users, users, k, filter_users, among, recalculate, new, "users")
+
+    def rank_items(self, users: int | Sequence[int] | np.ndarray, items: Sequence[int] | np.ndarray) -> Any:
+        """All of ``items`` by falling score: ``recommend(users, items=items, k=len(items), filter_seen=False)``."""
+        return self.recommend(users, k=max(1, len(np.atleast_1d(items))), items=items, filter_seen=False)
+
+    def explain(self, user_items: Any, item: int, k: int = 10, user: int = 0) -> tuple[float, np.ndarray, np.ndarray]:
+        """Which of a user's items speak for an item: ``y_i.x = sum over j of c_j y_i' A^-1 y_j``, A the user's matrix.
+
+        Args:
+            user_items: the user's row, ``[1, I]``, or all rows ``[U, I]``.
+            item: the item to explain.
+            k: how many contributions.
+            user: which row of ``user_items``.
+
+        Returns:
+            the score that the row gives the item; the user's items with the largest contributions, int32; and these
+            contributions, float32, whose sum over all her items is the score. Disliked items contribute to A only.
+        """
+        self._require_fitted()
+        matrix = _matrix(user_items, "user_items", (None, self.num_items))
+        _numbers(item, "item", self.num_items)
+        _numbers(user, "user", matrix.shape[0])
+        row, side_rows = matrix[int(user)], self.items.num_rows
+        table = self.items.table.value
+        y = tf.cast(tf.gather(table, row.indices), tf.float64).numpy()
+        confidence = self.sweep.alpha * np.abs(row.data.astype(np.float64))
+        gram = self.items.gramian().numpy().astype(np.float64)
+        scale = row_regularization(self.sweep, np.array([row.nnz]), side_rows)[0]
+        a = self.sweep.unobserved_weight * gram + (y * (confidence - self.sweep.unobserved_weight)[:, None]).T @ y
+        a += scale * np.eye(self.factors)
+        if row.nnz == 0:
+            return 0.0, np.zeros(0, np.int32), np.zeros(0, np.float32)
+        wanted = tf.cast(table[int(item)], tf.float64).numpy()
+        parts = (y @ np.linalg.solve(a, wanted)) * np.where(row.data > 0, confidence, 0.0)
+        order = np.argsort(-parts, kind="stable")[:k]
+        return float(parts.sum()), row.indices[order].astype(np.int32), parts[order].astype(np.float32)
+
+    def _similar(
+        self,
+        side: ALSFactors,
+        wanted: Any,
+        k: int,
+        filtered: Any,
+        among: Any,
+        recalculate: bool,
+        new: np.ndarray | None,
+        what: str,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        numbers = _numbers(wanted, what, None if recalculate else side.num_rows)
+        if recalculate and new is None:
+            other = "item_users" if what == "items" else "user_items"
+            raise InputError(f"`recalculate` needs `{other}`, the rows of these {what}.\nReceived: None.")
+        if new is not None and len(new) != len(numbers):
+            raise InputError(f"A row is needed for each of `{what}`.\nReceived: {len(numbers)} and {len(new)} rows.")
+        table = tf.convert_to_tensor(side.table.value)
+        unit = _unit(table)
+        everything = new is None and np.array_equal(numbers, np.arange(side.num_rows))
+        queries = unit if everything else _unit(tf.constant(new) if new is not None else tf.gather(table, numbers))
+        # A row of zeros has no direction: it is similar to nothing.
+        zero = np.flatnonzero(~np.any(unit.numpy(), axis=1)) if filtered is None and among is None else None
+        if zero is not None and len(zero):
+            filtered = zero
+        ids, scores = self._best(queries, side, k, None, among, filtered, what, unit)
+        return _answer(ids, scores, np.ndim(wanted) == 0)
+
+    def _best(
+        self,
+        queries: tf.Tensor,
+        side: ALSFactors,
+        k: int,
+        seen: scipy.sparse.csr_matrix | None,
+        among: Any,
+        filtered: Any,
+        what: str,
+        table: tf.Tensor | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if k < 1:
+            raise InputError(f"`k` must be at least 1.\nReceived: k={k}.")
+        if among is not None and filtered is not None:
+            raise InputError(f"Give the {what} to choose among, or those to leave out, not both.")
+        table = tf.convert_to_tensor(side.table.value) if table is None else table
+        offsets, columns = None, np.zeros(0, np.int32)
+        if seen is not None:
+            offsets, columns = seen.indptr.astype(np.int64), seen.indices
+        chosen = None
+        if among is not None:
+            chosen = np.unique(_numbers(among, what, side.num_rows))
+        elif filtered is not None:
+            chosen = np.setdiff1d(np.arange(side.num_rows), _numbers(filtered, what, side.num_rows))
+        if chosen is not None:
+            table = tf.gather(table, chosen)
+            if seen is not None:
+                part = scipy.sparse.csr_matrix(seen[:, chosen])
+                part.sort_indices()
+                offsets, columns = part.indptr.astype(np.int64), part.indices
+        ids, scores = ops.dot_top_k(queries, table, k, offsets, columns)
+        if chosen is not None and len(chosen):
+            ids = np.where(ids >= 0, chosen[ids], -1).astype(np.int32)
+        zero = ~np.any(queries.numpy(), axis=1)
+        if zero.any():
+            ids[zero], scores[zero] = -1, -np.inf
+        return ids, scores
+
+    # ---- as a Keras model ------------------------------------------------------------------------------------------
+
+    def call(self, inputs: Any, training: bool | None = None) -> tf.Tensor:
+        """Scores of pairs, or of all items for sparse rows of new users (their exact factors, in TensorFlow alone)."""
+        if isinstance(inputs, tf.SparseTensor):
+            return self._scores_of_rows(inputs)
+        users, items = inputs
+        return tf.reduce_sum(self.users(users) * self.items(items), axis=-1)
+
+    def score(self, users: tf.Tensor, items: tf.Tensor | None = None) -> tf.Tensor:
+        """Scores of candidates, float32 ``[B, C]``.
+
+        Args:
+            users: integer ``[B]``.
+            items: integer ``[B, C]``; None: all items.
+        """
+        x = self.users(users)
+        if items is None:
+            return tf.matmul(x, tf.cast(self.items.table.value, tf.float32), transpose_b=True)
+        return tf.linalg.matvec(self.items(items), x)
+
+    def preference(self, users: tf.Tensor, items: tf.Tensor | None = None) -> tf.Tensor:
+        """What is served: the score itself, near 1 for what a user is sure to like."""
+        return self.score(users, items)
+
+    def probabilities(self, rows: tf.SparseTensor) -> tf.Tensor:
+        """What is served for histories: the scores, float32 ``[B, I]``."""
+        return self(rows)
+
+    def _scores_of_rows(self, rows: tf.SparseTensor) -> tf.Tensor:
+        batch = rows.dense_shape[0]
+        lengths = tf.math.bincount(
+            tf.cast(rows.indices[:, 0], tf.int32), minlength=tf.cast(batch, tf.int32), dtype=tf.int64
+        )
+        starts = tf.cumsum(lengths, exclusive=True)
+        table = tf.convert_to_tensor(self.items.table.value)
+        y = tf.cast(table, tf.float32)
+        gram = tf.matmul(y, y, transpose_a=True)
+        exact = dataclasses.replace(self.sweep, solver="cholesky")
+        columns, values = tf.cast(rows.indices[:, 1], tf.int32), tf.cast(rows.values, tf.float32)
+        x = reference_solve(starts, lengths, columns, values, table, gram, None, exact)
+        return tf.matmul(tf.cast(x, tf.float32), y, transpose_b=True)
+
+    def get_config(self) -> dict[str, Any]:
+        """What the constructor takes."""
+        return {
+            **super().get_config(),
+            **dataclasses.asdict(self.sweep),
+            "factors": self.factors,
+            "iterations": self.iterations,
+            "factor_dtype": self.factor_dtype,
+            "seed": self.seed,
+            "num_users": self.num_users,
+            "num_items": self.num_items,
+        }
+
+    def _require_fitted(self) -> None:
+        if self.num_users is None:
+            raise InputError("The model knows no users and items yet.\nCall fit(user_items) first.")
+
+
+def balanced_range(lengths: np.ndarray, factors: int, sweep: ops.Sweep, rank: int, size: int) -> tuple[int, int]:
+    """The rows ``[first, last)`` of a rank, so that all ranks have about equal work.
+
+    Args:
+        lengths: ``[N]``, entries of each row.
+        factors: F.
+        sweep: what is done with them.
+        rank: of this process.
+        size: number of processes.
+    """
+    if size == 1:
+        return 0, len(lengths)
+    # Multiply-adds of a row, about.
+    if sweep.solver == "cholesky":
+        work = lengths * (factors / 2) * factors + factors**3 / 4
+    elif sweep.solver == "cg":
+        work = (sweep.cg_steps + 1.0) * (factors * factors + 3.0 * lengths * factors)
+    else:
+        work = lengths * (factors / 2) * sweep.block_size + 2.0 * factors * factors
+    total = np.cumsum(np.where(lengths > 0, work, 1.0))
+    edges = np.searchsorted(total, total[-1] * np.arange(1, size) / size)
+    edges = np.concatenate([[0], edges, [len(lengths)]])
+    return int(edges[rank]), int(edges[rank + 1])
+
+
+def _matrix(source: Any, name: str, shape: tuple[int | None, int | None] | None = None) -> scipy.sparse.csr_matrix:
+    """float32 CSR with ascending columns; a copy only where something has to change."""
+    given: Any = source
+    if isinstance(source, tf.SparseTensor):
+        index, values = source.indices.numpy(), source.values.numpy()
+        given = scipy.sparse.coo_matrix((values, (index[:, 0], index[:, 1])), shape=tuple(source.dense_shape.numpy()))
+        if len(np.unique(index, axis=0)) != len(index):
+            raise _twice(name)
+    if not isinstance(source, tf.SparseTensor) and not scipy.sparse.issparse(source):
+        raise InputError(f"`{name}` must be a SciPy sparse matrix or a tf.SparseTensor.\nReceived: {type(given)}.")
+    if given.format == "coo":
+        pairs = given.row.astype(np.int64) * given.shape[1] + given.col
+        if len(np.unique(pairs)) != len(pairs):
+            raise _twice(name)
+    matrix: Any = given.tocsr()
+    if matrix.ndim != 2:
+        raise InputError(f"`{name}` must have two dimensions.\nReceived: shape {matrix.shape}.")
+    if matrix.data.dtype != np.float32:
+        # Not `astype`, which adds up entries that occur twice.
+        with np.errstate(over="ignore"):
+            data = matrix.data.astype(np.float32)
+        matrix = scipy.sparse.csr_matrix((data, matrix.indices, matrix.indptr), shape=matrix.shape)
+    if not matrix.has_sorted_indices:
+        matrix = matrix.sorted_indices()
+    same = matrix.indices[1:] == matrix.indices[:-1]
+    if same.any():
+        same[matrix.indptr[(matrix.indptr > 0) & (matrix.indptr < matrix.nnz)] - 1] = False  # across two rows
+        if same.any():
+            raise _twice(name)
+    if not np.isfinite(matrix.data).all():
+        row = int(np.searchsorted(matrix.indptr, np.flatnonzero(~np.isfinite(matrix.data))[0], side="right")) - 1
+        raise InputError(f"`{name}` must be finite in float32.\nReceived: NaN or infinity in row {row}.")
+    if shape is not None:
+        expected = tuple("any" if s is None else s for s in shape)
+        if any(s is not None and s != m for s, m in zip(shape, matrix.shape, strict=True)):
+            raise InputError(f"`{name}` must be of shape {expected}.\nReceived: shape {matrix.shape}.")
+    return matrix
+
+
+def _transposed(matrix: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
+    """The transpose as CSR, columns ascending."""
+    return matrix.T.tocsr()
+
+
+def _twice(name: str) -> InputError:
+    return InputError(
+        f"`{name}` must have each entry once.\nReceived: an entry that occurs twice.\n"
+        "Add them up with matrix.sum_duplicates(), or take the last."
+    )
+
+
+def _numbers(given: Any, name: str, limit: int | None) -> np.ndarray:
+    """int64 ``[B]``, checked."""
+    array = np.atleast_1d(np.asarray(given))
+    if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
+        raise InputError(f"`{name}` must be a whole number or a list of them.\nReceived: {given!r}.")
+    array = array.astype(np.int64)
+    if array.size and (array.min() < 0 or (limit is not None and array.max() >= limit)):
+        wrong = array[(array < 0) | (array >= (limit if limit is not None else np.iinfo(np.int64).max))][0]
+        top = f" to {limit - 1}" if limit is not None else ""
+        raise InputError(f"`{name}` must lie in 0{top}.\nReceived: {wrong}.")
+    return array
+
+
+def _rows_of(side: ALSFactors, numbers: np.ndarray) -> tf.Tensor:
+    table = tf.convert_to_tensor(side.table.value)
+    everything = len(numbers) == side.num_rows and np.array_equal(numbers, np.arange(side.num_rows))
+    return table if everything else tf.gather(table, numbers)
+
+
+def _unit(rows: tf.Tensor) -> tf.Tensor:
+    """Rows of length 1 in float32; zeros stay zeros."""
+    rows = tf.cast(rows, tf.float32)
+    return tf.math.divide_no_nan(rows, tf.norm(rows, axis=1, keepdims=True))
+
+
+def _answer(ids: np.ndarray, scores: np.ndarray, one: bool) -> tuple[np.ndarray, np.ndarray]:
+    if not one:
+        return ids, scores
+    there = ids[0] >= 0
+    return ids[0][there], scores[0][there]

@@ -1,0 +1,315 @@
+"""Half-sweeps of alternating least squares: the native operations, and the same in plain TensorFlow.
+
+For each row u with stored entries (i, v) and fixed factors y_i, a half-sweep minimises over x
+
+    sum over stored c (p - x.y_i)^2  +  w0 sum over the others (x.y_i)^2  +  lambda_u |x|^2
+
+with c = alpha |v|, p = 1 if v > 0 else 0 and lambda_u = lambda (n_u + w0 M)^nu, that is, it solves
+
+    (w0 Y'Y + sum (c - w0) y y' + lambda_u I) x = sum c p y.
+
+w0 = 1, nu = 0: Hu, Koren, Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", 2008. nu = 1: Rendle et
+al., "Revisiting the Performance of iALS on Item Recommendation Benchmarks", 2021; their objective
+sum (1 - s)^2 + alpha0 sum over all s^2 is this one with w0 = alpha0 / (1 + alpha0), up to a factor of the scores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import scipy.sparse
+import tensorflow as tf
+
+from tfrec.errors import InputError
+from tfrec.ops.native import library
+
+Solver = Literal["cg", "cholesky", "block"]
+SOLVERS: tuple[Solver, ...] = ("cg", "cholesky", "block")
+#: The most factors a kernel takes.
+MAX_FACTORS = 1024
+#: Bytes of solutions, or in the twin of gathered factors, that one call makes.
+_CALL_BYTES = 1 << 26
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The objective and how it is solved.
+
+    Args:
+        alpha: confidence of an entry per unit of its value, above 0.
+        regularization: lambda, from 0.
+        unobserved_weight: w0, the weight of an entry that is not stored, from 0.
+        frequency_exponent: nu, from 0.
+        solver: ``cg`` (conjugate gradients from the row's last factors), ``cholesky`` (exact) or ``block`` (exact in
+            blocks of coordinates, one after another; iALS++).
+        cg_steps: of ``cg``, from 1.
+        block_size: of ``block``, from 1.
+    """
+
+    alpha: float = 1.0
+    regularization: float = 0.01
+    unobserved_weight: float = 1.0
+    frequency_exponent: float = 0.0
+    solver: Solver = "cg"
+    cg_steps: int = 3
+    block_size: int = 32
+
+    def __post_init__(self) -> None:
+        for name, low in (("regularization", 0), ("unobserved_weight", 0), ("frequency_exponent", 0)):
+            value = getattr(self, name)
+            if not low <= value < float("inf"):
+                raise InputError(f"`{name}` must be at least {low}, and finite.\nReceived: {name}={value}.")
+        if not 0 < self.alpha < float("inf"):
+            raise InputError(f"`alpha` must be above 0, and finite.\nReceived: alpha={self.alpha}.")
+        if self.solver not in SOLVERS:
+            raise InputError(f"`solver` must be one of {', '.join(SOLVERS)}.\nReceived: {self.solver!r}.")
+        for name in ("cg_steps", "block_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"`{name}` must be at least 1.\nReceived: {name}={getattr(self, name)}.")
+
+
+class Entries:
+    """Rows ``[first, last)`` of a sparse matrix as the operations take them.
+
+    Args:
+        matrix: float32 CSR ``[N, M]``, finite, columns ascending and each once.
+        first: first row.
+        last: behind the last row; None: all.
+    """
+
+    def __init__(self, matrix: scipy.sparse.csr_matrix, first: int = 0, last: int | None = None) -> None:
+        last = matrix.shape[0] if last is None else last
+        self.first, self.last = first, last
+        self.num_fixed = matrix.shape[1]
+        begin, end = int(matrix.indptr[first]), int(matrix.indptr[last])
+        self._orders: dict[tuple[int, int], np.ndarray] = {}
+        self._offsets = matrix.indptr[first : last + 1].astype(np.int64) - begin
+        # int32 columns: a catalogue of 2^31 items does not fit a factor table either.
+        self.columns = tf.constant(matrix.indices[begin:end], tf.int32)
+        self.values = tf.constant(matrix.data[begin:end], tf.float32)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that this holds."""
+        return self.last - self.first
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 ``[N]``: stored entries of each row."""
+        return np.diff(self._offsets)
+
+    def calls(self, most_rows: int) -> list[tuple[int, int]]:
+        """The rows cut into ranges of at most ``most_rows``."""
+        starts = range(0, self.num_rows, max(1, most_rows))
+        return [(s, min(s + max(1, most_rows), self.num_rows)) for s in starts]
+
+    def offsets(self, first: int, last: int) -> np.ndarray:
+        """Where the entries of rows ``[first, last)`` begin and end, int64 ``[last - first + 1]``."""
+        return self._offsets[first : last + 1]
+
+    def order(self, first: int, last: int) -> np.ndarray:
+        """Rows ``[first, last)``, counted from ``first``, by falling length, int64; computed once."""
+        if (first, last) not in self._orders:
+            order = np.argsort(-self.lengths[first:last], kind="stable").astype(np.int64)
+            self._orders[first, last] = order
+        return self._orders[first, last]
+
+
+def row_regularization(sweep: Sweep, lengths: np.ndarray, num_fixed: int) -> np.ndarray:
+    """lambda_u, float64 ``[N]``."""
+    size = lengths.astype(np.float64) + sweep.unobserved_weight * num_fixed
+    return sweep.regularization * size**sweep.frequency_exponent
+
+
+def gramian(table: tf.Tensor) -> tf.Tensor:
+    """``table' table`` of a half or float ``[M, F]``, summed in float32 ``[F, F]``."""
+    native = library()
+    if native is not None:
+        return native.tfrec_als_gramian(table=table)
+    table = tf.cast(table, tf.float32)
+    return tf.matmul(table, table, transpose_a=True)
+
+
+def half_sweep(
+    entries: Entries, fixed: tf.Tensor, gram: tf.Tensor, start: tf.Tensor, sweep: Sweep, first: int, last: int
+) -> tuple[tf.Tensor, int, np.ndarray]:
+    """Solve rows ``[first, last)`` of the entries.
+
+    Args:
+        entries: N rows.
+        fixed: half or float ``[M, F]``.
+        gram: float32 ``[F, F]``, of ``fixed``.
+        start: ``[last - first, F]``, the type of ``fixed``: where cg and block begin.
+        sweep: the objective and the solver.
+        first: first row.
+        last: behind the last row.
+
+    Returns:
+        the rows ``[last - first, F]``; the first row, counted from ``first``, that is not finite, or -1; and the
+        seconds that each thread computed (empty without the native library).
+    """
+    offsets = entries.offsets(first, last)
+    native = library()
+    if native is None:
+        solved = _reference_rows(entries, offsets, fixed, gram, start, sweep)
+        finite = tf.reduce_all(tf.math.is_finite(solved), axis=1).numpy()
+        return solved, -1 if finite.all() else int(np.flatnonzero(~finite)[0]), np.zeros(0, np.float32)
+    solved, bad, seconds = native.tfrec_als_half_sweep(
+        row_offsets=offsets,
+        columns=entries.columns,
+        values=entries.values,
+        row_order=entries.order(first, last),
+        fixed=fixed,
+        gramian=gram,
+        start=start,
+        alpha=sweep.alpha,
+        regularization=sweep.regularization,
+        unobserved_weight=sweep.unobserved_weight,
+        frequency_exponent=sweep.frequency_exponent,
+        solver=sweep.solver,
+        cg_steps=sweep.cg_steps,
+        block_size=sweep.block_size,
+    )
+    return solved, int(bad), seconds.numpy()
+
+
+def losses(entries: Entries, fixed: tf.Tensor, gram: tf.Tensor, rows: tf.Tensor, sweep: Sweep) -> np.ndarray:
+    """float64 ``[N]``: each row's objective without its regularization.
+
+    ``sum over stored c (p - x.y)^2 + w0 sum over the others (x.y)^2``, exact up to float32 products.
+    """
+    offsets = entries.offsets(0, entries.num_rows)
+    native = library()
+    if native is not None:
+        return native.tfrec_als_losses(
+            row_offsets=offsets,
+            columns=entries.columns,
+            values=entries.values,
+            fixed=fixed,
+            gramian=gram,
+            rows=rows,
+            alpha=sweep.alpha,
+            unobserved_weight=sweep.unobserved_weight,
+        ).numpy()
+    x = tf.cast(rows, tf.float32)
+    total = sweep.unobserved_weight * tf.reduce_sum(tf.cast(tf.matmul(x, gram) * x, tf.float64), axis=1).numpy()
+    row = np.repeat(np.arange(entries.num_rows), entries.lengths)
+    step = max(1, _CALL_BYTES // (4 * fixed.shape[1]))
+    for k in range(0, len(row), step):
+        part = slice(k, k + step)
+        y = tf.cast(tf.gather(fixed, entries.columns[part]), tf.float32)
+        s = tf.cast(tf.reduce_sum(tf.gather(x, row[part]) * y, axis=1), tf.float64).numpy()
+        v = entries.values[part].numpy().astype(np.float64)
+        c = sweep.alpha * np.abs(v)
+        loss = (c - sweep.unobserved_weight) * s * s + np.where(v > 0, c * (1.0 - 2.0 * s), 0.0)
+        total += np.bincount(row[part], loss, minlength=entries.num_rows)
+    return total
+
+
+def _reference_rows(
+    entries: Entries, offsets: np.ndarray, fixed: tf.Tensor, gram: tf.Tensor, start: tf.Tensor, sweep: Sweep
+) -> tf.Tensor:
+    """The twin of the native half-sweep, in batches of rows of similar length."""
+    factors = fixed.shape[1]
+    lengths = np.diff(offsets)
+    order = np.argsort(-lengths, kind="stable")
+    solved = np.zeros([len(order), factors], fixed.dtype.as_numpy_dtype)
+    at = 0
+    while at < len(order):
+        bytes_per_row = 4 * factors * (factors + int(lengths[order[at]]))
+        rows = order[at : at + max(1, _CALL_BYTES // bytes_per_row)]
+        at += len(rows)
+        solved[rows] = reference_solve(
+            tf.constant(offsets[rows]),
+            tf.constant(lengths[rows]),
+            entries.columns,
+            entries.values,
+            fixed,
+            gram,
+            tf.gather(start, rows),
+            sweep,
+        ).numpy()
+    return tf.constant(solved)
+
+
+def reference_solve(
+    starts: tf.Tensor,
+    lengths: tf.Tensor,
+    columns: tf.Tensor,
+    values: tf.Tensor,
+    fixed: tf.Tensor,
+    gram: tf.Tensor,
+    start: tf.Tensor | None,
+    sweep: Sweep,
+) -> tf.Tensor:
+    """Solve B rows with their matrices ``[B, F, F]`` held at once; plain TensorFlow, in a graph too.
+
+    Args:
+        starts: int64 ``[B]``, where each row's entries begin.
+        lengths: int64 ``[B]``.
+        columns: int32 ``[nnz]``.
+        values: float32 ``[nnz]``.
+        fixed: ``[M, F]``.
+        gram: float32 ``[F, F]``.
+        start: ``[B, F]``; not needed by ``cholesky``.
+        sweep: the objective and the solver.
+
+    Returns:
+        ``[B, F]`` of the type of ``fixed``; zeros for a row without entries.
+    """
+    place = tf.range(tf.reduce_max(tf.concat([lengths, [0]], axis=0)))
+    there = place[None, :] < lengths[:, None]
+    entry = tf.where(there, starts[:, None] + place[None, :], 0)
+    # With one more entry than there is, so that gathering works when there is none.
+    v = tf.where(there, tf.gather(tf.concat([values, [0.0]], axis=0), entry), 0.0)
+    y = tf.cast(tf.gather(fixed, tf.gather(tf.concat([columns, [0]], axis=0), entry)), tf.float32)
+    c = sweep.alpha * tf.abs(v)
+    w = tf.where(there, c - sweep.unobserved_weight, 0.0)
+    right = tf.linalg.matvec(y, tf.where(v > 0, c, 0.0), transpose_a=True)
+    size = tf.cast(lengths, tf.float32) + sweep.unobserved_weight * tf.cast(tf.shape(fixed)[0], tf.float32)
+    scale = sweep.regularization * size**sweep.frequency_exponent
+    factors = fixed.shape[1]
+    matrix = sweep.unobserved_weight * gram + tf.matmul(y * w[:, :, None], y, transpose_a=True)
+    matrix += scale[:, None, None] * tf.eye(factors)
+    if sweep.solver == "cholesky":
+        x = _solve_spd(matrix, right)
+    else:
+        assert start is not None
+        x = tf.cast(start, tf.float32)
+        x = _conjugate(matrix, right, x, sweep.cg_steps) if sweep.solver == "cg" else _blocks(matrix, right, x, sweep)
+    return tf.cast(tf.where((lengths > 0)[:, None], x, 0.0), fixed.dtype)
+
+
+def _solve_spd(matrix: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
+    return tf.linalg.cholesky_solve(tf.linalg.cholesky(matrix), right[..., None])[..., 0]
+
+
+def _conjugate(matrix: tf.Tensor, right: tf.Tensor, x: tf.Tensor, steps: int) -> tf.Tensor:
+    r = right - tf.linalg.matvec(matrix, x)
+    p, squared = r, tf.reduce_sum(r * r, axis=1)
+    for _ in range(steps):
+        ap = tf.linalg.matvec(matrix, p)
+        going = squared >= 1e-20
+        step = tf.where(going, tf.math.divide_no_nan(squared, tf.reduce_sum(p * ap, axis=1)), 0.0)[:, None]
+        x, r = x + step * p, r - step * ap
+        after = tf.reduce_sum(r * r, axis=1)
+        p = r + tf.math.divide_no_nan(after, squared)[:, None] * p
+        squared = tf.where(going, after, squared)
+    return x
+
+
+def _blocks(matrix: tf.Tensor, right: tf.Tensor, x: tf.Tensor, sweep: Sweep) -> tf.Tensor:
+    factors = right.shape[1]
+    for first in range(0, factors, sweep.block_size):
+        part = slice(first, min(first + sweep.block_size, factors))
+        gradient = right[:, part] - tf.linalg.matvec(matrix[:, part, :], x)
+        change = _solve_spd(matrix[:, part, part], gradient)
+        x += tf.pad(change, [[0, 0], [first, factors - part.stop]])
+    return x
+
+
+def rows_per_call(factors: int, dtype: tf.DType) -> int:
+    """How many rows a call solves, so that what it returns beside the table stays small."""
+    return max(1024, _CALL_BYTES // (factors * dtype.size))

@@ -1,0 +1,74 @@
+"""Exact top-k by inner product, with items left out per query."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from tfrec.ops.native import library
+
+#: Scores that the twin holds at once.
+_SCORES = 1 << 24
+
+
+def dot_top_k(
+    queries: tf.Tensor,
+    items: tf.Tensor,
+    k: int,
+    excluded_offsets: np.ndarray | None = None,
+    excluded: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k items of highest inner product for each query, best first; equal ones by lower number first.
+
+    Half tables are multiplied and summed in float32.
+
+    Args:
+        queries: half or float ``[B, F]``.
+        items: ``[I, F]``, of the same type.
+        k: from 1; may exceed I.
+        excluded_offsets: int64 ``[B + 1]``, where each query's excluded items begin; None: none.
+        excluded: int32, ascending within a query.
+
+    Scores that are NaN or -infinity are absent.
+
+    Returns:
+        ids: int32 ``[B, k]``, -1 where fewer than k items are left.
+        scores: float32 ``[B, k]``, -infinity there.
+    """
+    if excluded_offsets is None or excluded is None:
+        excluded_offsets, excluded = np.zeros(queries.shape[0] + 1, np.int64), np.zeros(0, np.int32)
+    native = library()
+    if native is not None:
+        with tf.device("CPU"):
+            scores, ids = native.tfrec_dot_top_k(
+                queries=queries,
+                items=items,
+                excluded_offsets=np.asarray(excluded_offsets, np.int64),
+                excluded=np.asarray(excluded, np.int32),
+                k=k,
+            )
+        return ids.numpy(), scores.numpy()
+    return _reference(queries, items, k, np.asarray(excluded_offsets), np.asarray(excluded))
+
+
+def _reference(
+    queries: tf.Tensor, items: tf.Tensor, k: int, offsets: np.ndarray, excluded: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    batch, num_items = queries.shape[0], items.shape[0]
+    table = tf.cast(items, tf.float32)
+    ids = np.full([batch, k], -1, np.int32)
+    scores = np.full([batch, k], -np.inf, np.float32)
+    most = min(k, num_items)
+    block = max(1, _SCORES // max(1, num_items))
+    for first in range(0, batch if most else 0, block):
+        last = min(first + block, batch)
+        found = tf.matmul(tf.cast(queries[first:last], tf.float32), table, transpose_b=True).numpy()
+        row = np.repeat(np.arange(last - first), np.diff(offsets[first : last + 1]))
+        column = excluded[offsets[first] : offsets[last]]
+        inside = column < num_items
+        found[row[inside], column[inside]] = -np.inf
+        found[np.isnan(found)] = -np.inf
+        best, number = (t.numpy() for t in tf.math.top_k(found, most))
+        ids[first:last, :most] = np.where(best > -np.inf, number, -1)
+        scores[first:last, :most] = best
+    return ids, scores
