@@ -116,6 +116,16 @@ class LeaveOneOutConfig(SourceConfig):
 
 
 @dataclass(frozen=True)
+class ALSDataConfig(DataConfig):
+    """Where the interactions come from and what is held out: users, or entries of all users."""
+
+    split: Literal["users", "entries"] = "entries"
+    """users: held-out users are folded in (strong generalization). entries: a random share of the user-item pairs."""
+    test_share: float = 0.2
+    """With split entries: the share held out."""
+
+
+@dataclass(frozen=True)
 class VAECFConfig:
     """Mult-VAE, see tfrec.models.VAECF."""
 
@@ -230,6 +240,40 @@ class NeuMFTrainingConfig(FitConfig):
 
 
 @dataclass(frozen=True)
+class ALSConfig:
+    """Alternating least squares, see tfrec.models.ALS."""
+
+    factors: int = 128
+    """Width of the factors, 1 to 1,024."""
+    regularization: float = 0.01
+    """Weight of the squared factors."""
+    alpha: float = 1.0
+    """Confidence of an entry per unit of its value."""
+    iterations: int = 15
+    """Sweeps over users and items."""
+    unobserved_weight: float = 1.0
+    """Weight of every pair that is not in the data."""
+    frequency_exponent: float = 0.0
+    """How the regularization grows with a row's entries; 0: not, 1: iALS."""
+    solver: Literal["cg", "cholesky", "block"] = "cg"
+    """cg: conjugate gradients; cholesky: exact; block: exact in blocks of coordinates (iALS++)."""
+    cg_steps: int = 3
+    """Conjugate gradient steps per half-sweep."""
+    block_size: int = 32
+    """Coordinates that the block solver solves for at once."""
+    factor_dtype: Literal["float16", "float32"] = "float16"
+    """How factors are stored; sums are float32."""
+    confidence: Literal["values", "log", "bm25", "tf_idf"] = "values"
+    """What is made of the data's values, see tfrec.data.confidence."""
+    bm25_k1: float = 100.0
+    """BM25: how late more plays stop to count."""
+    bm25_b: float = 0.8
+    """BM25: how much an item's popularity counts against it."""
+    training_loss: bool = False
+    """Compute the exact training loss after each iteration."""
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """What is measured on held-out users."""
 
@@ -329,10 +373,30 @@ class NeuMFRun:
     """Go on with what the folder has; --no-resume starts over and replaces it."""
 
 
-Run = PopularityRun | VAECFRun | NeuMFRun
+@dataclass(frozen=True)
+class ALSRun:
+    """Train ALS, measure, and write a run folder."""
+
+    data: ALSDataConfig = field(default_factory=ALSDataConfig)
+    """Where the interactions come from."""
+    model: ALSConfig = field(default_factory=ALSConfig)
+    """The objective and its solver."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """What is measured."""
+    checkpoint_seconds: float = 20.0
+    """Least time between checkpoints to resume from."""
+    seed: int = 1
+    """Of the first factors."""
+    output_dir: Path | None = None
+    """Where everything is written. Default: runs/RECIPE-HASH, a folder per configuration."""
+    resume: bool = True
+    """Go on with what the folder has; --no-resume starts over and replaces it."""
+
+
+Run = PopularityRun | VAECFRun | NeuMFRun | ALSRun
 
 #: Settings that do not change what is computed, so a run may be resumed with others.
-_PLACES = ("output_dir", "resume")
+_PLACES = ("output_dir", "resume", "checkpoint_seconds")
 
 
 def with_data(config: Run, **changes: Any) -> Run:

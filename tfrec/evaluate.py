@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from tfrec import commands
-from tfrec.configs import NeuMFRun, PopularityRun, VAECFRun
+from tfrec.configs import ALSRun, NeuMFRun, PopularityRun, VAECFRun
 from tfrec.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,11 +55,12 @@ def evaluate(arguments: Arguments) -> None:
     config = load_config(folder, arguments.data_dir)
     metrics = arguments.metrics or config.evaluation.metrics
     changes = {"metrics": metrics, "monitor": metrics[0], "ties": arguments.ties or config.evaluation.ties}
-    reports = (
-        measure_by_item(arguments, folder, config, changes)
-        if isinstance(config, NeuMFRun)
-        else measure_by_user(arguments, folder, config, changes)
-    )
+    if isinstance(config, NeuMFRun):
+        reports = measure_by_item(arguments, folder, config, changes)
+    elif isinstance(config, ALSRun):
+        reports = measure_factors(arguments, folder, config, changes)
+    else:
+        reports = measure_by_user(arguments, folder, config, changes)
     if distributed.rank() != 0:
         return
     result = {name: report.to_json() for name, report in reports.items()}
@@ -79,13 +80,36 @@ def measure_by_user(
     from tfrec.training.prepare import check_evaluation, prepare
     from tfrec.training.report import measure_all
 
-    if arguments.protocol is not None or arguments.negatives is not None:
-        raise InputError("This run's users are held out, and all items are ranked.\nLeave out --protocol, --negatives.")
+    _full_ranking_only(arguments)
     wanted = replace(config.evaluation, **changes)
     data = prepare(config.data)
     folder.check_data(data.sha256)
     check_evaluation(wanted, data.split.train.shape[1])
     return measure_all(load_model(folder), data, wanted, (arguments.part,))[arguments.part]
+
+
+def measure_factors(
+    arguments: Arguments, folder: RunFolder, config: ALSRun, changes: dict[str, Any]
+) -> dict[str, Report]:
+    """ALS and popularity on held-out users or entries."""
+    from tfrec.training.als import measure_als, prepare_data
+    from tfrec.training.load_run import load_model
+    from tfrec.training.prepare import Prepared, check_evaluation
+
+    _full_ranking_only(arguments)
+    wanted = replace(config.evaluation, **changes)
+    data = prepare_data(config)
+    folder.check_data(data.sha256)
+    if arguments.part == "validation" and not isinstance(data, Prepared):
+        raise InputError("This run holds out entries for test only.\nUse --part test.")
+    model = load_model(folder)
+    check_evaluation(wanted, model.num_items)
+    return measure_als(model, data, wanted, (arguments.part,))[arguments.part]
+
+
+def _full_ranking_only(arguments: Arguments) -> None:
+    if arguments.protocol is not None or arguments.negatives is not None:
+        raise InputError("In this run all unseen items are ranked.\nLeave out --protocol, --negatives.")
 
 
 def measure_by_item(

@@ -6,8 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from tfrec.configs import (
+    ALSConfig,
+    ALSDataConfig,
+    ALSRun,
     CandidateConfig,
     DataConfig,
+    EvaluationConfig,
     LeaveOneOutConfig,
     NeuMFConfig,
     NeuMFRun,
@@ -101,6 +105,70 @@ def neumf_ml20m() -> NeuMFRun:
     )
 
 
+#: Precision first, as in the implicit package's study.
+_TOP_10 = EvaluationConfig(
+    metrics=("precision@10", "recall@20", "recall@50", "ndcg@100", "map@10", "hit_rate@10", "coverage@100"),
+    monitor="precision@10",
+)
+
+
+def als() -> ALSRun:
+    """ALS on the embedded synthetic data, or on a table of your own with --data.path FILE."""
+    return ALSRun(
+        model=ALSConfig(factors=32, frequency_exponent=1.0, unobserved_weight=0.1, regularization=0.02, iterations=10)
+    )
+
+
+def als_lastfm() -> ALSRun:
+    """ALS on Last.fm-360k with BM25 weights, as in implicit's example; --data.name lastfm-2k for a small one."""
+    return ALSRun(
+        data=ALSDataConfig(name="lastfm-360k"),
+        model=ALSConfig(factors=128, iterations=15, confidence="bm25", bm25_k1=100.0, bm25_b=0.8),
+        evaluation=_TOP_10,
+    )
+
+
+def als_ml20m() -> ALSRun:
+    """ALS on MovieLens-20M, 4 stars and more, with BM25 weights, as in the implicit package's benchmark."""
+    return ALSRun(
+        data=ALSDataConfig(name="ml-20m", min_rating=3.5),
+        model=ALSConfig(factors=128, iterations=15, confidence="bm25", bm25_k1=100.0, bm25_b=0.9, alpha=5.0),
+        evaluation=_TOP_10,
+    )
+
+
+def ials_ml1m() -> ALSRun:
+    """iALS on MovieLens-1M, strong generalization with 600 + 600 held-out users, who are folded in."""
+    return ALSRun(
+        data=ALSDataConfig(name="ml-1m", split="users", heldout_users=600),
+        model=ALSConfig(
+            factors=256,
+            regularization=0.01,
+            unobserved_weight=1 / 6,
+            frequency_exponent=1.0,
+            iterations=10,
+            solver="block",
+        ),
+    )
+
+
+def ials_ml20m() -> ALSRun:
+    """iALS on MovieLens-20M with the settings of Rendle et al. (2022), with 1,024 of their 2,048 factors."""
+    return ALSRun(
+        data=ALSDataConfig(name="ml-20m", split="users", heldout_users=10_000),
+        # Their alpha0 = .1 is a weight of .1 / 1.1 here; up to 1,024 factors.
+        model=ALSConfig(
+            factors=1024,
+            regularization=0.003,
+            unobserved_weight=0.1 / 1.1,
+            frequency_exponent=1.0,
+            iterations=16,
+            solver="block",
+            block_size=128,
+        ),
+    )
+
+
 def popularity() -> PopularityRun:
     """The popularity baseline on any data set."""
     return PopularityRun()
@@ -114,6 +182,11 @@ RECIPES: dict[str, Callable[[], Run]] = {
     "neumf-ml1m": neumf_ml1m,
     "neumf-ncf-ml1m": neumf_ncf_ml1m,
     "neumf-ml20m": neumf_ml20m,
+    "als": als,
+    "als-lastfm": als_lastfm,
+    "als-ml20m": als_ml20m,
+    "ials-ml1m": ials_ml1m,
+    "ials-ml20m": ials_ml20m,
     "popularity": popularity,
 }
 

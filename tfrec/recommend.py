@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Arguments:
-    """Recommend items to a user of the data, or to whoever has the items named."""
+    """Recommend items to a user of the data, or to whoever has the items named; or show similar items."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run's folder."""
@@ -31,6 +31,12 @@ class Arguments:
     """Raw id of a user in the run's data."""
     items: tuple[str, ...] = ()
     """Titles or raw ids of what a user has."""
+    similar_to: str | None = None
+    """ALS: title or raw id of an item; shows the items most similar to it."""
+    write_similar: Path | None = None
+    """ALS: write the k most similar items of every item here: item, other item and score, tab-separated."""
+    write_recommendations: Path | None = None
+    """ALS: write the k best items of every user here: user id, item and score, tab-separated."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10
     """How many to recommend."""
     data_dir: Path | None = None
@@ -39,8 +45,10 @@ class Arguments:
 
 def recommend(arguments: Arguments) -> None:
     """Load, score, print."""
-    if (arguments.user is None) == (not arguments.items):
-        raise InputError("Give either --user RAW_ID or --items TITLE [TITLE ...].")
+    files = arguments.write_similar is not None or arguments.write_recommendations is not None
+    given = [arguments.user is not None, bool(arguments.items), arguments.similar_to is not None, files]
+    if sum(given) != 1:
+        raise InputError("Give one of --user RAW_ID, --items TITLE [TITLE ...], --similar-to TITLE, or files to write.")
     commands.quiet_tensorflow()
     import numpy as np
     import tensorflow as tf
@@ -54,6 +62,9 @@ def recommend(arguments: Arguments) -> None:
     num_items = len(vocabulary.item_ids)
     if not 1 <= arguments.k <= num_items:
         raise InputError(f"`k` must lie in [1, {num_items}], the number of items.\nReceived: -k {arguments.k}.")
+    if arguments.similar_to is not None or files:
+        recommend_by_factors(arguments, folder, vocabulary)
+        return
     if vocabulary.user_ids is not None:
         recommend_to_known_user(arguments, folder, vocabulary)
         return
@@ -111,6 +122,39 @@ def recommend_to_known_user(arguments: Arguments, folder: RunFolder, vocabulary:
         print(f"{place + 1:>4}  {score:.4f}  {vocabulary.labels[item]}  [{vocabulary.item_ids[item]}]")
     if count < arguments.k:
         print(f"Only {count} items are left that were not seen.")
+
+
+def recommend_by_factors(arguments: Arguments, folder: RunFolder, vocabulary: Vocabulary) -> None:
+    """Similar items, on the screen or of all items in a file; and all users' recommendations in a file.
+
+    Raises:
+        InputError: the run's model has no factors of items, or none of users.
+    """
+    import numpy as np
+
+    from tfrec.models import ALS
+    from tfrec.training.lists import write_lists
+    from tfrec.training.load_run import load_model
+
+    if arguments.write_recommendations is not None and vocabulary.seen is None:
+        raise InputError("This run's users were held out, so the model knows none.\nTrain with --data.split entries.")
+    model = load_model(folder)
+    if not isinstance(model, ALS) or model.num_users is None or model.num_items is None:
+        raise InputError("Only ALS has factors to compare items by.\nTrain als, or use --user or --items.")
+    if arguments.similar_to is not None:
+        item = find_item(arguments.similar_to, vocabulary)
+        # One more, as the item itself comes first.
+        ids, scores = model.similar_items(item, k=min(model.num_items, arguments.k + 1))
+        shown = [(i, s) for i, s in zip(ids, scores, strict=True) if i != item][: arguments.k]
+        print(f"Similar to {vocabulary.labels[item]}:" if shown else "Nothing is known of this item.")
+        for place, (other, score) in enumerate(shown, start=1):
+            print(f"{place:>4}  {score:.4f}  {vocabulary.labels[other]}  [{vocabulary.item_ids[other]}]")
+    if arguments.write_similar is not None:
+        ids, scores = model.similar_items(np.arange(model.num_items), k=arguments.k)
+        write_lists(arguments.write_similar, vocabulary.labels, vocabulary.labels, ids, scores)
+    if arguments.write_recommendations is not None and vocabulary.user_ids is not None:
+        ids, scores = model.recommend(np.arange(model.num_users), vocabulary.seen, k=arguments.k)
+        write_lists(arguments.write_recommendations, vocabulary.user_ids, vocabulary.labels, ids, scores)
 
 
 def find_user(user: str, user_ids: np.ndarray) -> int:

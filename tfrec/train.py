@@ -9,7 +9,7 @@ import sys
 import time
 
 from tfrec import commands
-from tfrec.configs import NeuMFRun, Run, VAECFRun, with_data
+from tfrec.configs import ALSRun, NeuMFRun, Run, VAECFRun, with_data
 from tfrec.recipes import DEFAULT, RECIPES
 
 
@@ -32,6 +32,7 @@ def train(recipe: str, config: Run, started: float) -> None:
     """Run a config from data to report."""
     commands.quiet_tensorflow()
     from tfrec import distributed
+    from tfrec.training.als import train_als
     from tfrec.training.claim import on_rank_zero
     from tfrec.training.finish import print_summary
     from tfrec.training.neumf import train_neumf
@@ -57,6 +58,8 @@ def train(recipe: str, config: Run, started: float) -> None:
         train_vae_cf(recipe, config, folder, started)
     elif isinstance(config, NeuMFRun):
         train_neumf(recipe, config, folder, started)
+    elif isinstance(config, ALSRun):
+        train_als(recipe, config, folder, started)
     else:
         train_popularity(recipe, config, folder, started)
 

@@ -37,7 +37,7 @@ struct HalfSweep {
   bool half_storage;           // of fixed, start and solved
   const float* gramian;        // [F, F], Y'Y in float32 over all M fixed rows, symmetric
   const void* start;           // [N, F]: where CG and block begin; not read by Cholesky
-  void* solved;                // [N, F]; never overlaps start
+  void* solved;                // [N, F]; start itself, or no overlap with it
   float alpha;                 // > 0
   float regularization;        // lambda >= 0
   float unobserved_weight;     // w0 >= 0

@@ -14,6 +14,8 @@
 #include "team.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/framework/resource_mgr.h"
+#include "tensorflow/core/framework/resource_var.h"
 #include "tensorflow/core/framework/shape_inference.h"
 #ifdef TFREC_CUDA
 #include "als_cuda.h"
@@ -90,6 +92,34 @@ REGISTER_OP("TfrecAlsHalfSweep")
     .Attr("cg_steps: int >= 1 = 3")
     .Attr("block_size: int >= 1 = 32")
     .SetShapeFn(HalfSweepShape);
+
+// Rows [first_row, first_row + N) of the variable `table` are where the solver begins, and are overwritten: a table is
+// never held twice. Where a row is not finite, the rows solved so far keep their new values.
+REGISTER_OP("TfrecAlsHalfSweepInPlace")
+    .Input("row_offsets: int64")
+    .Input("columns: int32")
+    .Input("values: float")
+    .Input("row_order: int64")
+    .Input("fixed: T")
+    .Input("gramian: float")
+    .Input("table: resource")
+    .Input("alpha: float")
+    .Input("regularization: float")
+    .Input("unobserved_weight: float")
+    .Input("frequency_exponent: float")
+    .Input("first_row: int64")
+    .Output("first_bad_row: int64")
+    .Output("thread_seconds: float")
+    .Attr("T: {half, float}")
+    .Attr("solver: {'cholesky', 'cg', 'block'}")
+    .Attr("cg_steps: int >= 1 = 3")
+    .Attr("block_size: int >= 1 = 32")
+    .SetIsStateful()
+    .SetShapeFn([](InferenceContext* c) {
+      c->set_output(0, c->Scalar());
+      c->set_output(1, c->Vector(InferenceContext::kUnknownDim));
+      return absl::OkStatus();
+    });
 
 REGISTER_OP("TfrecAlsGramian")
     .Input("table: T")
@@ -321,8 +351,9 @@ Status FillSweep(OpKernelContext* ctx, const Tensor& offsets, const Tensor& colu
   s->num_fixed = fixed.dim_size(0);
   s->factors = static_cast<int>(f);
   s->row_offsets = offsets.flat<int64_t>().data();
-  s->columns = columns.flat<int32_t>().data();
-  s->values = values.flat<float>().data();
+  // Not flat(): Python lends these arrays as they are, and NumPy aligns them to 16 bytes only.
+  s->columns = static_cast<const int32_t*>(columns.data());
+  s->values = static_cast<const float*>(values.data());
   s->fixed = fixed.data();
   s->half_storage = fixed.dtype() == tensorflow::DT_HALF;
   s->gramian = gramian.flat<float>().data();
@@ -377,10 +408,10 @@ class HalfSweepOp : public OpKernel {
   }
 
  protected:
-  // The sweep without its output.
-  Status Inputs(OpKernelContext* ctx, HalfSweep* s) {
+  // The sweep without its output; `rows` is where it begins.
+  Status Inputs(OpKernelContext* ctx, const Tensor& rows, HalfSweep* s) {
     TF_RETURN_IF_ERROR(
-        FillSweep(ctx, ctx->input(0), ctx->input(1), ctx->input(2), ctx->input(4), ctx->input(5), ctx->input(6), s));
+        FillSweep(ctx, ctx->input(0), ctx->input(1), ctx->input(2), ctx->input(4), ctx->input(5), rows, s));
     if (ctx->input(3).dims() != 1 || ctx->input(3).dim_size(0) != s->num_rows) {
       return absl::InvalidArgumentError(absl::StrCat("`row_order` must be [num_rows], here [", s->num_rows,
                                                      "]. Received shape: ", ctx->input(3).shape().DebugString()));
@@ -400,13 +431,13 @@ class HalfSweepOp : public OpKernel {
   int cg_steps_, block_size_;
 };
 
-class HalfSweepCpuOp : public HalfSweepOp {
+class HalfSweepCpuBase : public HalfSweepOp {
  public:
   using HalfSweepOp::HalfSweepOp;
 
-  void Compute(OpKernelContext* ctx) override {
-    HalfSweep s;
-    OP_REQUIRES_OK(ctx, Inputs(ctx, &s));
+ protected:
+  // Solves, and gives the first bad row and the threads' seconds as outputs `output` and the next.
+  void Solve(OpKernelContext* ctx, const HalfSweep& s, int output) {
     OP_REQUIRES_OK(ctx, CheckMatrix(s, ctx->input(1).NumElements()));
     const int64_t* order = ctx->input(3).flat<int64_t>().data();
     for (int64_t i = 0; i < s.num_rows; ++i) {
@@ -415,11 +446,9 @@ class HalfSweepCpuOp : public HalfSweepOp {
                                                           ". Received: ", order[i])));
     }
     Team team(ctx);
-    Tensor *solved, *bad, *seconds;
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, ctx->input(6).shape(), &solved));
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(1, TensorShape({}), &bad));
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(2, TensorShape({team.size()}), &seconds));
-    s.solved = solved->data();
+    Tensor *bad, *seconds;
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(output, TensorShape({}), &bad));
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(output + 1, TensorShape({team.size()}), &seconds));
     bad->scalar<int64_t>()() = -1;
     if (s.num_rows > 0) {
       const RowKernels* kernels = ChooseRowKernels();
@@ -430,6 +459,52 @@ class HalfSweepCpuOp : public HalfSweepOp {
       bad->scalar<int64_t>()() = runner.Run();
     }
     std::copy(team.seconds().begin(), team.seconds().end(), seconds->flat<float>().data());
+  }
+};
+
+class HalfSweepCpuOp : public HalfSweepCpuBase {
+ public:
+  using HalfSweepCpuBase::HalfSweepCpuBase;
+
+  void Compute(OpKernelContext* ctx) override {
+    HalfSweep s;
+    OP_REQUIRES_OK(ctx, Inputs(ctx, ctx->input(6), &s));
+    Tensor* solved;
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, ctx->input(6).shape(), &solved));
+    s.solved = solved->data();
+    Solve(ctx, s, 1);
+  }
+};
+
+class HalfSweepInPlaceCpuOp : public HalfSweepCpuBase {
+ public:
+  using HalfSweepCpuBase::HalfSweepCpuBase;
+
+  void Compute(OpKernelContext* ctx) override {
+    tensorflow::core::RefCountPtr<tensorflow::Var> variable;
+    OP_REQUIRES_OK(ctx, tensorflow::LookupResource(ctx, tensorflow::HandleFromInput(ctx, 6), &variable));
+    // Held throughout: who reads the variable meanwhile waits, and who has read it before keeps what was read, below.
+    tensorflow::mutex_lock lock(*variable->mu());
+    Tensor* table = variable->tensor();
+    OP_REQUIRES(ctx, table->dtype() == ctx->input(4).dtype() && table->dims() == 2,
+                absl::InvalidArgumentError("`table` must be a matrix of the type of `fixed`."));
+    OP_REQUIRES(ctx, !table->SharesBufferWith(ctx->input(4)),
+                absl::InvalidArgumentError("`fixed` must not be the table that is solved for."));
+    const int64_t first = ctx->input(11).scalar<int64_t>()(), rows = ctx->input(0).NumElements() - 1;
+    OP_REQUIRES(ctx, first >= 0 && rows >= 0 && first + rows <= table->dim_size(0),
+                absl::InvalidArgumentError(absl::StrCat("rows ", first, " to ", first + rows, " must lie in the ",
+                                                        table->dim_size(0), " of `table`.")));
+    if (!table->RefCountIsOne()) {
+      Tensor own;
+      OP_REQUIRES_OK(ctx, ctx->allocate_temp(table->dtype(), table->shape(), &own));
+      std::memcpy(own.data(), table->data(), table->TotalBytes());
+      *table = own;
+    }
+    HalfSweep s;
+    const Tensor part = table->Slice(first, first + rows);
+    OP_REQUIRES_OK(ctx, Inputs(ctx, part, &s));
+    s.solved = part.data();
+    Solve(ctx, s, 0);
   }
 };
 
@@ -511,6 +586,7 @@ class LossesCpuOp : public OpKernel {
 
 #define TFREC_REGISTER(T)                                                                                       \
   REGISTER_KERNEL_BUILDER(Name("TfrecAlsHalfSweep").Device(DEVICE_CPU).TypeConstraint<T>("T"), HalfSweepCpuOp); \
+  REGISTER_KERNEL_BUILDER(Name("TfrecAlsHalfSweepInPlace").Device(DEVICE_CPU).TypeConstraint<T>("T"), HalfSweepInPlaceCpuOp); \
   REGISTER_KERNEL_BUILDER(Name("TfrecAlsGramian").Device(DEVICE_CPU).TypeConstraint<T>("T"), GramianCpuOp);     \
   REGISTER_KERNEL_BUILDER(Name("TfrecAlsLosses").Device(DEVICE_CPU).TypeConstraint<T>("T"), LossesCpuOp);
 TFREC_REGISTER(Eigen::half)

@@ -54,6 +54,19 @@ def test_sparse_gradients(tmp_path):
     np.testing.assert_allclose(one["table.True"], expected, atol=1e-5)
 
 
+def test_als(tmp_path):
+    """Rows are solved by the rank that has them; factors go over the wire as they are stored."""
+    one, two = run("als", tmp_path, 1), run("als", tmp_path, 2)
+    assert one.keys() == two.keys()
+    for name in one:
+        tolerance = 2e-3 if name.startswith("float16") else 1e-5
+        np.testing.assert_allclose(two[name], one[name], atol=tolerance * np.abs(one[name]).max(), err_msg=name)
+
+
+def test_als_stops_on_all_ranks_when_one_fails(tmp_path):
+    assert run("als_failure", tmp_path, 2)["seen"].tolist() == [[1.0], [1.0]]
+
+
 def test_neumf_on_device_samples(tmp_path):
     """Dense and lazy tables, compressed and accumulated: two ranks do what one does."""
     one, two = run("neumf", tmp_path, 1), run("neumf", tmp_path, 2)

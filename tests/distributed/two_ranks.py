@@ -8,13 +8,15 @@ commands.quiet_tensorflow()
 
 import keras
 import numpy as np
+import scipy.sparse
 import tensorflow as tf
 
 from tfrec import distributed
 from tfrec.data import load
 from tfrec.data.pipelines import sparse_batches, steps_per_epoch
 from tfrec.data.pointwise import PointwiseSampler
-from tfrec.models import VAECF, NeuMF
+from tfrec.errors import InputError
+from tfrec.models import ALS, VAECF, NeuMF
 from tfrec.optimizers import Adam
 
 USERS, ITEMS, BATCH = 301, 120, 31  # 10 steps an epoch, the last with 22 users: 15 + 16, 11 + 11
@@ -181,6 +183,49 @@ def neumf_overflow():
         "state": distributed.gather_across_ranks(np.array(mine, np.float64)),
         "finite": distributed.gather_across_ranks(np.array(all(np.isfinite(w).all() for w in model.get_weights()))),
     }
+
+
+def _plays():
+    """Long and short rows, an empty one, and dislikes."""
+    random = np.random.default_rng(3)
+    plays = scipy.sparse.random(301, 120, 0.08, format="lil", random_state=random, dtype=np.float32)
+    plays[17] = random.random(120) + 0.5
+    plays[40] = 0
+    plays = scipy.sparse.csr_matrix(plays)
+    plays.data *= np.where(random.random(plays.nnz) < 0.1, -3, 3).astype(np.float32)
+    return plays
+
+
+def als():
+    """Factors and loss after a few iterations, each side solved by all ranks together."""
+    found = {}
+    for solver in ("cg", "cholesky", "block"):
+        for kind in ("float32", "float16"):
+            model = ALS(
+                12, 0.5, iterations=3, solver=solver, block_size=5, factor_dtype=kind, seed=2, frequency_exponent=0.5
+            )
+            history = model.fit(_plays(), verbose=0, calculate_training_loss=True, ranks=distributed.RowExchange())
+            name = f"{kind}.{solver}"
+            found |= {f"{name}.users": model.user_factors, f"{name}.items": model.item_factors}
+            found[f"{name}.loss"] = np.array(history.history["loss"])
+    return found
+
+
+def als_failure():
+    """A value that one rank alone cannot solve for stops both."""
+    plays = _plays()
+    model = ALS(12, 1e-13, iterations=3, factor_dtype="float16", unobserved_weight=0.0, solver="cholesky")
+    model.prepare(*plays.shape)
+    items = np.full((120, 12), 0.1, np.float16)
+    items[plays[300].indices] = 6e-8
+    model.items.table.assign(items)
+    try:
+        model.fit(plays, verbose=0, ranks=distributed.RowExchange())
+    except InputError as error:
+        seen = float("not finite" in str(error))
+    else:
+        seen = 0.0
+    return {"seen": distributed.gather_across_ranks(np.array([seen]))}
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,10 @@ from tfrec.errors import InputError
 class Arguments:
     """Measure a part of tfrec against its alternatives on this machine."""
 
-    name: Annotated[Literal["vae-cf", "neumf", "scaling", "data"], tyro.conf.Positional]
+    name: Annotated[Literal["vae-cf", "neumf", "als", "scaling", "data"], tyro.conf.Positional]
     """vae-cf: the sparse training step against the same network with dense input and target.
     neumf: training with samples made on the device against a host pipeline; scoring; memory; lazy and dense Adam.
+    als: training, recommending and memory against the implicit package (extra `benchmark`).
     scaling: plan a step of NeuMF on 8, 16 and 64 ranks from the speed of one.
     data: reading 20 million ratings from CSV and from the cache."""
     json: Path | None = None
@@ -47,6 +49,12 @@ def main() -> None:
             from tfrec.benchmark.neumf import benchmark_neumf
 
             result = benchmark_neumf(arguments.rounds)
+        elif arguments.name == "als":
+            # implicit asks for it, and reads it when it loads.
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+            from tfrec.benchmark.als import benchmark_als
+
+            result = benchmark_als(arguments.rounds)
         elif arguments.name == "scaling":
             from tfrec.benchmark.scaling import plan
 

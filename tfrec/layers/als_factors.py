@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfrec import ops
 from tfrec.errors import InputError
-from tfrec.ops.als import MAX_FACTORS, rows_per_call
+from tfrec.ops.als import MAX_FACTORS
 
 
 @keras.saving.register_keras_serializable(package="tfrec")
@@ -45,15 +45,13 @@ class ALSFactors(keras.layers.Layer):
         self.num_rows, self.factors, self.factor_dtype, self.seed = num_rows, factors, factor_dtype, seed
         # No XLA kernel for the native half-sweep.
         self.supports_jit = False
-        random = np.random.default_rng(seed)
-        first = random.normal(0.0, 0.1 / np.sqrt(factors), (num_rows, factors)).astype(factor_dtype)
         self.table = self.add_weight(
             name="table",
             shape=(num_rows, factors),
             dtype=factor_dtype,
             autocast=False,
             trainable=False,  # by gradients
-            initializer=lambda shape, dtype=None: tf.constant(first, dtype),
+            initializer=lambda shape, dtype=None: _first_factors(shape, factor_dtype, seed),
         )
 
     def build(self, input_shape: Any = None) -> None:
@@ -83,21 +81,10 @@ class ALSFactors(keras.layers.Layer):
         Returns:
             the first row that is not finite, or -1, and the seconds that each thread computed.
         """
-        seconds = np.zeros(0, np.float32)
-        for first, last in entries.calls(rows_per_call(self.factors, self.table.value.dtype)):
-            begin, end = entries.first + first, entries.first + last
-            whole = begin == 0 and end == self.num_rows
-            start = tf.convert_to_tensor(self.table.value if whole else self.table.value[begin:end])
-            solved, bad, taken = ops.half_sweep(entries, fixed, gram, start, sweep, first, last)
-            if bad >= 0:
-                return begin + bad, taken
-            seconds = taken if len(seconds) == 0 else seconds + taken
-            del start  # so that the table can take the new rows without a copy of the old ones
-            if whole:
-                self.table.assign(solved)
-            else:
-                self.table.value[begin:end].assign(solved)
-        return -1, seconds
+        bad, seconds = ops.half_sweep_in_place(
+            entries, fixed, gram, self.table.value, entries.first, sweep, 0, entries.num_rows
+        )
+        return (entries.first + bad if bad >= 0 else -1), seconds
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """``[..., F]``."""
@@ -120,3 +107,17 @@ def check_factors(factors: int, factor_dtype: str) -> None:
         raise InputError(f"`factors` must be a whole number from 1 to {MAX_FACTORS}.\nReceived: factors={factors}.")
     if factor_dtype not in ("float16", "float32"):
         raise InputError(f"`factor_dtype` must be 'float16' or 'float32'.\nReceived: {factor_dtype!r}.")
+
+
+def _first_factors(shape: tuple[int, int], dtype: str, seed: int) -> tf.Tensor:
+    """Normal with standard deviation .1 / sqrt(F), so that scores start near 0.
+
+    Drawn piece by piece in the table's type: drawn at once, there would be three tables for a while.
+    """
+    rows, factors = shape
+    step = 1 << 14
+    pieces = [
+        tf.random.stateless_normal([min(step, rows - first), factors], [seed, first], 0.0, 0.1 / factors**0.5, dtype)
+        for first in range(0, rows, step)
+    ]
+    return tf.concat(pieces, axis=0)

@@ -115,9 +115,10 @@ class ALS(keras.Model):
         #: Seconds that each thread computed in the last half-sweep of users and of items.
         self.thread_seconds: tuple[np.ndarray, np.ndarray] = (np.zeros(0), np.zeros(0))
         if num_users is not None and num_items is not None:
-            self._create(num_users, num_items)
+            self.prepare(num_users, num_items)
 
-    def _create(self, num_users: int, num_items: int) -> None:
+    def prepare(self, num_users: int, num_items: int) -> None:
+        """Make the tables, unless they are there; `fit` does it by itself."""
         if self.num_users is not None:
             return
         self.num_users, self.num_items = num_users, num_items
@@ -152,6 +153,7 @@ class ALS(keras.Model):
         verbose: int = 1,
         calculate_training_loss: bool = False,
         ranks: Ranks | None = None,
+        initial_iteration: int = 0,
     ) -> keras.callbacks.History:
         """Solve for users and items in turn, ``iterations`` times, from the factors as they are.
 
@@ -161,6 +163,7 @@ class ALS(keras.Model):
             verbose: 1: a progress bar (on rank 0); 0: silent.
             calculate_training_loss: compute `training_loss` after each iteration, for ``callback`` and the history.
             ranks: when several processes share the work; each passes the whole matrix.
+            initial_iteration: iterations made by an earlier fit, whose factors the model has.
 
         Returns:
             history with ``seconds`` and, if asked for, ``loss`` per iteration.
@@ -172,7 +175,7 @@ class ALS(keras.Model):
         matrix = _matrix(user_items, "user_items")
         if matrix.nnz == 0:
             raise InputError(f"`user_items` must have entries.\nReceived: an empty matrix of shape {matrix.shape}.")
-        self._create(*matrix.shape)
+        self.prepare(*matrix.shape)
         if matrix.shape != (self.num_users, self.num_items):
             raise InputError(
                 f"`user_items` must be of the model's shape, {(self.num_users, self.num_items)}.\n"
@@ -186,7 +189,7 @@ class ALS(keras.Model):
         history.on_train_begin()
         bar = keras.utils.Progbar(self.iterations, unit_name="iteration") if verbose and rank == 0 else None
         gram = self.items.gramian()
-        for iteration in range(1, self.iterations + 1):
+        for iteration in range(initial_iteration + 1, self.iterations + 1):
             started = time.perf_counter()
             gram, user_seconds = self._solve(self.users, by_user, self.items, gram, ranks, "user")
             user_gram = gram

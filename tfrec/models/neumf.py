@@ -259,6 +259,10 @@ class NeuMF(keras.Model):
 
     # ---- scoring
 
+    def preference(self, users: tf.Tensor, items: tf.Tensor | None = None) -> tf.Tensor:
+        """What is served: the probability that a user takes an item when offered it. Arguments as for `score`."""
+        return tf.sigmoid(self.score(users, items))
+
     def score(self, users: tf.Tensor, items: tf.Tensor | None = None) -> tf.Tensor:
         """Logits of candidates, without dropout and without gradient.
 

@@ -4,10 +4,20 @@ Importing this package loads ``libtfrec_ops.so``, which a process must do before
 the operations.
 """
 
-from tfrec.ops.als import Entries, Sweep, gramian, half_sweep, losses
+from tfrec.ops.als import Entries, Sweep, gramian, half_sweep, half_sweep_in_place, losses
 from tfrec.ops.dot_top_k import dot_top_k
 from tfrec.ops.native import library, library_path
 
-__all__ = ["Entries", "Sweep", "dot_top_k", "gramian", "half_sweep", "library", "library_path", "losses"]
+__all__ = [
+    "Entries",
+    "Sweep",
+    "dot_top_k",
+    "gramian",
+    "half_sweep",
+    "half_sweep_in_place",
+    "library",
+    "library_path",
+    "losses",
+]
 
 library()

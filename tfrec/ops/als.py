@@ -29,8 +29,8 @@ Solver = Literal["cg", "cholesky", "block"]
 SOLVERS: tuple[Solver, ...] = ("cg", "cholesky", "block")
 #: The most factors a kernel takes.
 MAX_FACTORS = 1024
-#: Bytes of solutions, or in the twin of gathered factors, that one call makes.
-_CALL_BYTES = 1 << 26
+#: Bytes of gathered factors and matrices that the twin holds at once.
+_CALL_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Entries:
     """Rows ``[first, last)`` of a sparse matrix as the operations take them.
 
     Args:
-        matrix: float32 CSR ``[N, M]``, finite, columns ascending and each once.
+        matrix: float32 CSR ``[N, M]``, finite, columns ascending and each once. Its arrays are lent, not copied.
         first: first row.
         last: behind the last row; None: all.
     """
@@ -87,8 +87,8 @@ class Entries:
         self._orders: dict[tuple[int, int], np.ndarray] = {}
         self._offsets = matrix.indptr[first : last + 1].astype(np.int64) - begin
         # int32 columns: a catalogue of 2^31 items does not fit a factor table either.
-        self.columns = tf.constant(matrix.indices[begin:end], tf.int32)
-        self.values = tf.constant(matrix.data[begin:end], tf.float32)
+        self.columns = _lent(matrix.indices[begin:end].astype(np.int32, copy=False))
+        self.values = _lent(matrix.data[begin:end].astype(np.float32, copy=False))
 
     @property
     def num_rows(self) -> int:
@@ -100,11 +100,6 @@ class Entries:
         """int64 ``[N]``: stored entries of each row."""
         return np.diff(self._offsets)
 
-    def calls(self, most_rows: int) -> list[tuple[int, int]]:
-        """The rows cut into ranges of at most ``most_rows``."""
-        starts = range(0, self.num_rows, max(1, most_rows))
-        return [(s, min(s + max(1, most_rows), self.num_rows)) for s in starts]
-
     def offsets(self, first: int, last: int) -> np.ndarray:
         """Where the entries of rows ``[first, last)`` begin and end, int64 ``[last - first + 1]``."""
         return self._offsets[first : last + 1]
@@ -115,6 +110,16 @@ class Entries:
             order = np.argsort(-self.lengths[first:last], kind="stable").astype(np.int64)
             self._orders[first, last] = order
         return self._orders[first, last]
+
+
+def _lent(array: np.ndarray) -> tf.Tensor:
+    """The array as a tensor for the native operations alone, without a copy: a fit then needs one matrix less.
+
+    Other TensorFlow operations must not see it, as they count on memory aligned to 64 bytes.
+    """
+    if library() is None or not array.flags.writeable or array.size == 0:
+        return tf.constant(array)
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
 def row_regularization(sweep: Sweep, lengths: np.ndarray, num_fixed: int) -> np.ndarray:
@@ -173,6 +178,52 @@ def half_sweep(
         block_size=sweep.block_size,
     )
     return solved, int(bad), seconds.numpy()
+
+
+def half_sweep_in_place(
+    entries: Entries,
+    fixed: tf.Tensor,
+    gram: tf.Tensor,
+    table: tf.Variable,
+    first_row: int,
+    sweep: Sweep,
+    first: int,
+    last: int,
+) -> tuple[int, np.ndarray]:
+    """The same with rows ``first_row ...`` of a variable as the start, which are overwritten.
+
+    On the CPU, with the native library, the table is held only once. Where a row is not finite, others may have their
+    new values already.
+
+    Returns:
+        the first row, counted from ``first``, that is not finite, or -1; and the threads' seconds.
+    """
+    native = library()
+    if native is None or "GPU" in table.device:
+        end = first_row + last - first
+        start = table.read_value()[first_row:end]
+        solved, bad, seconds = half_sweep(entries, fixed, gram, start, sweep, first, last)
+        if bad < 0:
+            table[first_row:end].assign(solved)
+        return bad, seconds
+    bad, seconds = native.tfrec_als_half_sweep_in_place(
+        row_offsets=entries.offsets(first, last),
+        columns=entries.columns,
+        values=entries.values,
+        row_order=entries.order(first, last),
+        fixed=fixed,
+        gramian=gram,
+        table=table.handle,
+        first_row=first_row,
+        alpha=sweep.alpha,
+        regularization=sweep.regularization,
+        unobserved_weight=sweep.unobserved_weight,
+        frequency_exponent=sweep.frequency_exponent,
+        solver=sweep.solver,
+        cg_steps=sweep.cg_steps,
+        block_size=sweep.block_size,
+    )
+    return int(bad), seconds.numpy()
 
 
 def losses(entries: Entries, fixed: tf.Tensor, gram: tf.Tensor, rows: tf.Tensor, sweep: Sweep) -> np.ndarray:
@@ -308,8 +359,3 @@ def _blocks(matrix: tf.Tensor, right: tf.Tensor, x: tf.Tensor, sweep: Sweep) -> 
         change = _solve_spd(matrix[:, part, part], gradient)
         x += tf.pad(change, [[0, 0], [first, factors - part.stop]])
     return x
-
-
-def rows_per_call(factors: int, dtype: tf.DType) -> int:
-    """How many rows a call solves, so that what it returns beside the table stays small."""
-    return max(1024, _CALL_BYTES // (factors * dtype.size))

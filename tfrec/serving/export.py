@@ -7,7 +7,7 @@ Signature ``serving_default``:
     k           int32 []                how many items to recommend, 1 to I
 
     ids         int64 (or string) [B, k]  best first, none of them in the history
-    scores      float32 [B, k]            probability of being the user's next item, among all items
+    scores      float32 [B, k]            probability of being the user's next item, among all items; ALS: x.y
     counts      int32 [B]                 how many of a row's k places are filled; the others have id -1 (or ""),
                                           score 0: a user who has seen nearly everything has fewer than k left
 
@@ -36,7 +36,7 @@ class Recommender(tf.Module):
     """Histories in, recommendations out, around a model over sparse rows.
 
     Args:
-        model: `VAECF`, `Popularity` or another with ``num_items`` and ``probabilities(SparseTensor)``.
+        model: `VAECF`, `ALS`, `Popularity` or another with ``num_items`` and ``probabilities(SparseTensor)``.
         item_ids: ``[I]`` raw ids, int64 or text, in the model's order.
         labels: ``[I]`` titles.
         popularity: ``[I]`` number of training users.
@@ -109,12 +109,12 @@ class Recommender(tf.Module):
         )
         seen = tf.math.unsorted_segment_sum(tf.ones_like(row), row, batch)
         scores = tf.where((seen > 0)[:, None], self._model.probabilities(history), self._popularity[None, :])
-        scores = tf.tensor_scatter_nd_update(scores, indices, tf.fill(tf.shape(row), -1.0))
+        scores = tf.tensor_scatter_nd_update(scores, indices, tf.fill(tf.shape(row), float("-inf")))
         best, number = tf.math.top_k(scores, k)
-        there = best >= 0
+        there = best > float("-inf")
         return {
             "ids": self._items.ids(tf.where(there, number, self._num_items)),
-            "scores": tf.maximum(best, 0.0),
+            "scores": tf.where(there, best, 0.0),
             "counts": tf.reduce_sum(tf.cast(there, tf.int32), axis=1),
         }
 

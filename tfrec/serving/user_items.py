@@ -6,7 +6,7 @@ Signature ``serving_default``:
     k           int32 []                how many items to recommend, 1 to I
 
     ids         int64 (or string) [B, k]  best first, nothing that the user has
-    scores      float32 [B, k]            probability that the user takes the item when offered it
+    scores      float32 [B, k]            NeuMF: probability that the user takes the item when offered it; ALS: x.y
     counts      int32 [B]                 how many of the k places are filled; the others have id -1 (or ""), score 0
     known       bool [B]                  False for an unknown user, who gets the most popular items
 
@@ -35,10 +35,10 @@ from tfrec.serving.ids import IdTable
 
 
 class UserItemRecommender(tf.Module):
-    """Users in, recommendations or scores of candidates out, around a model with ``score(users, items)``.
+    """Users in, recommendations or scores of candidates out, around a model with ``preference(users, items)``.
 
     Args:
-        model: `NeuMF` or another whose ``score`` gives logits.
+        model: `NeuMF`, `ALS` or another with ``preference(users, items or None)``.
         user_ids: ``[U]`` raw ids, int64 or text, in the model's order.
         item_ids: ``[I]`` raw ids, int64 or text, in the model's order.
         labels: ``[I]`` titles.
@@ -78,7 +78,7 @@ class UserItemRecommender(tf.Module):
         self._users = IdTable(user_ids, raw_ids)
         self._items = IdTable(item_ids, raw_ids)
         self._labels = tf.constant([str(label) for label in labels])
-        # As logits are not probabilities over items, popular items get their share of the users.
+        # As these scores are not probabilities over items, popular items get their share of the users.
         self._popularity = tf.constant(popularity / max(float(num_users), 1.0), tf.float32)
         self._offsets = tf.constant(seen.indptr.astype(np.int64))
         self._columns = tf.constant(seen.indices.astype(np.int32))
@@ -111,7 +111,7 @@ class UserItemRecommender(tf.Module):
         )
         with tf.control_dependencies([check]):
             user, known = self._users.number(user_ids)
-        scores = tf.where(known[:, None], tf.sigmoid(self._model.score(user)), self._popularity[None, :])
+        scores = tf.where(known[:, None], self._model.preference(user), self._popularity[None, :])
         starts = tf.gather(self._offsets, user)
         # An unknown user has nothing.
         lengths = tf.where(known, tf.gather(self._offsets, user + 1) - starts, 0)
@@ -120,12 +120,12 @@ class UserItemRecommender(tf.Module):
         row = tf.searchsorted(ends, entry, side="right", out_type=tf.int64)
         column = tf.gather(self._columns, entry + tf.gather(starts - (ends - lengths), row))
         pairs = tf.stack([row, tf.cast(column, tf.int64)], axis=1)
-        scores = tf.tensor_scatter_nd_update(scores, pairs, tf.fill(tf.shape(row), -1.0))
+        scores = tf.tensor_scatter_nd_update(scores, pairs, tf.fill(tf.shape(row), float("-inf")))
         best, number = tf.math.top_k(scores, k)
-        there = best >= 0
+        there = best > float("-inf")
         return {
             "ids": self._items.ids(tf.where(there, number, self._num_items)),
-            "scores": tf.maximum(best, 0.0),
+            "scores": tf.where(there, best, 0.0),
             "counts": tf.reduce_sum(tf.cast(there, tf.int32), axis=1),
             "known": known,
         }
@@ -139,5 +139,5 @@ class UserItemRecommender(tf.Module):
             user, user_known = self._users.number(user_ids)
             item, item_known = self._items.number(item_ids)
         known = user_known[:, None] & item_known
-        scores = tf.where(known, tf.sigmoid(self._model.score(user, item)), 0.0)
+        scores = tf.where(known, self._model.preference(user, item), 0.0)
         return {"scores": scores, "known": known}

@@ -14,6 +14,7 @@ from tfrec.evaluation import Report
 from tfrec.training.environment import hardware, versions
 from tfrec.training.history import write_curve
 from tfrec.training.prepare import Prepared
+from tfrec.training.prepare_entries import PreparedEntries
 from tfrec.training.prepare_items import PreparedItems
 from tfrec.training.report import table, write_json
 from tfrec.training.run_folder import RunFolder
@@ -23,7 +24,7 @@ def finish(
     recipe: str,
     config: Run,
     folder: RunFolder,
-    data: Prepared | PreparedItems,
+    data: Prepared | PreparedItems | PreparedEntries,
     model: keras.Model,
     reports: dict[str, dict[str, Report]],
     training: dict[str, Any],

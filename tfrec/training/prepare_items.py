@@ -127,7 +127,7 @@ def prepare_items(config: LeaveOneOutConfig) -> PreparedItems:
                 f"A held-out item must not be in the training data.\nReceived: user {user}, item {test_items[user]}."
             )
     else:
-        events = _above(load_interactions(_without_ncf(config)), config)
+        events = above(load_interactions(_without_ncf(config)), config)
         split = leave_one_out(events, min_user_events=config.min_user_events, validation=True)
         train, validation_items, test_items = split.train, split.validation_items, split.test_items
     train.data[:] = 1.0
@@ -154,7 +154,7 @@ def _without_ncf(config: LeaveOneOutConfig) -> LeaveOneOutConfig:
     return config
 
 
-def _above(events: Interactions, config: LeaveOneOutConfig) -> Interactions:
+def above(events: Interactions, config: SourceConfig) -> Interactions:
     """The events above the threshold, with the users and items that have any, numbered anew."""
     threshold = min_rating(config, events)
     if threshold is None:

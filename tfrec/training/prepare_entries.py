@@ -1,0 +1,69 @@
+"""From a config to interactions of which a random share of the user-item pairs is held out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from tfrec.configs import ALSDataConfig
+from tfrec.data import Interactions, random_holdout
+from tfrec.training.prepare import load_interactions
+from tfrec.training.prepare_items import above
+from tfrec.training.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class PreparedEntries:
+    """What training and evaluation work on, with U users and I items.
+
+    Args:
+        interactions: the events above the threshold.
+        train: float32 ``[U, I]``, values summed over a pair's events.
+        test: the same for the pairs held out, disjoint from ``train``.
+    """
+
+    interactions: Interactions
+    train: scipy.sparse.csr_matrix
+    test: scipy.sparse.csr_matrix
+
+    @property
+    def sha256(self) -> str | None:
+        """Checksum of the file of events; None for generated data, which its settings determine."""
+        return self.interactions.source.get("sha256")
+
+    def heldout(self, part: str) -> tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix]:
+        """What users have, and the targets."""
+        return self.train, self.test
+
+    def vocabulary(self) -> Vocabulary:
+        """What the model's numbers stand for, and what users have."""
+        events = self.interactions
+        popularity = np.bincount(self.train.indices, minlength=self.train.shape[1]).astype(np.float32)
+        seen = scipy.sparse.csr_matrix(self.train + self.test)
+        seen.data[:] = 1.0
+        seen.sort_indices()
+        return Vocabulary(events.item_ids, events.labels(), popularity, events.user_ids, seen)
+
+    def summary(self) -> dict[str, Any]:
+        """Counts for the report."""
+        split = {
+            "users": self.train.shape[0],
+            "items": self.train.shape[1],
+            "train_events": int(self.train.nnz),
+            "test_events": int(self.test.nnz),
+        }
+        return {**self.interactions.summary(), "split": split}
+
+
+def prepare_entries(config: ALSDataConfig) -> PreparedEntries:
+    """Load and hold out.
+
+    Raises:
+        InputError: see `tfrec.data.random_holdout`.
+    """
+    events = above(load_interactions(config), config)
+    train, test = random_holdout(events, target_share=config.test_share, seed=config.split_seed)
+    return PreparedEntries(events, train, test)
