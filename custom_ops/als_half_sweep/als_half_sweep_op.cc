@@ -500,6 +500,9 @@ class HalfSweepInPlaceCpuOp : public HalfSweepCpuBase {
       std::memcpy(own.data(), table->data(), table->TotalBytes());
       *table = own;
     }
+    // Set by operations that write parts of a variable; every reader of the whole would get a copy. Here it is not needed:
+    // who has the buffer keeps it, and this operation writes into one of its own.
+    variable->copy_on_read_mode.store(false);
     HalfSweep s;
     const Tensor part = table->Slice(first, first + rows);
     OP_REQUIRES_OK(ctx, Inputs(ctx, part, &s));

@@ -51,8 +51,19 @@ class ALSFactors(keras.layers.Layer):
             dtype=factor_dtype,
             autocast=False,
             trainable=False,  # by gradients
-            initializer=lambda shape, dtype=None: _first_factors(shape, factor_dtype, seed),
+            initializer="zeros",
         )
+        # Piece by piece: drawn at once, there would be three tables for a while.
+        random = np.random.default_rng(seed)
+        for begin in range(0, num_rows, 4_096):
+            piece = random.standard_normal((min(4_096, num_rows - begin), factors), np.float32)
+            tf.raw_ops.ResourceStridedSliceAssign(
+                ref=self.table.value.handle,
+                begin=[begin],
+                end=[begin + len(piece)],
+                strides=[1],
+                value=(piece * np.float32(0.1 / np.sqrt(factors))).astype(factor_dtype),
+            )
 
     def build(self, input_shape: Any = None) -> None:
         """Nothing to build: the table is there from the start."""
@@ -107,17 +118,3 @@ def check_factors(factors: int, factor_dtype: str) -> None:
         raise InputError(f"`factors` must be a whole number from 1 to {MAX_FACTORS}.\nReceived: factors={factors}.")
     if factor_dtype not in ("float16", "float32"):
         raise InputError(f"`factor_dtype` must be 'float16' or 'float32'.\nReceived: {factor_dtype!r}.")
-
-
-def _first_factors(shape: tuple[int, int], dtype: str, seed: int) -> tf.Tensor:
-    """Normal with standard deviation .1 / sqrt(F), so that scores start near 0.
-
-    Drawn piece by piece in the table's type: drawn at once, there would be three tables for a while.
-    """
-    rows, factors = shape
-    step = 1 << 14
-    pieces = [
-        tf.random.stateless_normal([min(step, rows - first), factors], [seed, first], 0.0, 0.1 / factors**0.5, dtype)
-        for first in range(0, rows, step)
-    ]
-    return tf.concat(pieces, axis=0)
