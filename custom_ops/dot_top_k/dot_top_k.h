@@ -26,7 +26,22 @@ struct Kernels {
   // queries, repack the items into tiles first.
   void (*search)(const DotTopK&, int64_t first_query, int64_t last_query, int64_t first_item, int64_t last_item,
                  bool packed, float* scores, int32_t* ids, float* workspace);
+
+  // For all items against all (queries are the items): a block of scores serves the items of its rows and those of its
+  // columns, which halves the products. A block is kBlock items by kBlock.
+  // tiles [kBlock / 16][width][16] = items [first, first + n), zeros behind.
+  void (*pack)(const DotTopK&, int64_t first, int64_t n, float* tiles, float* row);
+  // block [n, kBlock] = items [first, first + n) times the packed ones. `rows` has room for n rows.
+  void (*multiply)(const DotTopK&, int64_t first, int64_t n, const float* tiles, float* rows, float* block);
+  // Row r of the block has scores of the n_columns items from first_column on: offers them to heap r.
+  void (*offer_rows)(const DotTopK&, const float* block, int64_t n_rows, int64_t n_columns, int64_t first_column,
+                     float* scores, int32_t* ids);
+  // Column c has scores of the n_rows items from first_row on: offers them to heap c. worst [kBlock]: workspace.
+  void (*offer_columns)(const DotTopK&, const float* block, int64_t n_rows, int64_t n_columns, int64_t first_row,
+                        float* scores, int32_t* ids, float* worst);
 };
+
+constexpr int64_t kBlock = 256;
 
 const Kernels* BaselineKernels();
 const Kernels* Avx2Kernels();

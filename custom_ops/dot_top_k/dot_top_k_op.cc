@@ -1,6 +1,7 @@
 // TensorFlow op of exact top-k by inner product on the CPU. Many queries: each thread takes its share of them over all
 // items. Few: each thread takes its share of the items, and the heaps are merged.
 #include <algorithm>
+#include <atomic>
 #include <limits>
 #include <numeric>
 #include <vector>
@@ -60,6 +61,40 @@ const Kernels* ChooseKernels() {
   return chosen;
 }
 
+// Columns of blocks are tasks, the longest first; a block's offers take the locks of the heaps that they go to.
+absl::Status SearchAllAgainstAll(OpKernelContext* ctx, const DotTopK& t, const Kernels& kernels, Team* team, float* best,
+                                 int32_t* best_ids) {
+  const int64_t blocks = (t.num_items + kBlock - 1) / kBlock;
+  // packed columns, rows, their scores, one row, the worst scores
+  const int64_t floats = 2 * kBlock * t.width + kBlock * kBlock + t.width + kBlock;
+  Tensor memory;
+  TF_RETURN_IF_ERROR(ctx->allocate_temp(tensorflow::DT_FLOAT, TensorShape({team->size() * floats}), &memory));
+  float* all = memory.flat<float>().data();
+  std::vector<absl::Mutex> locks(blocks);
+  std::atomic<int64_t> next{blocks - 1};
+  const auto size_of = [&](int64_t block) { return std::min(kBlock, t.num_items - block * kBlock); };
+  team->Run([&](int member) {
+    float *tiles = all + member * floats, *rows = tiles + kBlock * t.width, *scores = rows + kBlock * t.width,
+          *row = scores + kBlock * kBlock, *worst = row + t.width;
+    for (int64_t b; (b = next.fetch_sub(1)) >= 0;) {
+      kernels.pack(t, b * kBlock, size_of(b), tiles, row);
+      for (int64_t a = 0; a <= b; ++a) {
+        kernels.multiply(t, a * kBlock, size_of(a), tiles, rows, scores);
+        {
+          absl::MutexLock lock(&locks[a]);
+          kernels.offer_rows(t, scores, size_of(a), size_of(b), b * kBlock, best + a * kBlock * t.k,
+                             best_ids + a * kBlock * t.k);
+        }
+        if (a == b) continue;
+        absl::MutexLock lock(&locks[b]);
+        kernels.offer_columns(t, scores, size_of(a), size_of(b), a * kBlock, best + b * kBlock * t.k,
+                              best_ids + b * kBlock * t.k, worst);
+      }
+    }
+  });
+  return absl::OkStatus();
+}
+
 class DotTopKOp : public OpKernel {
  public:
   using OpKernel::OpKernel;
@@ -117,7 +152,10 @@ class DotTopKOp : public OpKernel {
     OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_FLOAT, TensorShape({team.size() * workspace}), &memory));
     float* work = memory.flat<float>().data();
     const int64_t size = team.size(), all = t.num_queries * t.k;
-    if (t.num_queries >= 16 * size) {
+    if (queries.SharesBufferWith(items) && t.num_queries == t.num_items && excluded.NumElements() == 0 &&
+        t.num_items >= 2 * kBlock) {
+      OP_REQUIRES_OK(ctx, SearchAllAgainstAll(ctx, t, *kernels, &team, best, best_ids));
+    } else if (t.num_queries >= 16 * size) {
       team.Run([&](int member) {
         const int64_t first = t.num_queries * member / size, last = t.num_queries * (member + 1) / size;
         kernels->search(t, first, last, 0, t.num_items, true, best + first * t.k, best_ids + first * t.k,

@@ -36,17 +36,19 @@ static inline void Offer(const float* scores, int64_t n, int64_t first, int64_t 
   for (int64_t i = 0; i < n; i += kLanes) {
     const Vec v = Load(scores + i);
 #if TFREC_LANES == 16
-    const bool any = _mm512_cmp_ps_mask(v, _mm512_set1_ps(worst), _CMP_GT_OQ) != 0;
+    const bool any = _mm512_cmp_ps_mask(v, _mm512_set1_ps(worst), _CMP_GE_OQ) != 0;
 #elif TFREC_LANES == 8
-    const bool any = _mm256_movemask_ps(_mm256_cmp_ps(v, _mm256_set1_ps(worst), _CMP_GT_OQ)) != 0;
+    const bool any = _mm256_movemask_ps(_mm256_cmp_ps(v, _mm256_set1_ps(worst), _CMP_GE_OQ)) != 0;
 #else
-    const auto better = v > Fill(worst);
+    const auto better = v >= Fill(worst);
     const bool any = (better[0] | better[1] | better[2] | better[3]) != 0;
 #endif
     if (__builtin_expect(!any, 1)) continue;
     for (int64_t l = i; l < i + kLanes; ++l) {
-      if (scores[l] > worst) {
-        top_k::Replace(heap_scores, heap_ids, k, scores[l], static_cast<int32_t>(first + l));
+      // Not all come in order of id: an equal score with a lower one replaces the worst.
+      const int32_t id = static_cast<int32_t>(first + l);
+      if (scores[l] >= worst && scores[l] > -INFINITY && top_k::Below(worst, heap_ids[0], scores[l], id)) {
+        top_k::Replace(heap_scores, heap_ids, k, scores[l], id);
         worst = heap_scores[0];
       }
     }
@@ -127,7 +129,79 @@ static void Search(const DotTopK& t, int64_t first_query, int64_t last_query, in
   }
 }
 
-static const top_k::Kernels kTopKKernels = {WorkspaceFloats, Search};
+using top_k::kBlock;
+
+static void Pack(const DotTopK& t, int64_t first, int64_t n, float* tiles, float* row) {
+  for (int64_t i = 0; i < kBlock; ++i) {
+    if (i < n) {
+      LoadRow(t.items, t.half_storage, first + i, t.width, row);
+    } else {
+      memset(row, 0, t.width * sizeof(float));
+    }
+    float* out = tiles + i / 16 * 16 * t.width + i % 16;
+    for (int64_t d = 0; d < t.width; ++d) out[d * 16] = row[d];
+  }
+}
+
+static void Multiply(const DotTopK& t, int64_t first, int64_t n, const float* tiles, float* rows, float* block) {
+  static const float zeros[kTileColumns] = {};
+  for (int64_t i = 0; i < n; ++i) LoadRow(t.items, t.half_storage, first + i, t.width, rows + i * t.width);
+  const int64_t whole = n / kTileRows * kTileRows;
+  for (int64_t j = 0; j < kBlock; j += 16) {
+    for (int64_t i = 0; i < whole; i += kTileRows) {
+      Tile<kTileRows, false>(rows + i * t.width, t.width, 1, tiles + j * t.width, 16, t.width, zeros, 0,
+                             block + i * kBlock + j, kBlock);
+    }
+    for (int64_t i = whole; i < n; ++i) {
+      Tile<1, false>(rows + i * t.width, t.width, 1, tiles + j * t.width, 16, t.width, zeros, 0, block + i * kBlock + j,
+                     kBlock);
+    }
+  }
+}
+
+static void OfferRows(const DotTopK& t, const float* block, int64_t n_rows, int64_t n_columns, int64_t first_column,
+                      float* scores, int32_t* ids) {
+  const int64_t whole = n_columns / kLanes * kLanes;
+  for (int64_t r = 0; r < n_rows; ++r) {
+    const float* line = block + r * kBlock;
+    Offer(line, whole, first_column, t.k, scores + r * t.k, ids + r * t.k);
+    for (int64_t c = whole; c < n_columns; ++c) {
+      const int32_t id = static_cast<int32_t>(first_column + c);
+      if (line[c] >= scores[r * t.k] && top_k::Below(scores[r * t.k], ids[r * t.k], line[c], id)) {
+        top_k::Replace(scores + r * t.k, ids + r * t.k, t.k, line[c], id);
+      }
+    }
+  }
+}
+
+static void OfferColumns(const DotTopK& t, const float* block, int64_t n_rows, int64_t n_columns, int64_t first_row,
+                         float* scores, int32_t* ids, float* worst) {
+  for (int64_t c = 0; c < kBlock; ++c) worst[c] = c < n_columns ? scores[c * t.k] : INFINITY;
+  for (int64_t r = 0; r < n_rows; ++r) {
+    for (int64_t c = 0; c < kBlock; c += kLanes) {
+      const Vec v = Load(block + r * kBlock + c), w = Load(worst + c);
+#if TFREC_LANES == 16
+      const bool any = _mm512_cmp_ps_mask(v, w, _CMP_GE_OQ) != 0;
+#elif TFREC_LANES == 8
+      const bool any = _mm256_movemask_ps(_mm256_cmp_ps(v, w, _CMP_GE_OQ)) != 0;
+#else
+      const auto better = v >= w;
+      const bool any = (better[0] | better[1] | better[2] | better[3]) != 0;
+#endif
+      if (__builtin_expect(!any, 1)) continue;
+      for (int64_t l = c; l < c + kLanes; ++l) {
+        const float score = block[r * kBlock + l];
+        const int32_t id = static_cast<int32_t>(first_row + r);
+        if (l < n_columns && score >= worst[l] && top_k::Below(scores[l * t.k], ids[l * t.k], score, id)) {
+          top_k::Replace(scores + l * t.k, ids + l * t.k, t.k, score, id);
+          worst[l] = scores[l * t.k];
+        }
+      }
+    }
+  }
+}
+
+static const top_k::Kernels kTopKKernels = {WorkspaceFloats, Search, Pack, Multiply, OfferRows, OfferColumns};
 
 }  // namespace TFREC_ISA
 }  // namespace tfrec

@@ -57,6 +57,24 @@ def test_any_shape(queries, items, width, k):
     check(np.random.default_rng(queries * 91 + items), queries, items, width, k, np.float32)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize(("items", "width", "k"), [(512, 8, 5), (777, 33, 10), (1030, 5, 40)])
+def test_all_against_all(random, kernels, dtype, items, width, k):
+    """One tensor as queries and items: each product is used for both, with many ties; a row of NaN is absent."""
+    y = random.integers(-2, 3, (items, width)).astype(dtype)
+    table = y.copy()
+    table[5] = np.nan
+    tensor = tf.constant(table)
+    ids, scores = ops.dot_top_k(tensor, tensor, k)
+    wanted = oracles.top_k(y, y, k, [[5]] * items)
+    for row in range(items):
+        if row == 5:
+            assert (ids[row] == -1).all()
+        else:
+            assert ids[row].tolist() == wanted[row]
+            np.testing.assert_array_equal(scores[row], y[row].astype(float) @ y[wanted[row]].astype(float).T)
+
+
 def test_scores_that_are_not_finite_are_absent(kernels):
     items = tf.constant([[1.0], [float("nan")], [float("-inf")], [2.0]])
     ids, _ = ops.dot_top_k(tf.constant([[1.0]]), items, 4)

@@ -488,10 +488,6 @@ class ALS(keras.Model):
         unit = _unit(table)
         everything = new is None and np.array_equal(numbers, np.arange(side.num_rows))
         queries = unit if everything else _unit(tf.constant(new) if new is not None else tf.gather(table, numbers))
-        # A row of zeros has no direction: it is similar to nothing.
-        zero = np.flatnonzero(~np.any(unit.numpy(), axis=1)) if filtered is None and among is None else None
-        if zero is not None and len(zero):
-            filtered = zero
         ids, scores = self._best(queries, side, k, None, among, filtered, what, unit)
         return _answer(ids, scores, np.ndim(wanted) == 0)
 
@@ -690,9 +686,9 @@ def _rows_of(side: ALSFactors, numbers: np.ndarray) -> tf.Tensor:
 
 
 def _unit(rows: tf.Tensor) -> tf.Tensor:
-    """Rows of length 1 in float32; zeros stay zeros."""
+    """Rows of length 1 in float32. A row of zeros has no direction: it becomes NaN, and is similar to nothing."""
     rows = tf.cast(rows, tf.float32)
-    return tf.math.divide_no_nan(rows, tf.norm(rows, axis=1, keepdims=True))
+    return rows / tf.norm(rows, axis=1, keepdims=True)
 
 
 def _answer(ids: np.ndarray, scores: np.ndarray, one: bool) -> tuple[np.ndarray, np.ndarray]:
