@@ -16,17 +16,17 @@ size_t HalfSweepCudaScratchBytes(const HalfSweep& sweep);
 // From how many entries on several blocks should share a row: below, other rows hide that it takes longer.
 inline int64_t LongRowEntries(Solver solver) { return solver == Solver::kConjugateGradient ? 2048 : 8192; }
 
-// Solves all rows. `row_order` [N] lists the rows by falling number of entries; `num_long` of them, at the front, have so
-// many entries that several blocks share each. All pointers in `sweep`, `row_order`, `scratch` and `first_bad_row` are
-// device memory. *first_bad_row is the smallest row whose solution is not finite, or -1. Returns the message of the first
-// CUDA error, or nullptr.
+// Solves all rows. `row_order` [N] lists the rows by falling number of entries; `num_long` of them, at the front, have
+// so many entries that several blocks share each. All pointers in `sweep`, `row_order`, `scratch` and `first_bad_row`
+// are device memory. *first_bad_row is the smallest row whose solution is not finite, or -1. Returns the message of the
+// first CUDA error, or nullptr.
 const char* HalfSweepCuda(const HalfSweep& sweep, const int64_t* row_order, int64_t num_long, void* scratch,
                           int64_t* first_bad_row, void* stream);
 
 // gramian [F, F] = table' table, table [M, F] half or float, sums in float32.
 size_t GramianCudaScratchBytes(int64_t num_rows, int factors);
-const char* GramianCuda(const void* table, bool half_storage, int64_t num_rows, int factors, float* gramian, void* scratch,
-                        void* stream);
+const char* GramianCuda(const void* table, bool half_storage, int64_t num_rows, int factors, float* gramian,
+                        void* scratch, void* stream);
 
 }  // namespace als
 }  // namespace tfrec

@@ -72,6 +72,8 @@ Status HalfSweepShape(InferenceContext* c) {
 
 }  // namespace
 
+// `row_order` lists the rows by falling number of entries; on a GPU the first `num_long` of them are shared by blocks (the
+// CPU decides by itself).
 REGISTER_OP("TfrecAlsHalfSweep")
     .Input("row_offsets: int64")
     .Input("columns: int32")
@@ -84,6 +86,7 @@ REGISTER_OP("TfrecAlsHalfSweep")
     .Input("regularization: float")
     .Input("unobserved_weight: float")
     .Input("frequency_exponent: float")
+    .Input("num_long: int64")
     .Output("solved: T")
     .Output("first_bad_row: int64")
     .Output("thread_seconds: float")
@@ -475,6 +478,68 @@ class HalfSweepCpuOp : public HalfSweepCpuBase {
     Solve(ctx, s, 1);
   }
 };
+
+#ifdef TFREC_CUDA
+void* Stream(OpKernelContext* ctx) { return ctx->op_device_context()->stream()->platform_specific_handle().stream; }
+
+// Does not look into the matrix, which is in the GPU's memory: Python has checked it.
+class HalfSweepGpuOp : public HalfSweepOp {
+ public:
+  using HalfSweepOp::HalfSweepOp;
+
+  void Compute(OpKernelContext* ctx) override {
+    HalfSweep s;
+    OP_REQUIRES_OK(ctx, Inputs(ctx, ctx->input(6), &s));
+    Tensor *solved, *bad, *seconds, scratch;
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, ctx->input(6).shape(), &solved));
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(1, TensorShape({}), &bad));
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(2, TensorShape({0}), &seconds));
+    s.solved = solved->data();
+    const int64_t bytes = static_cast<int64_t>(HalfSweepCudaScratchBytes(s));
+    OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_INT8, TensorShape({bytes}), &scratch));
+    const char* error = HalfSweepCuda(s, ctx->input(3).flat<int64_t>().data(), ctx->input(11).scalar<int64_t>()(),
+                                      scratch.data(), bad->flat<int64_t>().data(), Stream(ctx));
+    OP_REQUIRES(ctx, error == nullptr, absl::InternalError(absl::StrCat("the half-sweep failed: ", error)));
+  }
+};
+
+class GramianGpuOp : public OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* ctx) override {
+    const Tensor& table = ctx->input(0);
+    OP_REQUIRES(ctx, table.dims() == 2 && table.dim_size(1) >= 1 && table.dim_size(1) <= kMaxFactors,
+                absl::InvalidArgumentError(absl::StrCat("`table` must be [rows, 1 to ", kMaxFactors,
+                                                        " factors]. Received shape: ", table.shape().DebugString())));
+    const int factors = static_cast<int>(table.dim_size(1));
+    Tensor *gramian, scratch;
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({factors, factors}), &gramian));
+    const int64_t bytes = static_cast<int64_t>(GramianCudaScratchBytes(table.dim_size(0), factors));
+    OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_INT8, TensorShape({bytes}), &scratch));
+    const char* error = GramianCuda(table.data(), table.dtype() == tensorflow::DT_HALF, table.dim_size(0), factors,
+                                    gramian->flat<float>().data(), scratch.data(), Stream(ctx));
+    OP_REQUIRES(ctx, error == nullptr, absl::InternalError(absl::StrCat("the Gramian failed: ", error)));
+  }
+};
+
+#define TFREC_REGISTER_GPU(T)                                                         \
+  REGISTER_KERNEL_BUILDER(Name("TfrecAlsHalfSweep")                                   \
+                              .Device(tensorflow::DEVICE_GPU)                         \
+                              .TypeConstraint<T>("T")                                 \
+                              .HostMemory("alpha")                                    \
+                              .HostMemory("regularization")                           \
+                              .HostMemory("unobserved_weight")                        \
+                              .HostMemory("frequency_exponent")                       \
+                              .HostMemory("num_long")                                 \
+                              .HostMemory("thread_seconds"),                          \
+                          HalfSweepGpuOp);                                            \
+  REGISTER_KERNEL_BUILDER(                                                            \
+      Name("TfrecAlsGramian").Device(tensorflow::DEVICE_GPU).TypeConstraint<T>("T"), GramianGpuOp);
+TFREC_REGISTER_GPU(Eigen::half)
+TFREC_REGISTER_GPU(float)
+#undef TFREC_REGISTER_GPU
+#endif  // TFREC_CUDA
 
 class HalfSweepInPlaceCpuOp : public HalfSweepCpuBase {
  public:

@@ -236,9 +236,10 @@ def test_the_native_operation_rejects(change, message):
         "regularization": 0.1,
         "unobserved_weight": 1.0,
         "frequency_exponent": 0.0,
+        "num_long": 0,
         **change,
     }
-    integers = {"row_offsets": np.int64, "columns": np.int32, "row_order": np.int64}
+    integers = {"row_offsets": np.int64, "columns": np.int32, "row_order": np.int64, "num_long": np.int64}
     given = {name: np.asarray(value, integers.get(name, np.float32)) for name, value in arguments.items()}
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:
         ops.library().tfrec_als_half_sweep(**given, solver="cg")
@@ -290,6 +291,38 @@ def test_kernels_of_smaller_processors(kernels):
         [sys.executable, "-c", CHILD], env={**os.environ, "TFREC_CPU_KERNELS": kernels}, capture_output=True, text=True
     )
     assert done.stdout.endswith("good\n"), done.stderr
+
+
+@pytest.mark.skipif(ops.library() is None, reason="needs the native library: TFREC_BUILD_OPS=1 pip install -e .")
+def test_kernels_are_registered():
+    from tensorflow.python.framework import kernels
+
+    def devices(name):
+        found = kernels.get_registered_kernels_for_op(name).kernel
+        return {(k.device_type, t) for k in found for c in k.constraint for t in c.allowed_values.list.type}
+
+    types = (tf.half.as_datatype_enum, tf.float32.as_datatype_enum)
+    everywhere = ("TfrecAlsHalfSweep", "TfrecAlsGramian")
+    for name in (*everywhere, "TfrecAlsHalfSweepInPlace", "TfrecAlsLosses", "TfrecDotTopK"):
+        assert devices(name) >= {("CPU", t) for t in types}
+    if not any(device == "GPU" for device, _ in devices(everywhere[0])):
+        pytest.skip("the library was built without CUDA: no nvcc, or TFREC_CUDA=0")
+    for name in everywhere:
+        assert devices(name) == {(d, t) for d in ("CPU", "GPU") for t in types}
+
+
+@pytest.mark.skipif(not tf.config.list_physical_devices("GPU"), reason="needs a GPU")
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("solver", als.SOLVERS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_a_gpu_takes_the_same_steps(random, dtype, solver, objective):
+    matrix, table, start = problem(random, 48, dtype)
+    found = []
+    for device in ("CPU:0", "GPU:0"):
+        with tf.device(device):
+            found.append(solve(matrix, table, start, solver=solver, **objective))
+    tolerance = 2e-3 if dtype == np.float16 else 2e-4
+    np.testing.assert_allclose(found[1], found[0], atol=tolerance * np.abs(found[0]).max())
 
 
 def test_a_missing_library_warns_once_and_the_twin_answers(tmp_path):

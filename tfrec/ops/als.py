@@ -29,6 +29,8 @@ Solver = Literal["cg", "cholesky", "block"]
 SOLVERS: tuple[Solver, ...] = ("cg", "cholesky", "block")
 #: The most factors a kernel takes.
 MAX_FACTORS = 1024
+#: From how many entries on several blocks of a GPU share a row: LongRowEntries in custom_ops/als_half_sweep/als_cuda.h.
+_LONG = {"cg": 2_048, "cholesky": 8_192, "block": 8_192}
 #: Bytes of gathered factors and matrices that the twin holds at once.
 _CALL_BYTES = 1 << 24
 
@@ -173,6 +175,7 @@ def half_sweep(
         regularization=sweep.regularization,
         unobserved_weight=sweep.unobserved_weight,
         frequency_exponent=sweep.frequency_exponent,
+        num_long=int((entries.lengths[first:last] >= _LONG[sweep.solver]).sum()),
         solver=sweep.solver,
         cg_steps=sweep.cg_steps,
         block_size=sweep.block_size,

@@ -1,0 +1,361 @@
+// Conjugate gradients: A x = w0 G x + lambda x + sum w (y.x) y, never forming A.
+//
+// A block solves a tile of rows together. The dense part, G times the tile's vectors, is one pass over the Gramian per
+// tile instead of one per row. The entries' part is a warp per row: groups of kLanes lanes take an entry each, so that
+// a dot product costs log2(kLanes) shuffles for 32 / kLanes entries, and keep their sums in registers to the end of the
+// row. The gathered rows are read again in every step, from the second cache: what a tile of rows gathers exceeds
+// shared memory. Rows are ordered by length, so the warps of a block finish together.
+//
+// Long rows: kSplits blocks share one, kSlots rows at a time. Partial sums go to scratch and are added in a fixed
+// order.
+#include "als_cuda.h"
+#include "als_device.cuh"
+
+namespace tfrec {
+namespace als {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kSplits = 16, kSlots = 256;  // blocks that share a long row; long rows at a time
+constexpr float kConverged = 1e-20f;
+
+// How a warp holds an entry's factors: kLanes lanes, kValues each, as chunks of four. Member m's chunk c starts at
+// factor (c kLanes + m) 4, so that the lanes of a group read neighbours.
+template <int lanes, int values>
+struct Layout {
+  static constexpr int kLanes = lanes, kValues = values, kWidth = lanes * values, kChunks = values / 4;
+};
+
+template <bool kAligned, typename T>
+__device__ inline float4 LoadChunk(const T* row, int i, int factors) {
+  if (kAligned) return i < factors ? Load4(row + i) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+  return make_float4(i < factors ? ToFloat(__ldg(row + i)) : 0.0f, i + 1 < factors ? ToFloat(__ldg(row + i + 1)) : 0.0f,
+                     i + 2 < factors ? ToFloat(__ldg(row + i + 2)) : 0.0f,
+                     i + 3 < factors ? ToFloat(__ldg(row + i + 3)) : 0.0f);
+}
+
+__device__ inline float Dot4(float4 a, float4 b) { return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w; }
+
+// out += sum over entries of (t - w y.vector) y if `residual`, else of w (y.vector) y, by one warp. vector and out are
+// shared memory of kWidth floats, zeros in the vector's padding. Ends with a barrier of the warp.
+template <typename T, typename L, bool kAligned>
+__device__ void AddEntries(const HalfSweep& s, Entries entries, const float* vector, bool residual, float* out) {
+  constexpr int kGroups = 32 / L::kLanes;
+  // Entries that a group loads before it works on them: about 32 values in flight.
+  constexpr int kAhead = L::kValues >= 32 ? 1 : 32 / L::kValues < L::kLanes ? 32 / L::kValues : L::kLanes;
+  const int group = Lane() / L::kLanes, member = Lane() % L::kLanes;
+  float4 v[L::kChunks], sum[L::kChunks];
+#pragma unroll
+  for (int c = 0; c < L::kChunks; ++c) {
+    v[c] = *reinterpret_cast<const float4*>(vector + (c * L::kLanes + member) * 4);
+    sum[c] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+  }
+  for (int64_t base = entries.begin; base < entries.end; base += 32) {
+    const int count = entries.end - base < 32 ? static_cast<int>(entries.end - base) : 32;
+    // Lanes without an entry repeat the first one, with weight zero.
+    const int64_t mine = base + (Lane() < count ? Lane() : 0);
+    const int column = __ldg(s.columns + mine);
+    Weight weight = WeightOf(s, mine);
+    if (Lane() >= count) weight = {0.0f, 0.0f};
+    for (int e = 0; e < count; e += kGroups * kAhead) {
+      float4 y[kAhead][L::kChunks];
+#pragma unroll
+      for (int a = 0; a < kAhead; ++a) {
+        const T* row = FixedRow<T>(s, __shfl_sync(kAllLanes, column, e + a * kGroups + group));
+#pragma unroll
+        for (int c = 0; c < L::kChunks; ++c) {
+          y[a][c] = LoadChunk<kAligned>(row, (c * L::kLanes + member) * 4, s.factors);
+        }
+      }
+#pragma unroll
+      for (int a = 0; a < kAhead; ++a) {
+        float dot = 0.0f;
+#pragma unroll
+        for (int c = 0; c < L::kChunks; ++c) dot += Dot4(y[a][c], v[c]);
+        dot = GroupSum(dot, L::kLanes);
+        const float w = __shfl_sync(kAllLanes, weight.w, e + a * kGroups + group);
+        const float t = __shfl_sync(kAllLanes, weight.t, e + a * kGroups + group);
+        const float factor = residual ? t - w * dot : w * dot;
+#pragma unroll
+        for (int c = 0; c < L::kChunks; ++c) {
+          sum[c].x += factor * y[a][c].x;
+          sum[c].y += factor * y[a][c].y;
+          sum[c].z += factor * y[a][c].z;
+          sum[c].w += factor * y[a][c].w;
+        }
+      }
+    }
+  }
+#pragma unroll
+  for (int c = 0; c < L::kChunks; ++c) {
+#pragma unroll
+    for (int offset = L::kLanes; offset < 32; offset *= 2) {
+      sum[c].x += __shfl_xor_sync(kAllLanes, sum[c].x, offset);
+      sum[c].y += __shfl_xor_sync(kAllLanes, sum[c].y, offset);
+      sum[c].z += __shfl_xor_sync(kAllLanes, sum[c].z, offset);
+      sum[c].w += __shfl_xor_sync(kAllLanes, sum[c].w, offset);
+    }
+    if (c % kGroups == group) {
+      float4* const to = reinterpret_cast<float4*>(out + (c * L::kLanes + member) * 4);
+      const float4 old = *to;
+      *to = make_float4(old.x + sum[c].x, old.y + sum[c].y, old.z + sum[c].z, old.w + sum[c].w);
+    }
+  }
+  __syncwarp();
+}
+
+__device__ inline float WarpDot(const float* a, const float* b, int n) {
+  float sum = 0.0f;
+  for (int i = Lane(); i < n; i += 32) sum += a[i] * b[i];
+  return GroupSum(sum, 32);
+}
+
+// One step by one warp, given ap = A p; returns the new squared residual.
+__device__ inline float Step(int n, float squared, float* x, float* r, float* p, const float* ap) {
+  const float step = squared / WarpDot(p, ap, n);
+  float sum = 0.0f;
+  for (int i = Lane(); i < n; i += 32) {
+    x[i] += step * p[i];
+    const float left = r[i] - step * ap[i];
+    r[i] = left;
+    sum += left * left;
+  }
+  const float next = GroupSum(sum, 32), ratio = next / squared;
+  for (int i = Lane(); i < n; i += 32) p[i] = r[i] + ratio * p[i];
+  return next;
+}
+
+template <typename T, typename L, bool kAligned>
+__global__ void __launch_bounds__(kThreads)
+    SolveTile(HalfSweep s, const int64_t* row_order, int64_t first, int tile_rows, int64_t* first_bad_row) {
+  TFREC_DYNAMIC_SHARED(shared);
+  constexpr int kWidth = L::kWidth;
+  const int f = s.factors;
+  float *x = shared, *r = x + tile_rows * kWidth, *p = r + tile_rows * kWidth, *ap = p + tile_rows * kWidth;
+  float *partial = ap + tile_rows * kWidth, *squared = partial + kGramianFloats;
+  const int64_t top = first + static_cast<int64_t>(blockIdx.x) * tile_rows;
+  const auto row_of = [&](int i) { return top + i < s.num_rows ? row_order[top + i] : -1; };
+  const auto entries_of = [&](int64_t row) { return row < 0 ? Entries{0, 0} : EntriesOf(s, row); };
+
+  for (int i = Warp(); i < tile_rows; i += Warps()) {
+    const int64_t row = row_of(i);
+    const Entries entries = entries_of(row);
+    const bool live = entries.begin < entries.end;
+    for (int j = Lane(); j < kWidth; j += 32) {
+      x[i * kWidth + j] = live && j < f ? ToFloat(StartRow<T>(s, row)[j]) : 0.0f;
+      p[i * kWidth + j] = 0.0f;
+    }
+  }
+  __syncthreads();
+  const auto times_gramian = [&](const float* in) {
+    if (tile_rows % 8 == 0) {
+      TimesGramian<8>(s, 0, f, in, kWidth, tile_rows, ap, kWidth, partial);
+    } else {
+      TimesGramian<2>(s, 0, f, in, kWidth, tile_rows, ap, kWidth, partial);
+    }
+  };
+
+  // Step 0 makes the residual of the start.
+  for (int step = 0; step <= s.cg_steps; ++step) {
+    times_gramian(step == 0 ? x : p);
+    bool active = false;
+    for (int i = Warp(); i < tile_rows; i += Warps()) {
+      const int at = i * kWidth;
+      const Entries entries = entries_of(row_of(i));
+      if (step > 0 && squared[i] < kConverged) continue;
+      const float regularization = RowRegularization(s, entries);
+      float next = 0.0f;
+      if (step == 0) {
+        for (int j = Lane(); j < f; j += 32) {
+          r[at + j] = -(s.unobserved_weight * ap[at + j] + regularization * x[at + j]);
+        }
+        __syncwarp();
+        AddEntries<T, L, kAligned>(s, entries, x + at, true, r + at);
+        for (int j = Lane(); j < f; j += 32) p[at + j] = r[at + j];
+        next = WarpDot(r + at, r + at, f);
+        if (entries.begin == entries.end) next = 0.0f;
+      } else {
+        for (int j = Lane(); j < f; j += 32) {
+          ap[at + j] = s.unobserved_weight * ap[at + j] + regularization * p[at + j];
+        }
+        __syncwarp();
+        AddEntries<T, L, kAligned>(s, entries, p + at, false, ap + at);
+        next = Step(f, squared[i], x + at, r + at, p + at, ap + at);
+      }
+      __syncwarp();
+      if (Lane() == 0) squared[i] = next;
+      active |= !(next < kConverged);
+    }
+    if (!__syncthreads_or(active)) break;
+  }
+
+  for (int i = Warp(); i < tile_rows; i += Warps()) {
+    const int64_t row = row_of(i);
+    if (row >= 0) StoreSolution<T>(s, row, x + i * kWidth, first_bad_row);
+  }
+}
+
+// ---- Long rows -----------------------------------------------------------------------------------------------------
+
+// What one long row keeps between launches, floats in scratch.
+struct Slot {
+  float *x, *r, *p, *partial, *squared;
+
+  static __host__ __device__ int64_t Floats(int width) { return (3 + kSplits) * static_cast<int64_t>(width) + 4; }
+  __device__ Slot(float* scratch, int slot, int width) {
+    x = scratch + slot * Floats(width);
+    r = x + width;
+    p = r + width;
+    partial = p + width;
+    squared = partial + static_cast<int64_t>(kSplits) * width;
+  }
+};
+
+// Block (part, slot): partial sums over one part of a row's entries; for step 0 those of the residual of the start.
+template <typename T, typename L, bool kAligned>
+__global__ void __launch_bounds__(kThreads)
+    LongProduct(HalfSweep s, const int64_t* row_order, int64_t first, int step, float* scratch) {
+  TFREC_DYNAMIC_SHARED(shared);
+  constexpr int kWidth = L::kWidth;
+  float *vector = shared, *sums = vector + kWidth;
+  const Slot slot(scratch, blockIdx.y, kWidth);
+  const int64_t row = row_order[first + blockIdx.y];
+  for (int j = threadIdx.x; j < kWidth; j += blockDim.x) {
+    vector[j] = j >= s.factors ? 0.0f : step == 0 ? ToFloat(StartRow<T>(s, row)[j]) : slot.p[j];
+  }
+  for (int j = threadIdx.x; j < Warps() * kWidth; j += blockDim.x) sums[j] = 0.0f;
+  __syncthreads();
+  const Entries mine = PartOf(EntriesOf(s, row), blockIdx.x * Warps() + Warp(), kSplits * Warps());
+  AddEntries<T, L, kAligned>(s, mine, vector, step == 0, sums + Warp() * kWidth);
+  __syncthreads();
+  for (int j = threadIdx.x; j < kWidth; j += blockDim.x) {
+    float sum = 0.0f;
+    for (int warp = 0; warp < Warps(); ++warp) sum += sums[warp * kWidth + j];
+    slot.partial[static_cast<int64_t>(blockIdx.x) * kWidth + j] = sum;
+  }
+}
+
+// Block per slot: adds up the parts and makes the step.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) LongStep(HalfSweep s, const int64_t* row_order, int64_t first, int step,
+                                                     int width, float* scratch, int64_t* first_bad_row) {
+  TFREC_DYNAMIC_SHARED(shared);
+  const int f = s.factors;
+  float *vector = shared, *product = vector + width, *partial = product + width;
+  const Slot slot(scratch, blockIdx.x, width);
+  const int64_t row = row_order[first + blockIdx.x];
+  const Entries entries = EntriesOf(s, row);
+  const float regularization = RowRegularization(s, entries);
+  // A row that has converged, or one without entries, keeps its x.
+  const bool live = entries.begin < entries.end;
+  const bool idle = step > 0 && *slot.squared < kConverged;
+  if (!idle) {
+    for (int j = threadIdx.x; j < f; j += blockDim.x) {
+      vector[j] = step > 0 ? slot.p[j] : live ? ToFloat(StartRow<T>(s, row)[j]) : 0.0f;
+    }
+    __syncthreads();
+    TimesGramian<1>(s, 0, f, vector, width, 1, product, width, partial);
+    for (int j = threadIdx.x; j < f; j += blockDim.x) {
+      float sum = 0.0f;
+      for (int part = 0; part < kSplits; ++part) sum += slot.partial[static_cast<int64_t>(part) * width + j];
+      const float dense = s.unobserved_weight * product[j] + regularization * vector[j];
+      product[j] = step == 0 ? sum - dense : sum + dense;
+    }
+  }
+  __syncthreads();
+  if (Warp() > 0) return;
+  if (!idle) {
+    float next = 0.0f;
+    if (step == 0) {
+      for (int j = Lane(); j < f; j += 32) {
+        slot.x[j] = vector[j];
+        slot.r[j] = slot.p[j] = product[j];
+      }
+      if (live) next = WarpDot(product, product, f);
+    } else {
+      next = Step(f, *slot.squared, slot.x, slot.r, slot.p, product);
+    }
+    __syncwarp();
+    if (Lane() == 0) *slot.squared = next;
+  }
+  if (step == s.cg_steps) StoreSolution<T>(s, row, slot.x, first_bad_row);
+}
+
+// ---- Host ----------------------------------------------------------------------------------------------------------
+
+int Width(int factors) {
+  int width = 32;
+  while (width < factors) width *= 2;
+  return width;
+}
+
+template <typename T, typename L, bool kAligned>
+const char* Run(const HalfSweep& s, const int64_t* row_order, int64_t num_long, float* scratch, int64_t* first_bad_row,
+                void* stream) {
+  const auto tile_bytes = [](int rows) { return (4 * rows * L::kWidth + kGramianFloats + rows) * sizeof(float); };
+  for (int64_t first = 0; first < num_long; first += kSlots) {
+    const int slots = num_long - first < kSlots ? static_cast<int>(num_long - first) : kSlots;
+    for (int step = 0; step <= s.cg_steps; ++step) {
+      const char* error =
+          Launch(LongProduct<T, L, kAligned>, dim3(kSplits, slots), kThreads,
+                 (1 + kThreads / 32) * L::kWidth * sizeof(float), stream, s, row_order, first, step, scratch);
+      if (error != nullptr) return error;
+      error = Launch(LongStep<T>, dim3(slots), kThreads, (2 * L::kWidth + kGramianFloats) * sizeof(float), stream, s,
+                     row_order, first, step, L::kWidth, scratch, first_bad_row);
+      if (error != nullptr) return error;
+    }
+  }
+  // As many rows as leave room for several blocks on a processor; for very many factors what fits at all.
+  const int shared_bytes = Device().shared_bytes;
+  int rows = L::kWidth <= 256 ? 16 : 8;
+  while (rows > 2 && tile_bytes(rows) > static_cast<size_t>(shared_bytes)) rows /= 2;
+  constexpr int64_t kMostBlocks = 0x7fffffff;
+  for (int64_t first = num_long; first < s.num_rows; first += kMostBlocks * rows) {
+    const int64_t tiles = (s.num_rows - first + rows - 1) / rows;
+    const char* error =
+        Launch(SolveTile<T, L, kAligned>, dim3(static_cast<unsigned>(tiles < kMostBlocks ? tiles : kMostBlocks)),
+               kThreads, tile_bytes(rows), stream, s, row_order, first, rows, first_bad_row);
+    if (error != nullptr) return error;
+  }
+  return nullptr;
+}
+
+template <typename T, bool kAligned>
+const char* RunWidth(const HalfSweep& s, const int64_t* row_order, int64_t num_long, float* scratch, int64_t* bad,
+                     void* stream) {
+  switch (Width(s.factors)) {
+    case 32:
+      return Run<T, Layout<4, 8>, kAligned>(s, row_order, num_long, scratch, bad, stream);
+    case 64:
+      return Run<T, Layout<8, 8>, kAligned>(s, row_order, num_long, scratch, bad, stream);
+    case 128:
+      return Run<T, Layout<8, 16>, kAligned>(s, row_order, num_long, scratch, bad, stream);
+    case 256:
+      return Run<T, Layout<16, 16>, kAligned>(s, row_order, num_long, scratch, bad, stream);
+    case 512:
+      return Run<T, Layout<32, 16>, kAligned>(s, row_order, num_long, scratch, bad, stream);
+    default:
+      return Run<T, Layout<32, 32>, kAligned>(s, row_order, num_long, scratch, bad, stream);
+  }
+}
+
+}  // namespace
+
+size_t ConjugateGradientScratchBytes(const HalfSweep& s) {
+  return kSlots * Slot::Floats(Width(s.factors)) * sizeof(float);
+}
+
+const char* ConjugateGradient(const HalfSweep& s, const int64_t* row_order, int64_t num_long, void* scratch,
+                              int64_t* first_bad_row, void* stream) {
+  float* const floats = static_cast<float*>(scratch);
+  const bool aligned = RowsAligned(s, 4);
+  if (s.half_storage) {
+    return aligned ? RunWidth<__half, true>(s, row_order, num_long, floats, first_bad_row, stream)
+                   : RunWidth<__half, false>(s, row_order, num_long, floats, first_bad_row, stream);
+  }
+  return aligned ? RunWidth<float, true>(s, row_order, num_long, floats, first_bad_row, stream)
+                 : RunWidth<float, false>(s, row_order, num_long, floats, first_bad_row, stream);
+}
+
+}  // namespace als
+}  // namespace tfrec

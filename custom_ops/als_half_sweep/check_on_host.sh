@@ -1,0 +1,56 @@
+#!/bin/sh
+# Checks the logic of the CUDA kernels on a machine without a GPU: builds check_gpu.cu and the kernels as plain C++ on
+# the emulation in cuda_on_host.h, with the undefined behaviour sanitizer, and runs `check_gpu quick`. It shows neither
+# speed nor what the hardware does. Every run must pass, and runs that let the threads take turns in another order must
+# give the same bits: where they do not, a barrier is missing. (The address sanitizer does not follow fibers; memory
+# that ends at a forbidden page, and starts as NaN, takes its place.) About a quarter of an hour on one core.
+#
+#   check_on_host.sh [build folder]
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+build=${1:-${TMPDIR:-/tmp}/als_check_on_host}
+mkdir -p "$build"
+flags="-std=c++17 -O2 -g1 -Wall -Wextra -Wno-unknown-pragmas -U_FORTIFY_SOURCE"
+flags="$flags -fsanitize=undefined -fno-sanitize-recover=all"
+
+compile() {  # program, more flags
+  program=$1
+  shift
+  for file in als_half_sweep als_cg als_direct als_gramian check_gpu check_gpu_times; do
+    g++ $flags "$@" -x c++ -c "$here/$file.cu" -o "$build/$program.$file.o"
+  done
+  g++ -fsanitize=undefined "$build/$program".*.o -o "$build/$program"
+}
+
+run() {  # name, program, most factors, environment...
+  name=$1 program=$2 factors=$3
+  shift 3
+  if ! env "$@" "$build/$program" quick "$factors" >"$build/$name.log"; then
+    grep -v '^PASS' "$build/$name.log" || true
+    echo "FAIL: $name, see $build/$name.log"
+    exit 1
+  fi
+  echo "$name: $(tail -n 1 "$build/$name.log")"
+}
+
+same() {
+  if [ "$(tail -n 1 "$build/$1.log")" != "$(tail -n 1 "$build/$2.log")" ]; then
+    echo "FAIL: $1 and $2 differ: a barrier is missing"
+    exit 1
+  fi
+}
+
+compile tensor
+run ascending tensor 1024 CUDA_ON_HOST_ORDER=0
+run descending tensor 1024 CUDA_ON_HOST_ORDER=1
+same ascending descending
+# As little shared memory as the smallest device has: matrices in scratch, fewer rows together.
+run small_shared tensor 1024 CUDA_ON_HOST_SHARED=65536
+run small_shared_shuffled tensor 1024 CUDA_ON_HOST_SHARED=65536 CUDA_ON_HOST_ORDER=9
+same small_shared small_shared_shuffled
+# Compute capability 7.5: no tensor cores for tf32.
+compile plain -DTFREC_NO_TENSOR_CORES
+run plain plain 100 CUDA_ON_HOST_SHARED=65536
+run plain_shuffled plain 100 CUDA_ON_HOST_SHARED=65536 CUDA_ON_HOST_ORDER=11
+same plain plain_shuffled
+echo PASS
