@@ -16,5 +16,5 @@ def test_keras_workflow(number, tmp_path, monkeypatch):
     exec(compile(EXAMPLES[number], str(README), "exec"), {})
 
 
-def test_both_models_have_an_example():
-    assert len(EXAMPLES) == 2
+def test_each_model_has_an_example():
+    assert len(EXAMPLES) == 3

@@ -35,6 +35,13 @@ def test_mixed_float16_is_as_good(real_data, measured):
     assert measured(root, "mixed_float16") == pytest.approx(measured(root, "float32"), abs=0.003)
 
 
+@pytest.mark.parametrize("kind", ["float16", "float32"])
+def test_ials_on_movielens_1m(real_data, tmp_path, kind):
+    command = [sys.executable, "-m", "tfrec.train", "ials-ml1m", "--data.dir", str(real_data("ml-1m")), "--seed", "1"]
+    subprocess.run([*command, "--model.factor-dtype", kind, "--output-dir", str(tmp_path / "run")], check=True)
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]["model"]["ndcg@100"] >= 0.430
+
+
 def test_neumf_on_the_ncf_papers_files(real_data, tmp_path):
     """With the fixed 99 negatives, ties against the held-out item; the epoch picked on validation, then refit."""
     command = [sys.executable, "-m", "tfrec.train", "neumf-ncf-ml1m", "--data.dir", str(real_data("ncf-ml-1m"))]
