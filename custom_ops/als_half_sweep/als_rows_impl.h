@@ -159,8 +159,9 @@ static void TableProduct(const HalfSweep& s, int64_t begin, int64_t end, int str
 // out[rows, width] = x[rows, width] base; rows is a multiple of kTileRows.
 static void TimesBase(const float* x, int64_t rows, const float* base, int stride, int width, float* out) {
   static const float zeros[kTileColumns] = {};
-  for (int64_t r = 0; r < rows; r += kTileRows) {
-    for (int j = 0; j < width; j += kTileColumns) {
+  // A strip of the base, in the first cache, meets all rows before the next one comes.
+  for (int j = 0; j < width; j += kTileColumns) {
+    for (int64_t r = 0; r < rows; r += kTileRows) {
       Tile<kTileRows, false>(x + r * stride, stride, 1, base + j, stride, width, zeros, 0, out + r * stride + j, stride);
     }
   }

@@ -78,7 +78,9 @@ absl::Status SearchAllAgainstAll(OpKernelContext* ctx, const DotTopK& t, const K
           *row = scores + kBlock * kBlock, *worst = row + t.width;
     for (int64_t b; (b = next.fetch_sub(1)) >= 0;) {
       kernels.pack(t, b * kBlock, size_of(b), tiles, row);
-      for (int64_t a = 0; a <= b; ++a) {
+      for (int64_t i = 0; i <= b; ++i) {
+        // Each member begins elsewhere, or they would all wait for the same lock.
+        const int64_t a = (i + member * (b + 1) / team->size()) % (b + 1);
         kernels.multiply(t, a * kBlock, size_of(a), tiles, rows, scores);
         {
           absl::MutexLock lock(&locks[a]);
@@ -176,7 +178,7 @@ class DotTopKOp : public OpKernel {
         }
       }
     }
-    // Heaps to lists, best first.
+    // Heaps to lists, best first: by insertion, as lists are short; long ones by sorting.
     team.Run([&](int member) {
       std::vector<int64_t> order(t.k);
       std::vector<float> sorted(t.k);
@@ -184,6 +186,20 @@ class DotTopKOp : public OpKernel {
       for (int64_t q = t.num_queries * member / size; q < t.num_queries * (member + 1) / size; ++q) {
         float* s = best + q * t.k;
         int32_t* i = best_ids + q * t.k;
+        if (t.k <= 32) {
+          for (int64_t n = 1; n < t.k; ++n) {
+            const float score = s[n];
+            const int32_t id = i[n];
+            int64_t at = n;
+            for (; at > 0 && Below(s[at - 1], i[at - 1], score, id); --at) {
+              s[at] = s[at - 1];
+              i[at] = i[at - 1];
+            }
+            s[at] = score;
+            i[at] = id;
+          }
+          continue;
+        }
         std::iota(order.begin(), order.end(), 0);
         std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return Below(s[b], i[b], s[a], i[a]); });
         for (int64_t n = 0; n < t.k; ++n) {

@@ -147,9 +147,10 @@ class Contest:
         for name, options in (
             ("cg float32", {"solver": "cg"}),
             ("cg float16", {"solver": "cg", "factor_dtype": "float16"}),
-            ("cg, 2 steps", {"solver": "cg", "cg_steps": 2}),
             ("block", {"solver": "block"}),
         ):
+            if name == "block" and self.matrix.nnz > 5_000_000:
+                continue
             history = self.ours(most, **options).fit(self.matrix, verbose=0, calculate_training_loss=True).history
             reached = np.flatnonzero(np.array(history["loss"]) <= target)
             if len(reached) == 0:
@@ -227,7 +228,7 @@ def benchmark_als(rounds: int, data_dir: Path | None = None) -> dict[str, Any]:
                 result["cholesky"] = contest.fit("cholesky", 1 if large else 3, 1)
                 cg = result["cg"]
                 result["time_to_implicit_cg_loss"] = contest.time_to_loss(
-                    cg["loss"]["implicit"], cg["implicit_seconds"]["median"], 20
+                    cg["loss"]["implicit"], cg["implicit_seconds"]["median"], 18
                 )
                 result |= contest.questions(rounds)
                 found[name][f"factors_{factors}"] = result
