@@ -33,6 +33,7 @@ from tfrec import commands
 from tfrec.benchmark.memory import resident_bytes
 from tfrec.benchmark.timing import matmul_peak, seconds_of, spread
 from tfrec.configs import NeuMFTrainingConfig
+from tfrec.data.pipelines import without_autotune
 from tfrec.data.pointwise import PointwiseSampler
 from tfrec.evaluation import Candidates, evaluate_candidates
 from tfrec.models import NeuMF
@@ -116,7 +117,8 @@ def host_pipeline(train: scipy.sparse.csr_matrix, batch: int, steps: int) -> tf.
 
     pair = tf.TensorSpec([None], tf.int32)
     source = tf.data.Dataset.from_generator(batches, output_signature=((pair, pair), tf.TensorSpec([None], tf.float32)))
-    return source.prefetch(1)
+    # Without tf.data's tuning thread, which can hold up the end of `fit` by seconds.
+    return without_autotune(source.prefetch(1))
 
 
 def benchmark_neumf(rounds: int) -> dict[str, Any]:

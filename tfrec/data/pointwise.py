@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfrec.data.complement import Complement
 from tfrec.data.counter_random import key, permute, uniform
+from tfrec.data.pipelines import without_autotune
 from tfrec.errors import InputError
 
 Sampling = Literal["exact", "approximate"]
@@ -116,7 +117,7 @@ class PointwiseSampler:
             begin, end = self._share(step)
             return end - begin
 
-        return tf.data.Dataset.range(self.steps_per_epoch).map(local)
+        return without_autotune(tf.data.Dataset.range(self.steps_per_epoch).map(local))
 
     def _share(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """This rank's places in the permutation at a step of an epoch."""
