@@ -36,7 +36,7 @@ from tfrec.training.report_items import make_candidates, measure_all_items, meas
 from tfrec.training.run_folder import RunFolder
 
 #: A table is updated row by row when a batch has less than this share of its rows. Measured on two cores for
-#: 138,493 x 192: row by row takes as long as one pass over everything at .5 to .7 (README, Benchmarks).
+#: 138,493 x 192: row by row takes as long as one pass over everything at .35 (README, Benchmarks).
 LAZY_BELOW = 0.35
 _SAMPLES_PER_CALL = 1 << 20
 
