@@ -232,7 +232,7 @@ class NeuMFTrainingConfig(FitConfig):
     sampling: Literal["exact", "approximate"] = "exact"
     """exact: no negative is a training positive of the user. approximate: uniform over all items."""
     embedding_update: Literal["auto", "lazy", "dense"] = "auto"
-    """lazy: Adam touches the rows of the batch only. auto: lazy for a table of which a batch has less than half."""
+    """lazy: Adam touches the rows of the batch only. auto: lazy for a table of which a batch has less than .35."""
     steps_per_call: int | None = None
     """Steps that the device does between two looks of Python. Default: about a million samples."""
     refit: bool = False

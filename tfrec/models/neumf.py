@@ -275,7 +275,7 @@ class NeuMF(keras.Model):
         """
         user_rows, user_index, _ = self._rows("user", users)
         if items is None:
-            item_rows, item_index = tf.convert_to_tensor(self.item_embedding), None
+            item_rows, item_index = self._embeddings(tf.convert_to_tensor(self.item_embedding)), None
             width = tf.constant(self.num_items)
         else:
             item_rows, item_index, _ = self._rows("item", items)
@@ -287,17 +287,7 @@ class NeuMF(keras.Model):
             of_items = None if item_index is None else item_index[first:last]
             return self._logits(_take(terms, user_index[first:last], of_items), late)
 
-        num_users = tf.size(users)
-        step = self._chunk_users(width)
-        count = (num_users + step - 1) // step
-        parts = tf.TensorArray(tf.float32, count, infer_shape=False, element_shape=tf.TensorShape([None, None]))
-        _, parts = tf.while_loop(
-            lambda i, _: i < count,
-            lambda i, parts: (i + 1, parts.write(i, chunk(i * step, tf.minimum((i + 1) * step, num_users)))),
-            (tf.constant(0), parts),
-            parallel_iterations=1,
-        )
-        found = tf.cond(count > 0, parts.concat, lambda: tf.zeros([0, width]))
+        found = in_chunks(tf.size(users), self._chunk_users(width), width, chunk)
         return tf.ensure_shape(found, [None, self.num_items if items is None else items.shape[1]])
 
     # ---- the loss and its gradients
@@ -405,7 +395,8 @@ class NeuMF(keras.Model):
         these different ids."""
         table = self.user_embedding if side == "user" else self.item_embedding
         different, index = tf.unique(tf.reshape(ids, [-1]))
-        return tf.gather(tf.convert_to_tensor(table), different), tf.reshape(index, tf.shape(ids)), different
+        rows = self._embeddings(tf.gather(tf.convert_to_tensor(table), different))
+        return rows, tf.reshape(index, tf.shape(ids)), different
 
     def _early(self) -> list[tf.Tensor]:
         """The first layer's kernel and bias, float32; nothing for GMF."""
@@ -445,20 +436,32 @@ class NeuMF(keras.Model):
         if self._gmf:
             product = terms["user", "gmf"][:, None, :] * terms["item", "gmf"]
             shape = tf.shape(product)[:2]
-            parts.append(tf.matmul(tf.reshape(product, [-1, self._gmf]), final_kernels[0]))
+            product = self._activation("product", tf.reshape(product, [-1, self._gmf]))
+            parts.append(tf.matmul(product, final_kernels[0]))
         if self._mlp:
             drop = self.dropout if seed is not None else 0.0
             unscale = 1.0 / kept_share(drop)
             noise = seed if seed is not None else tf.constant([0, 0])
             first = terms["user", "hidden"][:, None, :] + terms["item", "hidden"]
             shape = tf.shape(first)[:2]
-            hidden = relu_dropout(tf.reshape(first, [-1, self.layer_dims[1]]), drop, noise)
+            hidden = self._activation(
+                "hidden_1", relu_dropout(tf.reshape(first, [-1, self.layer_dims[1]]), drop, noise)
+            )
             for i, (kernel, bias) in enumerate(zip(kernels, biases, strict=True), start=1):
                 hidden = relu_dropout(tf.matmul(hidden, kernel * unscale) + bias, drop, noise + tf.constant([0, i]))
+                hidden = self._activation(f"hidden_{i + 1}", hidden)
             parts.append(tf.matmul(hidden, final_kernels[-1] * unscale))
         # The same order of sums whether the layer is split or not, so that the two are the same numbers.
         logit = tf.add_n([tf.cast(p, tf.float32) for p in parts]) + tf.cast(tf.add_n(final_biases), tf.float32)
         return tf.reshape(logit, shape)
+
+    def _embeddings(self, rows: tf.Tensor) -> tf.Tensor:
+        """What the network sees of rows of a table; a subclass may round them."""
+        return rows
+
+    def _activation(self, name: str, value: tf.Tensor) -> tf.Tensor:
+        """What the next layer sees of an activation; a subclass may round it."""
+        return value
 
     def _final(self, final: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """The output layer's kernels by branch, and its biases."""
@@ -549,6 +552,21 @@ class _RowSums:
     def read(self) -> Terms:
         """The sums, float32."""
         return {name: total.read_value() for name, total in self._sums.items()}
+
+
+def in_chunks(
+    num_users: tf.Tensor, step: tf.Tensor, width: tf.Tensor, chunk: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+) -> tf.Tensor:
+    """Scores ``[num_users, width]`` from ``chunk(first, last)`` of ``step`` users at a time."""
+    count = (num_users + step - 1) // step
+    parts = tf.TensorArray(tf.float32, count, infer_shape=False, element_shape=tf.TensorShape([None, None]))
+    _, parts = tf.while_loop(
+        lambda i, _: i < count,
+        lambda i, parts: (i + 1, parts.write(i, chunk(i * step, tf.minimum((i + 1) * step, num_users)))),
+        (tf.constant(0), parts),
+        parallel_iterations=1,
+    )
+    return tf.cond(count > 0, parts.concat, lambda: tf.zeros([0, width]))
 
 
 def _pairs(inputs: Any) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,0 +1,179 @@
+"""What is known of a model's activations, as a YAML file that people can read and edit."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import yaml
+
+from tfrec.data.files import atomic_write
+from tfrec.errors import InputError
+
+#: Percentiles that are kept.
+PERCENTILES = (0.01, 0.1, 1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 99.9, 99.99)
+BINS = 2_048
+
+
+@dataclass(frozen=True)
+class TensorStatistics:
+    """One activation over the calibration data.
+
+    Args:
+        shape: of a batch, with the batch left out.
+        min: least value.
+        max: greatest value.
+        avg_min: mean over the samples of a sample's least value.
+        avg_max: the same of the greatest.
+        mean: of all values.
+        std: of all values.
+        deviation: mean distance from the mean (the b of a Laplace distribution).
+        percentiles: percent -> value, from the histogram (so to within a bin).
+        histogram: counts of equal bins from min to max.
+    """
+
+    shape: list[int]
+    min: float
+    max: float
+    avg_min: float
+    avg_max: float
+    mean: float
+    std: float
+    deviation: float
+    percentiles: dict[float, float] = field(default_factory=dict)
+    histogram: list[int] = field(default_factory=list)
+
+    def percentile(self, percent: float) -> float:
+        """Value below which ``percent`` of the values lie, linear inside a bin."""
+        counts = np.asarray(self.histogram, np.float64)
+        below = np.concatenate([[0.0], np.cumsum(counts)]) / max(counts.sum(), 1.0)
+        edges = np.linspace(self.min, self.max, len(counts) + 1)
+        return float(np.interp(percent / 100.0, below, edges))
+
+
+class Collector:
+    """Gathers the statistics of one tensor in two passes over the same batches: moments, then the histogram."""
+
+    def __init__(self) -> None:
+        self.shape: list[int] = []
+        self._low, self._high = math.inf, -math.inf
+        self._sums = np.zeros(4)  # of a sample's least and greatest value, of values, of squares
+        self._samples = self._values = 0
+        self._counts = np.zeros(BINS, np.int64)
+        self._deviation = 0.0
+
+    def moments(self, values: np.ndarray) -> None:
+        """First pass. ``values`` is ``[samples, ...]``."""
+        flat = values.reshape(len(values), -1).astype(np.float64)
+        self.shape = list(values.shape[1:])
+        self._low, self._high = min(self._low, flat.min()), max(self._high, flat.max())
+        self._sums += [flat.min(1).sum(), flat.max(1).sum(), flat.sum(), np.square(flat).sum()]
+        self._samples += len(flat)
+        self._values += flat.size
+
+    def distribution(self, values: np.ndarray) -> None:
+        """Second pass."""
+        self._counts += np.histogram(values, BINS, (self._low, max(self._high, self._low + 1e-30)))[0]
+        self._deviation += float(np.abs(values.astype(np.float64) - self._sums[2] / self._values).sum())
+
+    def statistics(self) -> TensorStatistics:
+        """What was found."""
+        mean = self._sums[2] / self._values
+        found = TensorStatistics(
+            shape=self.shape,
+            min=float(self._low),
+            max=float(self._high),
+            avg_min=float(self._sums[0] / self._samples),
+            avg_max=float(self._sums[1] / self._samples),
+            mean=float(mean),
+            std=float(math.sqrt(max(self._sums[3] / self._values - mean**2, 0.0))),
+            deviation=self._deviation / self._values,
+            histogram=self._counts.tolist(),
+        )
+        return TensorStatistics(**{**vars(found), "percentiles": {p: found.percentile(p) for p in PERCENTILES}})
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Statistics of a model.
+
+    Args:
+        model: checksum of the weights they belong to, see `fingerprint`.
+        samples: number of pairs that were looked at.
+        tensors: by the activation's name.
+    """
+
+    model: str
+    samples: int
+    tensors: dict[str, TensorStatistics]
+
+    def __getitem__(self, name: str) -> TensorStatistics:
+        if name not in self.tensors:
+            raise InputError(
+                f"There are no statistics for {name}.\nReceived: those of {', '.join(self.tensors) or 'nothing'}.\n"
+                "Calibrate this model again."
+            )
+        return self.tensors[name]
+
+    def save(self, path: Path) -> None:
+        """Write YAML, whole or not at all."""
+        content = {
+            "model": self.model,
+            "samples": self.samples,
+            "tensors": {n: asdict(t) for n, t in self.tensors.items()},
+        }
+        with atomic_write(path, "w") as stream:
+            yaml.safe_dump(content, stream, sort_keys=False, default_flow_style=None, width=120)
+
+    @classmethod
+    def load(cls, path: Path) -> Statistics:
+        """Read what `save` wrote, perhaps edited since.
+
+        Raises:
+            InputError: the file is not such a file, or its numbers make no sense.
+        """
+        try:
+            content = yaml.safe_load(Path(path).read_text("utf-8"))
+            tensors = {str(name): _tensor(str(name), values) for name, values in content["tensors"].items()}
+            return cls(str(content["model"]), int(content["samples"]), tensors)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
+            raise InputError(f"{path} is not a file of statistics: {error}.\nMake one with calibrate.") from error
+
+
+def _tensor(name: str, values: dict[str, Any]) -> TensorStatistics:
+    known = {f.name for f in fields(TensorStatistics)}
+    if set(values) - known or {"min", "max"} - set(values):
+        raise InputError(f"The statistics of {name} need {', '.join(sorted(known))}.\nReceived: {', '.join(values)}.")
+    low, high = float(values["min"]), float(values["max"])
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        raise InputError(f"The statistics of {name} need finite min <= max.\nReceived: {low}, {high}.")
+    numbers = {k: float(v) for k, v in values.items() if k not in ("shape", "percentiles", "histogram")}
+    return TensorStatistics(
+        shape=[int(n) for n in values.get("shape", [])],
+        percentiles={float(k): float(v) for k, v in values.get("percentiles", {}).items()},
+        histogram=[int(n) for n in values.get("histogram", [])],
+        **numbers,
+    )
+
+
+def fingerprint(model: keras.Model) -> str:
+    """A checksum of the trained weights: statistics of another training are no use, even of the same shapes.
+
+    The final layer is taken as one, so a split model has the fingerprint of the model it came from.
+    """
+    digest = hashlib.sha256()
+    weights = {v.path.split("/")[-1]: v.numpy() for v in model.trainable_variables}
+    if "gmf_kernel" in weights and "mlp_kernel" in weights:
+        weights["final_kernel"] = np.concatenate([weights.pop("gmf_kernel"), weights.pop("mlp_kernel")])
+        weights["final_bias"] = weights.pop("gmf_bias") + weights.pop("mlp_bias")
+    for name in sorted(weights):
+        digest.update(f"{name}{weights[name].shape}".encode())
+        digest.update(np.ascontiguousarray(weights[name]).tobytes())
+    return digest.hexdigest()[:16]
