@@ -19,17 +19,22 @@ from tfrec.errors import InputError
 class Arguments:
     """Measure a part of tfrec against its alternatives on this machine."""
 
-    name: Annotated[Literal["vae-cf", "neumf", "als", "als-float16", "scaling", "data"], tyro.conf.Positional]
+    name: Annotated[
+        Literal["vae-cf", "neumf", "als", "als-float16", "quantization", "scaling", "data"], tyro.conf.Positional
+    ]
     """vae-cf: the sparse training step against the same network with dense input and target.
     neumf: training with samples made on the device against a host pipeline; scoring; memory; lazy and dense Adam.
     als: training, recommending and memory against the implicit package (extra `benchmark`).
     als-float16: precision@10, time and memory of float16 against float32 factors.
+    quantization: NeuMF in int8, with and without a split final layer, and tfrec's best, three seeds (trains them).
     scaling: plan a step of NeuMF on 8, 16 and 64 ranks from the speed of one.
     data: reading 20 million ratings from CSV and from the cache."""
     json: Path | None = None
     """Write the result here too."""
     rounds: int = 5
     """How often each alternative is timed."""
+    parts: tuple[str, ...] = ()
+    """als: of ml-1m, lastfm-2k, generated-10m, memory and balance; default: all."""
     batch: int | None = None
     """vae-cf: users per step, default 2,000. scaling: samples per step over all ranks, default 2^20."""
     samples_per_second: float | None = None
@@ -55,11 +60,19 @@ def main() -> None:
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
             from tfrec.benchmark.als import benchmark_als
 
-            result = benchmark_als(arguments.rounds)
+            result = (
+                benchmark_als(arguments.rounds, parts=arguments.parts)
+                if arguments.parts
+                else benchmark_als(arguments.rounds)
+            )
         elif arguments.name == "als-float16":
             from tfrec.benchmark.als_float16 import benchmark_als_float16
 
             result = benchmark_als_float16(arguments.rounds)
+        elif arguments.name == "quantization":
+            from tfrec.benchmark.quantization import benchmark_quantization
+
+            result = benchmark_quantization()
         elif arguments.name == "scaling":
             from tfrec.benchmark.scaling import plan
 

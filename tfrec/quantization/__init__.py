@@ -6,12 +6,14 @@ from tfrec.quantization.calibrate import activations, calibrate
 from tfrec.quantization.clipping import Clipping, clip_range
 from tfrec.quantization.config import STUDY_SPLIT, QuantizationConfig
 from tfrec.quantization.neumf import QuantizedNeuMF, quantize
+from tfrec.quantization.rows import Int8Rows
 from tfrec.quantization.statistics import Statistics, TensorStatistics, fingerprint
 
 __all__ = [
     "STUDY_SPLIT",
     "Affine",
     "Clipping",
+    "Int8Rows",
     "Mode",
     "QuantizationAwareNeuMF",
     "QuantizationConfig",

@@ -26,6 +26,7 @@ import tensorflow as tf
 from tfrec.errors import InputError
 from tfrec.models import NeuMF
 from tfrec.models.neumf import _pairs, in_chunks
+from tfrec.ops import int8_score, library
 from tfrec.quantization.affine import Affine, weight_affine
 from tfrec.quantization.clipping import clip_range
 from tfrec.quantization.config import QuantizationConfig
@@ -208,6 +209,11 @@ class QuantizedNeuMF(keras.Model):
             item_ids, item_index = tf.unique(tf.reshape(items, [-1]))
             item_index, width = tf.reshape(item_index, tf.shape(items)), tf.shape(items)[1]
         terms = self._terms(user_ids, item_ids)
+        if self.runs_natively:
+            if item_index is None:
+                item_index = tf.broadcast_to(tf.range(self.num_items), [tf.size(users), self.num_items])
+            found = self._native_logits(terms, user_ids, item_ids, user_index, item_index)
+            return tf.ensure_shape(found, [None, self.num_items if items is None else items.shape[1]])
 
         def chunk(first: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
             of_items = None if item_index is None else item_index[first:last]
@@ -216,6 +222,57 @@ class QuantizedNeuMF(keras.Model):
         step = tf.maximum(_CHUNK_PAIRS // tf.maximum(width, 1), 1)
         found = in_chunks(tf.size(users), step, width, chunk)
         return tf.ensure_shape(found, [None, self.num_items if items is None else items.shape[1]])
+
+    @property
+    def runs_natively(self) -> bool:
+        """Whether `score` is one native operation on int8; else it is a simulation with the same result."""
+        q = self.quantization
+        # Then zero points are known without looking at the variables: 0, or the least integer.
+        known = q.relu_ranges or q.mode == "symmetric"
+        form = q.product == "exact" and q.final_addition == "float32" and q.weight_mode == "symmetric" and known
+        return self.native and form and library() is not None and not tf.config.list_logical_devices("GPU")
+
+    def _native_logits(
+        self,
+        terms: dict[str, tf.Tensor],
+        user_ids: tf.Tensor,
+        item_ids: tf.Tensor,
+        user_index: tf.Tensor,
+        item_index: tf.Tensor,
+    ) -> tf.Tensor:
+        _, _, least, greatest = self._maps["hidden_1"] if self.mlp_width else (0, 0, 0, 0)
+        zero = 0 if self.quantization.mode == "symmetric" else least
+        mlp: dict[str, Any] = dict.fromkeys(("user_terms", "item_terms", "first", "layers", "final_kernel"))
+        mlp["final_scale"] = None
+        if self.mlp_width:
+            layers = []
+            for i in range(2, len(self.hidden_dims) + 1):
+                kernel, bias = self._value(f"kernel_{i}"), self._value(f"bias_{i}")
+                bias -= zero * tf.reduce_sum(tf.cast(kernel, tf.int32), axis=0)
+                scales = [self._scale(n) for n in (f"hidden_{i - 1}", f"kernel_{i}", f"hidden_{i}")]
+                multiplier = tf.broadcast_to(scales[0] * scales[1] / scales[2], [1, self.hidden_dims[i - 1]])[0]
+                layers.append((kernel, bias, multiplier, zero, zero, greatest))
+            last = self._value("mlp_kernel")[:, 0]
+            mlp = {
+                "user_terms": terms["user_hidden"],
+                "item_terms": terms["item_hidden"],
+                "first": (zero, zero, greatest),
+                "layers": layers,
+                "final_kernel": (last, -zero * tf.reduce_sum(tf.cast(last, tf.int32))),
+                "final_scale": (self._scale(f"hidden_{len(self.hidden_dims)}") * self._scale("mlp_kernel"))[0, 0],
+            }
+        gmf = None
+        if self.gmf_width:
+            gmf = (
+                tf.gather(self._value("user_gmf"), user_ids),
+                tf.gather(self._value("item_gmf"), item_ids),
+                terms["user_scale"][:, 0],
+                terms["item_scale"][:, 0],
+                self._value("gmf_kernel")[:, 0],
+                self._scale("gmf_kernel")[0, 0],
+            )
+        bias = tf.add_n([self._value(f"{n}_bias") for n in self._parts()])
+        return int8_score(user_index=user_index, item_index=item_index, gmf=gmf, bias=bias, **mlp)
 
     def integers(self, users: np.ndarray, items: np.ndarray) -> dict[str, np.ndarray]:
         """Every activation of pairs as integers ``[B * C, width]``, and the logits; what tests and reports look at."""

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import keras
 
-import tfrec.models  # noqa: F401 - registers the classes that load_model needs
+import tfrec.models
+import tfrec.quantization  # noqa: F401 - the same
 from tfrec.configs import Run, from_json, with_data
 from tfrec.data.files import DAMAGE
 from tfrec.errors import InputError

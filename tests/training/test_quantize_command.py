@@ -1,0 +1,73 @@
+"""python -m tfrec.quantize, from the command line."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+
+def tfrec(command, *arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", f"tfrec.{command}", *map(str, arguments)], cwd=cwd, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quantize")
+    done = tfrec("train", "neumf", "--training.epochs", "3", "--output-dir", "run", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+def test_writes_a_run_that_can_be_used(run, tmp_path):
+    done = tfrec("quantize", run, tmp_path / "int8", "--fine-tune", 1, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].endswith(f"are in {tmp_path / 'int8'}")
+    assert {p.name for p in (tmp_path / "int8").iterdir()} == {
+        *("model.keras", "config.json", "vocabulary.npz", "metrics.json"),
+        *("quantization.json", "statistics.yaml", "ranges.png"),
+    }
+    report = json.loads((tmp_path / "int8" / "quantization.json").read_text())
+    assert report["test"]["quantized"]["hit_rate@10"] > 2 * report["test"]["popularity"]["hit_rate@10"] / 3
+    assert report["layers"]["hidden_1"]["signal_to_noise_db"] > 20
+    assert report["fine_tuning"]["epochs"] == 1
+    done = tfrec("evaluate", tmp_path / "int8", "--json", "again.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    again = json.loads((tmp_path / "again.json").read_text())["test"]["model"]
+    assert again["hit_rate@10"] == report["test"]["quantized"]["hit_rate@10"]
+    done = tfrec("quantize", tmp_path / "int8", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "quantized already" in done.stderr
+    edited = tmp_path / "edited.yaml"
+    shutil.copy(tmp_path / "int8" / "statistics.yaml", edited)
+    done = tfrec("quantize", run, tmp_path / "other", "--statistics", edited, cwd=tmp_path)
+    assert done.returncode == 1  # the fine-tuned model's, not the run's
+    assert "belong to another model" in done.stderr
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (["--weights", "9"], "2 to 8 bits"),
+        (["--no-split-final"], "must be quantized"),
+        (["--statistics", "nowhere.yaml"], "is not a file of statistics"),
+        (["--fraction", "0"], "`fraction` must lie in"),
+    ],
+)
+def test_rejects(run, tmp_path, arguments, match):
+    done = tfrec("quantize", run, tmp_path / "out", *arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert match in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_of_other_models(tmp_path):
+    assert tfrec("train", "popularity", "--output-dir", "run", cwd=tmp_path).returncode == 0
+    done = tfrec("quantize", "run", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Popularity has nothing to quantize" in done.stderr
