@@ -204,3 +204,30 @@ def top_k(queries, items, k, excluded):
         left = [i for i in range(len(row)) if i not in set(excluded[q])]
         found.append(sorted(left, key=lambda i: (-row[i], i))[:k])
     return found
+
+
+def int8_score(user_terms, item_terms, user_index, item_index, first, layers, final_kernel, final_scale, gmf, bias):
+    """Logits of a quantized NeuMF, pair by pair: sums in int64, each step with real numbers rounded to float32."""
+
+    def activation(values, zero_point, low, high):
+        assert values.dtype == np.float32
+        rounded = np.where(np.isnan(values), -np.inf, np.rint(values).astype(np.float64))
+        return np.clip(rounded + zero_point, low, high).astype(np.int64)
+
+    logits = np.zeros(item_index.shape, np.float32)
+    for (p, c), i in np.ndenumerate(item_index):
+        u = user_index[p]
+        parts = []
+        if gmf is not None:
+            user, item, user_scale, item_scale, kernel, kernel_scale = gmf
+            total = sum(int(a) * int(b) * int(w) for a, b, w in zip(user[u], item[i], kernel, strict=True))
+            parts.append(np.float32(total) * ((user_scale[u] * item_scale[i]) * np.float32(kernel_scale)))
+        if user_terms is not None:
+            hidden = activation(user_terms[u] + item_terms[i], *first)
+            for weights, offset, multiplier, *bounds in layers:
+                total = hidden @ weights.astype(np.int64) + offset.astype(np.int64)
+                hidden = activation(total.astype(np.float32) * multiplier, *bounds)
+            total = hidden @ final_kernel[0].astype(np.int64) + np.int64(final_kernel[1])
+            parts.append(total.astype(np.float32) * np.float32(final_scale))
+        logits[p, c] = (parts[0] + parts[1] if len(parts) == 2 else parts[0]) + np.float32(bias)
+    return logits

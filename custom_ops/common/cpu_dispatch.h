@@ -21,6 +21,15 @@ inline CpuKernels ChooseCpuKernels() {
   return CpuKernels::kBaseline;
 }
 
+// Whether a processor with AVX-512 also has its instructions on 16-bit integers; the first ones lack them.
+inline bool HasAvx512Shorts() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx512bw") != 0;
+#else
+  return false;
+#endif
+}
+
 }  // namespace tfrec
 
 #endif  // TFREC_COMMON_CPU_DISPATCH_H_
