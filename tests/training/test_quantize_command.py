@@ -39,12 +39,12 @@ def test_writes_a_run_that_can_be_used(run, tmp_path):
     again = json.loads((tmp_path / "again.json").read_text())["test"]["model"]
     assert again["hit_rate@10"] == report["test"]["quantized"]["hit_rate@10"]
     done = tfrec("quantize", tmp_path / "int8", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "quantized already" in done.stderr
     edited = tmp_path / "edited.yaml"
     shutil.copy(tmp_path / "int8" / "statistics.yaml", edited)
     done = tfrec("quantize", run, tmp_path / "other", "--statistics", edited, cwd=tmp_path)
-    assert done.returncode == 1  # the fine-tuned model's, not the run's
+    assert done.returncode == 2  # the fine-tuned model's, not the run's
     assert "belong to another model" in done.stderr
     assert not (tmp_path / "other").exists()
 
@@ -60,7 +60,7 @@ def test_writes_a_run_that_can_be_used(run, tmp_path):
 )
 def test_rejects(run, tmp_path, arguments, match):
     done = tfrec("quantize", run, tmp_path / "out", *arguments, cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert match in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
@@ -69,5 +69,20 @@ def test_rejects(run, tmp_path, arguments, match):
 def test_runs_of_other_models(tmp_path):
     assert tfrec("train", "popularity", "--output-dir", "run", cwd=tmp_path).returncode == 0
     done = tfrec("quantize", "run", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "Popularity has nothing to quantize" in done.stderr
+
+
+@pytest.mark.parametrize("recipe", ["als", "vae-cf"])
+def test_item_vectors(tmp_path, recipe):
+    short = ["--training.epochs", "3"] if recipe == "vae-cf" else ["--model.iterations", "3"]
+    done = tfrec("train", recipe, *short, "--output-dir", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = tfrec("quantize", "run", "int8", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "int8" / "quantization.json").read_text())
+    exact, rounded = (report["test"][name]["ndcg@100"] for name in ("float", "int8"))
+    trained = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]["model"]["ndcg@100"]
+    assert exact == pytest.approx(trained, abs=2e-4)  # ALS: folded in by the exact solver, in float32
+    assert rounded == pytest.approx(exact, abs=5e-3)
+    assert {p.name for p in (tmp_path / "int8").iterdir()} == {"items.int8.npz", "quantization.json", "vocabulary.npz"}

@@ -66,10 +66,12 @@ def quantize_items(folder: RunFolder, out: Path, config: ALSRun | VAECFRun) -> d
     }
     some = np.arange(min(2_000, seen.shape[0]))
     stored = model.item_factors if isinstance(model, ALS) else exact
+    size = {"float": stored.nbytes + (0 if bias is None else bias.nbytes), "int8": rows.nbytes}
+    fast = _time(vectors(some, seen[some]), exact, bias, stored, rows)
     result = {
         "test": reports,
-        "bytes": {"float": stored.nbytes + (0 if bias is None else bias.nbytes), "int8": rows.nbytes},
-        "top_k": _time(vectors(some, seen[some]), exact, bias, stored, rows),
+        "bytes": size,
+        "top_k": fast,
         "versions": versions(),
         "hardware": hardware(1),
     }
@@ -86,7 +88,6 @@ def quantize_items(folder: RunFolder, out: Path, config: ALSRun | VAECFRun) -> d
     metrics = [str(m) for m in config.evaluation.metrics]
     print(f"\nTest, {reports['float']['users']:,} held-out users, ties {reports['float']['ties']}:")
     print(table(reports, metrics))
-    size, fast = result["bytes"], result["top_k"]
     print(
         f"Item vectors: {size['float'] / 2**20:.2f} MiB in {stored.dtype}, {size['int8'] / 2**20:.2f} MiB in int8. "
         f"Top {_K} of {len(some):,} queries {fast['int8_over_stored']:.2f} times as fast."
@@ -124,7 +125,7 @@ def query_vectors(
         unobserved_weight=model.sweep.unobserved_weight,
         frequency_exponent=model.sweep.frequency_exponent,
     )
-    other.prepare(model.num_users, model.num_items)
+    other.prepare(model.num_users or 0, len(items))
     other.items.table.assign(items)
     return lambda users, seen: other.recalculate_users(seen).astype(np.float32)
 
