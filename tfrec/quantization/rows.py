@@ -1,8 +1,8 @@
 """A table of item vectors in int8, a scale per row: what serving reads for every query.
 
 A row y becomes integers q = round(y / s), s = max |y| / 127, and so does a query x; the score is the exact int32
-product of the two times both scales. A bias per item rides along as further coordinates, whose part in the query is 1: it is
-rounded to steps of its row's scale as a whole and then cut up, so that none of its parts widens the row's range.
+product of the two times both scales. A bias per item rides along as further coordinates, whose part in the query is 1:
+it is rounded to steps of its row's scale as a whole and then cut up, so that none of its parts widens the row's range.
 """
 
 from __future__ import annotations
