@@ -27,6 +27,9 @@
 namespace tfrec {
 namespace tt {
 
+// Never emitted as functions of their own: the linker would merge copies compiled for different processors.
+#define TFREC_TT_INLINE __attribute__((always_inline)) inline
+
 constexpr int kMaxCores = 5;
 constexpr int kMaxRank = 1024;  // of a rank and of a column factor
 constexpr int64_t kMaxWidth = 1 << 16;  // of D, and of Q_k r_k for every k
@@ -42,14 +45,14 @@ struct Table {
   int r[kMaxCores + 1];     // r[0] = r[T] = 1
   Storage storage;          // of cores, rows and upstream
 
-  int64_t width() const {  // D
+  TFREC_TT_INLINE int64_t width() const {  // D
     int64_t d = 1;
     for (int k = 0; k < num_cores; ++k) d *= q[k];
     return d;
   }
-  int64_t slice(int k) const { return static_cast<int64_t>(r[k]) * q[k] * r[k + 1]; }  // elements of a G_{k+1}[i]
-  int64_t slices(int k) const { return num_tables * p[k]; }
-  int64_t core(int k) const { return slices(k) * slice(k); }
+  TFREC_TT_INLINE int64_t slice(int k) const { return static_cast<int64_t>(r[k]) * q[k] * r[k + 1]; }  // elements of a G_{k+1}[i]
+  TFREC_TT_INLINE int64_t slices(int k) const { return num_tables * p[k]; }
+  TFREC_TT_INLINE int64_t core(int k) const { return slices(k) * slice(k); }
 };
 
 // Forward: rows [n, D] = the rows of ids [n], each in [0, num_tables * num_rows). No id is computed twice, nor a product
@@ -81,7 +84,7 @@ struct Backward {
 enum class Optimizer : int { kSgd = 0, kAdagrad = 1, kAdam = 2 };
 
 // Slots that an optimizer has for each core: float32 arrays of the core's shape whatever the storage type.
-inline int NumSlots(Optimizer optimizer) { return static_cast<int>(optimizer); }
+TFREC_TT_INLINE int NumSlots(Optimizer optimizer) { return static_cast<int>(optimizer); }
 
 struct Update {
   Optimizer optimizer;

@@ -7,10 +7,12 @@ the operations.
 from tfrec.ops.als import Entries, Sweep, gramian, half_sweep, half_sweep_in_place, losses
 from tfrec.ops.dot_top_k import dot_top_k
 from tfrec.ops.native import library, library_path
+from tfrec.ops.tt_embedding import TTShape, tt_gradients, tt_lookup, tt_lookup_reference, tt_update
 
 __all__ = [
     "Entries",
     "Sweep",
+    "TTShape",
     "dot_top_k",
     "gramian",
     "half_sweep",
@@ -18,6 +20,10 @@ __all__ = [
     "library",
     "library_path",
     "losses",
+    "tt_gradients",
+    "tt_lookup",
+    "tt_lookup_reference",
+    "tt_update",
 ]
 
 library()
