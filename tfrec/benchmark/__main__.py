@@ -19,11 +19,12 @@ from tfrec.errors import InputError
 class Arguments:
     """Measure a part of tfrec against its alternatives on this machine."""
 
-    name: Annotated[Literal["vae-cf", "neumf", "als", "als-float16", "scaling", "data"], tyro.conf.Positional]
+    name: Annotated[Literal["vae-cf", "neumf", "als", "als-float16", "tt", "scaling", "data"], tyro.conf.Positional]
     """vae-cf: the sparse training step against the same network with dense input and target.
     neumf: training with samples made on the device against a host pipeline; scoring; memory; lazy and dense Adam.
     als: training, recommending and memory against the implicit package (extra `benchmark`).
     als-float16: precision@10, time and memory of float16 against float32 factors.
+    tt: tensor-train embeddings against their pure-TensorFlow twin and a dense table, at FBTT-Embedding's shape.
     scaling: plan a step of NeuMF on 8, 16 and 64 ranks from the speed of one.
     data: reading 20 million ratings from CSV and from the cache."""
     json: Path | None = None
@@ -60,6 +61,10 @@ def main() -> None:
             from tfrec.benchmark.als_float16 import benchmark_als_float16
 
             result = benchmark_als_float16(arguments.rounds)
+        elif arguments.name == "tt":
+            from tfrec.benchmark.tt import benchmark_tt
+
+            result = benchmark_tt(arguments.rounds)
         elif arguments.name == "scaling":
             from tfrec.benchmark.scaling import plan
 
