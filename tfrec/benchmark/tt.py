@@ -36,7 +36,8 @@ def operations(shape: ops.TTShape, ids: np.ndarray) -> dict[str, float]:
     operations each. Backward: twice as many, one product for each side of every product forward, and those of the
     prefixes of fewer than T cores once more, as they are computed again instead of kept.
     """
-    digits, left = [], ids.astype(np.int64)
+    digits: list[np.ndarray] = []
+    left = ids.astype(np.int64)
     for p in reversed(shape.row_factors):
         digits.insert(0, left % p)
         left = left // p

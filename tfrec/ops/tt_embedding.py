@@ -155,7 +155,7 @@ def tt_lookup_reference(ids: tf.Tensor, cores: Sequence[tf.Tensor], shape: TTSha
             flat = tf.identity(flat)
     flat = tf.where(inside, flat, 0)
     table, left = flat // shape.num_rows, flat % shape.num_rows
-    digits = []
+    digits: list[tf.Tensor] = []
     for p in reversed(shape.row_factors):
         digits.insert(0, table * p + left % p)
         left = left // p
