@@ -139,7 +139,7 @@ class TTEmbedding(keras.layers.Layer):
 
     def build(self, input_shape: Any = None) -> None:
         """Create the cores."""
-        if self.built:
+        if hasattr(self, "cores"):
             return
         seed = int(np.random.randint(2**31)) if self.seed is None else self.seed
         first = initial_cores(
