@@ -231,3 +231,37 @@ def int8_score(user_terms, item_terms, user_index, item_index, first, layers, fi
             parts.append(total.astype(np.float32) * np.float32(final_scale))
         logits[p, c] = (parts[0] + parts[1] if len(parts) == 2 else parts[0]) + np.float32(bias)
     return logits
+
+
+def tt_table(cores, num_rows):
+    """The dense ``[num_rows, D]`` of cores ``[p, r, q, r']``, element by element of the row's digits."""
+    table = np.ones((1, 1, 1))
+    for core in cores:
+        core = np.asarray(core, np.float64)
+        # rows: every old one with every slice, the old digits the more significant
+        table = np.einsum("nqr,prst->npqst", table, core)
+        table = table.reshape(table.shape[0] * core.shape[0], -1, core.shape[3])
+    return table[:num_rows, :, 0]
+
+
+def tt_gradients(cores, ids, upstream):
+    """The gradient of sum(upstream * rows) for each core, id by id, from the products left and right of each core."""
+    cores = [np.asarray(c, np.float64) for c in cores]
+    gradients = [np.zeros(c.shape) for c in cores]
+    factors = [c.shape[0] for c in cores]
+    columns = [c.shape[2] for c in cores]
+    for id_, up in zip(ids, np.asarray(upstream, np.float64), strict=True):
+        digits, left = [], int(id_)
+        for p in reversed(factors):
+            digits.insert(0, left % p)
+            left //= p
+        slices = [c[i] for c, i in zip(cores, digits, strict=True)]
+        for k in range(len(slices)):
+            before, after = np.ones((1, 1)), np.ones((1, 1))
+            for s in slices[:k]:
+                before = np.einsum("ar,rqs->aqs", before, s).reshape(-1, s.shape[2])
+            for s in reversed(slices[k + 1 :]):
+                after = np.einsum("rqs,sb->rqb", s, after).reshape(s.shape[0], -1)
+            shaped = up.reshape(before.shape[0], columns[k], after.shape[1])
+            gradients[k][digits[k]] += np.einsum("aqb,ar,sb->rqs", shaped, before, after)
+    return gradients

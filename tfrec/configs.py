@@ -215,6 +215,12 @@ class NeuMFConfig:
     """Both branches, or one alone."""
     split_final: bool = False
     """Two output layers, one per branch, as int8 quantization wants it; the same function."""
+    user_embedding: Literal["dense", "tt"] = "dense"
+    """dense: a row per user; tt: a tensor-train table, many times smaller."""
+    item_embedding: Literal["dense", "tt"] = "dense"
+    """The same for items."""
+    embedding_ranks: int = 16
+    """Of tensor-train tables: larger is nearer to dense, and slower."""
 
 
 @dataclass(frozen=True)

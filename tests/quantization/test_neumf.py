@@ -154,6 +154,11 @@ class TestRefused:
         with pytest.raises(InputError, match=r"Received: Sequential"):
             quantize(keras.Sequential(), calibrated["neumf"][1])
 
+    def test_tensor_trains(self, calibrated):
+        model = NeuMF(USERS, ITEMS, mf_dim=6, layer_dims=(10, 7, 5), item_embedding="tt")
+        with pytest.raises(InputError, match="tensor train cannot be quantized: item_embedding"):
+            quantize(model, calibrated["neumf"][1])
+
     def test_a_layer_without_statistics(self, calibrated):
         model, statistics = calibrated["neumf"]
         less = {n: t for n, t in statistics.tensors.items() if n != "hidden_2"}

@@ -20,13 +20,15 @@ class Arguments:
     """Measure a part of tfrec against its alternatives on this machine."""
 
     name: Annotated[
-        Literal["vae-cf", "neumf", "als", "als-float16", "quantization", "scaling", "data"], tyro.conf.Positional
+        Literal["vae-cf", "neumf", "als", "als-float16", "tt", "quantization", "scaling", "data"],
+        tyro.conf.Positional,
     ]
     """vae-cf: the sparse training step against the same network with dense input and target.
     neumf: training with samples made on the device against a host pipeline; scoring; memory; lazy and dense Adam.
     als: training, recommending and memory against the implicit package (extra `benchmark`).
     als-float16: precision@10, time and memory of float16 against float32 factors.
     quantization: NeuMF in int8, with and without a split final layer, and tfrec's best, three seeds (trains them).
+    tt: tensor-train embeddings against their pure-TensorFlow twin and a dense table, at FBTT-Embedding's shape.
     scaling: plan a step of NeuMF on 8, 16 and 64 ranks from the speed of one.
     data: reading 20 million ratings from CSV and from the cache."""
     json: Path | None = None
@@ -73,6 +75,10 @@ def main() -> None:
             from tfrec.benchmark.quantization import benchmark_quantization
 
             result = benchmark_quantization()
+        elif arguments.name == "tt":
+            from tfrec.benchmark.tt import benchmark_tt
+
+            result = benchmark_tt(arguments.rounds)
         elif arguments.name == "scaling":
             from tfrec.benchmark.scaling import plan
 

@@ -5,5 +5,21 @@ from tfrec.layers.als_factors import ALSFactors
 from tfrec.layers.multinomial import multinomial_nll
 from tfrec.layers.sparse_dense import SparseDense
 from tfrec.layers.sparse_input import dropout_nonzeros, l2_normalize_rows
+from tfrec.layers.tt_cache import CachedTTEmbedding, CacheRefresh
+from tfrec.layers.tt_embedding import TTEmbedding
+from tfrec.layers.tt_embedding_bag import TTEmbeddingBag
+from tfrec.layers.tt_factors import suggest_factors
 
-__all__ = ["ALSFactors", "AlignedDense", "SparseDense", "dropout_nonzeros", "l2_normalize_rows", "multinomial_nll"]
+__all__ = [
+    "ALSFactors",
+    "AlignedDense",
+    "CacheRefresh",
+    "CachedTTEmbedding",
+    "SparseDense",
+    "TTEmbedding",
+    "TTEmbeddingBag",
+    "dropout_nonzeros",
+    "l2_normalize_rows",
+    "multinomial_nll",
+    "suggest_factors",
+]

@@ -26,9 +26,12 @@ import tensorflow as tf
 
 from tfrec.errors import InputError
 from tfrec.layers.relu_dropout import kept_share, relu_dropout
+from tfrec.layers.tt_embedding import TTEmbedding
+from tfrec.ops import tt_gradients
 
 Branch = Literal["neumf", "gmf", "mlp"]
 GMFWeights = Literal["learned", "ones"]
+Table = Literal["dense", "tt"]
 #: Makes the pairs of a step: its number -> users ``[P]``, items ``[P, C]``, of which column 0 is positive.
 Sampler = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 #: ("user" or "item", "gmf" or "hidden") -> a row per user or item.
@@ -58,6 +61,9 @@ class NeuMF(keras.Model):
         branch: ``neumf``, or ``gmf`` or ``mlp`` for that branch alone.
         split_final: two output layers, one per branch, whose logits are added, instead of one over both: the same
             function, exactly, with ranges of their own for quantization. See `with_split_final`.
+        user_embedding: ``dense``, a row for each user, or ``tt``, a `TTEmbedding`.
+        item_embedding: the same for items.
+        embedding_ranks: of the ``tt`` tables, one number for all ranks, from 1.
         chunk_pairs: pairs computed at once; default by device.
         noise_seed: of dropout. The noise of a step depends on this and the step's number only. Ranks take different
             seeds.
@@ -91,6 +97,9 @@ class NeuMF(keras.Model):
         split_final: bool = False,
         chunk_pairs: int | None = None,
         noise_seed: int = 0,
+        user_embedding: Table = "dense",
+        item_embedding: Table = "dense",
+        embedding_ranks: int = 16,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -107,6 +116,11 @@ class NeuMF(keras.Model):
             split_final,
             chunk_pairs,
         )
+        for name, kind in (("user_embedding", user_embedding), ("item_embedding", item_embedding)):
+            if kind not in ("dense", "tt"):
+                raise InputError(f"`{name}` must be 'dense' or 'tt'.\nReceived: {kind!r}.")
+        self.embedding_kinds = {"user": user_embedding, "item": item_embedding}
+        self.embedding_ranks = embedding_ranks
         self.num_users = num_users
         self.num_items = num_items
         self.mf_dim = mf_dim
@@ -146,12 +160,8 @@ class NeuMF(keras.Model):
         # Keras must not cast the variables: rows are cast after they are gathered, not the whole table before.
         width = self._gmf + self._mlp
         normal = keras.initializers.RandomNormal(stddev=0.01)
-        self.user_embedding = self.add_weight(
-            name="user_embedding", shape=(self.num_users, width), initializer=normal, autocast=False
-        )
-        self.item_embedding = self.add_weight(
-            name="item_embedding", shape=(self.num_items, width), initializer=normal, autocast=False
-        )
+        self.user_embedding = self._table("user", self.num_users, width, normal)
+        self.item_embedding = self._table("item", self.num_items, width, normal)
         self.kernels, self.biases = [], []
         if self._mlp:
             for i, (before, after) in enumerate(zip(self.layer_dims[:-1], self.layer_dims[1:], strict=True), start=1):
@@ -182,6 +192,17 @@ class NeuMF(keras.Model):
         self.steps = self.add_weight(name="steps", shape=(), dtype="int64", initializer="zeros", trainable=False)
         self.built = True
 
+    def _table(self, side: str, rows: int, width: int, initializer: keras.initializers.RandomNormal) -> Any:
+        """The embeddings of one side: a variable ``[rows, width]``, or a layer of the same first distribution."""
+        name = f"{side}_embedding"
+        if self.embedding_kinds[side] == "dense":
+            return self.add_weight(name=name, shape=(rows, width), initializer=initializer, autocast=False)
+        layer = TTEmbedding(
+            rows, width, self.embedding_ranks, embeddings_initializer=initializer, dtype="float32", name=name
+        )
+        layer.build()
+        return layer
+
     # ---- Keras's interface
 
     def compile(
@@ -210,6 +231,11 @@ class NeuMF(keras.Model):
             raise InputError(
                 "NeuMF reports its loss only: a metric of single pairs says nothing of a ranking.\n"
                 "Leave `metrics` out, and use tfrec.evaluation.evaluate_candidates."
+            )
+        cores = [t for t in lazy_tables if self.embedding_kinds.get(t.removesuffix("_embedding")) == "tt"]
+        if cores:
+            raise InputError(
+                f"A tensor-train table has no rows to update lazily: each core serves all.\nReceived: {sorted(cores)}."
             )
         unknown = set(lazy_tables) - {"user_embedding", "item_embedding"}
         if unknown:
@@ -275,7 +301,7 @@ class NeuMF(keras.Model):
         """
         user_rows, user_index, _ = self._rows("user", users)
         if items is None:
-            item_rows, item_index = self._embeddings(tf.convert_to_tensor(self.item_embedding)), None
+            item_rows, item_index = self._gather("item", None), None
             width = tf.constant(self.num_items)
         else:
             item_rows, item_index, _ = self._rows("item", items)
@@ -344,8 +370,8 @@ class NeuMF(keras.Model):
             final = id(self.final_kernels[0])
             fixed = tf.range(self.final_kernels[0].shape[0])[:, None] < self._gmf
             by_weight[final] = tf.where(fixed, 0.0, by_weight[final])
-        by_weight[id(self.user_embedding)] = self._table_gradient(self.user_embedding, user_gradient, user_ids)
-        by_weight[id(self.item_embedding)] = self._table_gradient(self.item_embedding, item_gradient, item_ids)
+        by_weight |= self._table_gradients(self.user_embedding, user_gradient, user_ids)
+        by_weight |= self._table_gradients(self.item_embedding, item_gradient, item_ids)
         return loss_sum / num_pairs, [by_weight[id(v)] for v in self.trainable_variables]
 
     def _through_layers(
@@ -393,10 +419,18 @@ class NeuMF(keras.Model):
     def _rows(self, side: str, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """The embeddings of the different ids, float32; the place of each id among them, in the shape of ``ids``; and
         these different ids."""
-        table = self.user_embedding if side == "user" else self.item_embedding
         different, index = tf.unique(tf.reshape(ids, [-1]))
-        rows = self._embeddings(tf.gather(tf.convert_to_tensor(table), different))
-        return rows, tf.reshape(index, tf.shape(ids)), different
+        return self._gather(side, different), tf.reshape(index, tf.shape(ids)), different
+
+    def _gather(self, side: str, ids: tf.Tensor | None) -> tf.Tensor:
+        """Rows of a table, or all of it, float32."""
+        table = self.user_embedding if side == "user" else self.item_embedding
+        if self.embedding_kinds[side] == "tt":
+            rows = table(tf.range(self.num_users if side == "user" else self.num_items) if ids is None else ids)
+        else:
+            rows = tf.convert_to_tensor(table)
+            rows = rows if ids is None else tf.gather(rows, ids)
+        return self._embeddings(rows)
 
     def _early(self) -> list[tf.Tensor]:
         """The first layer's kernel and bias, float32; nothing for GMF."""
@@ -471,10 +505,14 @@ class NeuMF(keras.Model):
             kernels = [kernels[0][: self._gmf], kernels[0][self._gmf :]]
         return kernels, biases
 
-    def _table_gradient(self, table: keras.Variable, gradient: tf.Tensor, ids: tf.Tensor) -> Any:
-        """The gradient of a table, of whose rows ``ids`` (each once) it is not 0."""
+    def _table_gradients(self, table: Any, gradient: tf.Tensor, ids: tf.Tensor) -> dict[int, Any]:
+        """The gradients of a table, of whose rows ``ids`` (each once) they are not 0, by the id of each variable."""
+        if isinstance(table, TTEmbedding):
+            cores = [tf.convert_to_tensor(core) for core in table.cores]
+            found = tt_gradients(ids, tf.cast(gradient, tf.float32), cores, table.shape)
+            return {id(core): g for core, g in zip(table.cores, found, strict=True)}
         rows = tf.IndexedSlices(tf.cast(gradient, tf.float32), ids, tf.constant(tuple(table.shape), tf.int64))
-        return rows if table.name in self._lazy_tables else tf.convert_to_tensor(rows)
+        return {id(table): rows if table.name in self._lazy_tables else tf.convert_to_tensor(rows)}
 
     def _chunk_users(self, width: tf.Tensor) -> tf.Tensor:
         """Users whose ``width`` pairs each make a chunk."""
@@ -496,7 +534,7 @@ class NeuMF(keras.Model):
         The kernel is cut at the branches' border and the bias halved (Distiller's conversion of its NCF example).
         """
         other = NeuMF.from_config({**self.get_config(), "split_final": split})
-        values = {v.path.split("/")[-1]: v.numpy() for v in self.weights}
+        values = {_name(v): v.numpy() for v in self.weights}
         if split != self.split_final and split:
             kernel, bias = values["final_kernel"], values["final_bias"]
             values |= {"gmf_kernel": kernel[: self._gmf], "mlp_kernel": kernel[self._gmf :]}
@@ -505,8 +543,42 @@ class NeuMF(keras.Model):
             values["final_kernel"] = tf.concat([values["gmf_kernel"], values["mlp_kernel"]], 0)
             values["final_bias"] = values["gmf_bias"] + values["mlp_bias"]
         for variable in other.weights:
-            variable.assign(values[variable.path.split("/")[-1]])
+            variable.assign(values[_name(variable)])
         return other
+
+    def with_tt_embeddings(
+        self, ranks: int, sides: Sequence[Literal["user", "item"]] = ("user", "item")
+    ) -> tuple[NeuMF, dict[str, float]]:
+        """The same network with tables that are approximated by tensor trains, see `TTEmbedding.from_dense`.
+
+        Args:
+            ranks: of the tables, from 1.
+            sides: whose tables.
+
+        Returns:
+            the model; and for each side the relative error of its table, Frobenius norms.
+
+        Raises:
+            InputError: a table is a tensor train already.
+        """
+        kinds = dict(self.embedding_kinds)
+        for side in sides:
+            if kinds[side] == "tt":
+                raise InputError(f"The {side} table is a tensor train already.\nLeave it out.")
+            kinds[side] = "tt"
+        config = {f"{side}_embedding": kind for side, kind in kinds.items()}
+        other = NeuMF.from_config({**self.get_config(), **config, "embedding_ranks": ranks})
+        values, errors = {_name(v): v.numpy() for v in self.weights}, dict[str, float]()
+        for side in sides:
+            name = f"{side}_embedding"
+            table: TTEmbedding = getattr(other, name)
+            made = TTEmbedding.from_dense(values[name], ranks, dtype="float32")
+            values |= {f"{name}/core_{k}": core.numpy() for k, core in enumerate(made.cores, start=1)}
+            table.approximation_error = made.approximation_error
+            errors[side] = float(made.approximation_error or 0.0)
+        for variable in other.weights:
+            variable.assign(values[_name(variable)])
+        return other, errors
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes."""
@@ -524,6 +596,9 @@ class NeuMF(keras.Model):
             "split_final": self.split_final,
             "chunk_pairs": self.chunk_pairs,
             "noise_seed": self.noise_seed,
+            "user_embedding": self.embedding_kinds["user"],
+            "item_embedding": self.embedding_kinds["item"],
+            "embedding_ranks": self.embedding_ranks,
         }
 
 
@@ -609,6 +684,11 @@ def _take(terms: Terms, user_index: tf.Tensor, item_index: tf.Tensor | None) -> 
         name: term[None] if indices[name[0]] is None else tf.gather(term, indices[name[0]])
         for name, term in terms.items()
     }
+
+
+def _name(variable: keras.Variable) -> str:
+    """A weight's name within the model; of a table's cores with that of the table."""
+    return "/".join(variable.path.split("/")[-2 if variable.name.startswith("core_") else -1 :])
 
 
 def _occurrences(index: tf.Tensor, count: tf.Tensor) -> tf.Tensor:

@@ -8,10 +8,12 @@ from tfrec.ops.als import Entries, Sweep, gramian, half_sweep, half_sweep_in_pla
 from tfrec.ops.dot_top_k import dot_top_k
 from tfrec.ops.int8_score import int8_score
 from tfrec.ops.native import library, library_path
+from tfrec.ops.tt_embedding import TTShape, tt_gradients, tt_lookup, tt_lookup_reference, tt_update
 
 __all__ = [
     "Entries",
     "Sweep",
+    "TTShape",
     "dot_top_k",
     "gramian",
     "half_sweep",
@@ -20,6 +22,10 @@ __all__ = [
     "library",
     "library_path",
     "losses",
+    "tt_gradients",
+    "tt_lookup",
+    "tt_lookup_reference",
+    "tt_update",
 ]
 
 library()

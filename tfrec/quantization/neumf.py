@@ -411,6 +411,12 @@ def quantize(model: Any, statistics: Statistics, config: QuantizationConfig | No
         raise InputError("The model is quantized already.\nQuantize the float model it was made from.")
     if not isinstance(model, NeuMF):
         raise InputError(f"`quantize` takes a tfrec.models.NeuMF.\nReceived: {type(model).__name__}.")
+    tensor_trains = [f"{side}_embedding" for side, kind in model.embedding_kinds.items() if kind == "tt"]
+    if tensor_trains:
+        raise InputError(
+            f"A tensor train cannot be quantized: {', '.join(tensor_trains)}.\n"
+            "Quantize the dense model, or keep the compressed one in float."
+        )
     found = fingerprint(model)
     if statistics.model != found:
         raise InputError(

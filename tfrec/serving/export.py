@@ -72,6 +72,11 @@ class Recommender(tf.Module):
         )
 
     @property
+    def layers(self) -> list[keras.layers.Layer]:
+        """All layers of the model, for `export`."""
+        return list(self._model._flatten_layers())
+
+    @property
     def signatures(self) -> dict[str, Any]:
         """Name -> function, for `export`."""
         return {"serving_default": self.recommend, "vocabulary": self.vocabulary}
@@ -133,12 +138,18 @@ def export(recommender: Recommender | UserItemRecommender, path: str | Path) -> 
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}.\nName another folder.") from error
+    # So that the file needs TensorFlow alone, layers with native operations are traced with their twins.
+    native = [layer for layer in recommender.layers if getattr(layer, "reference", None) is False]
     try:
+        for layer in native:
+            layer.reference = True
         tf.saved_model.save(recommender, str(temporary), signatures=recommender.signatures)
         temporary.chmod(0o755)
         os.replace(temporary, path)
     except (OSError, tf.errors.ResourceExhaustedError) as error:
         raise InputError(f"{path} could not be written: {error}.") from error
     finally:
+        for layer in native:
+            layer.reference = False
         shutil.rmtree(temporary, ignore_errors=True)
     return path

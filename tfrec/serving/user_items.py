@@ -101,6 +101,11 @@ class UserItemRecommender(tf.Module):
         )
 
     @property
+    def layers(self) -> list[keras.layers.Layer]:
+        """All layers of the model, for `export`."""
+        return list(self._model._flatten_layers())
+
+    @property
     def signatures(self) -> dict[str, Any]:
         """Name -> function, for `export`."""
         return {"serving_default": self.recommend, "score": self.score, "vocabulary": self.vocabulary}

@@ -157,11 +157,16 @@ def make_model(config: NeuMFRun, data: PreparedItems, sampler: PointwiseSampler)
         branch=config.model.branch,
         split_final=config.model.split_final,
         noise_seed=noise_seed(config.seed),
+        user_embedding=config.model.user_embedding,
+        item_embedding=config.model.item_embedding,
+        embedding_ranks=config.model.embedding_ranks,
     )
     rows = {
         "user_embedding": sampler.positives_per_step,
         "item_embedding": sampler.positives_per_step * (1 + sampler.num_negatives),
     }
+    # The cores of a tensor-train table have no rows of their own: their gradients are small and dense.
+    rows = {t: n for t, n in rows.items() if getattr(config.model, t) == "dense"}
     lazy = [t for t, count in rows.items() if is_lazy(training, count, getattr(model, t).shape[0])]
     if training.backward_passes_per_step > 1:
         if training.embedding_update == "lazy":

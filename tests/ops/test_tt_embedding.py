@@ -1,0 +1,298 @@
+"""Tensor-train rows, gradients and updates against the dense table in float64, on the native kernels and their twin."""
+
+import math
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests import oracles
+from tfrec import ops
+from tfrec.errors import InputError
+from tfrec.ops import tt_embedding
+
+NATIVE = pytest.mark.skipif(
+    ops.library() is None, reason="needs the native library: TFREC_BUILD_OPS=1 pip install -e ."
+)
+#: Relative to the largest number.
+TOLERANCE = {"float32": 1e-5, "float16": 3e-3, "bfloat16": 2e-2}
+SHAPES = [
+    ops.TTShape(60, (5, 12), (4, 4), (8,)),
+    ops.TTShape(100, (4, 5, 6), (2, 2, 4), (3, 5)),
+    ops.TTShape(120, (4, 5, 6), (4, 4, 4), (32, 32)),
+    ops.TTShape(7, (2, 2, 2), (1, 3, 5), (2, 1)),
+    ops.TTShape(200, (3, 4, 5, 4), (2, 3, 1, 2), (4, 9, 6)),
+    ops.TTShape(64, (2, 3, 2, 3, 2), (2, 1, 2, 3, 2), (2, 7, 16, 2)),
+    ops.TTShape(20, (2, 10), (3, 40), (17,)),
+    ops.TTShape(12, (2, 3, 3), (2, 2, 3), (4, 5), num_tables=3),
+]
+
+
+@pytest.fixture(params=["native", "twin"])
+def kernels(request, monkeypatch):
+    if request.param == "twin":
+        monkeypatch.setattr(tt_embedding, "library", lambda: None)
+    elif ops.library() is None:
+        pytest.skip("needs the native library: TFREC_BUILD_OPS=1 pip install -e .")
+    return request.param
+
+
+def random_cores(random, shape, dtype="float32"):
+    return [tf.cast(random.normal(size=s) / math.sqrt(s[1]), dtype) for s in shape.core_shapes]
+
+
+def dense(cores, shape):
+    tables = [
+        oracles.tt_table(
+            [c[t * p : (t + 1) * p] for c, p in zip(cores, shape.row_factors, strict=True)], shape.num_rows
+        )
+        for t in range(shape.num_tables)
+    ]
+    return np.concatenate(tables)
+
+
+def exact(cores):
+    return [tf.cast(c, tf.float64).numpy() for c in cores]
+
+
+def close(found, wanted, tolerance):
+    found = tf.cast(found, tf.float64).numpy()
+    assert found.shape == wanted.shape
+    assert np.abs(found - wanted).max(initial=0) <= tolerance * np.abs(wanted).max(initial=1e-30)
+
+
+def expected_gradients(cores, shape, ids, upstream):
+    found = [np.zeros(c.shape) for c in cores]
+    for t in range(shape.num_tables):
+        mine = ids // shape.num_rows == t
+        parts = [slice(t * p, (t + 1) * p) for p in shape.row_factors]
+        of_table = oracles.tt_gradients(
+            [c[part] for c, part in zip(cores, parts, strict=True)], ids[mine] % shape.num_rows, upstream[mine]
+        )
+        for whole, part, g in zip(found, parts, of_table, strict=True):
+            whole[part] = g
+    return found
+
+
+def check(random, shape, ids, dtype, graph=False):
+    cores = random_cores(random, shape, dtype)
+    upstream = tf.cast(random.normal(size=(len(ids), shape.width)), dtype)
+
+    def both(cores, upstream):
+        with tf.GradientTape() as tape:
+            tape.watch(cores)
+            rows = ops.tt_lookup(tf.constant(ids), cores, shape)
+        return rows, tape.gradient(rows, cores, upstream)
+
+    rows, gradients = (tf.function(both) if graph else both)(cores, upstream)
+    wide, up = exact(cores), tf.cast(upstream, tf.float64).numpy()
+    assert rows.dtype == dtype
+    close(rows, dense(wide, shape)[ids], TOLERANCE[dtype])
+    for gradient, core, wanted in zip(gradients, cores, expected_gradients(wide, shape, ids, up), strict=True):
+        assert gradient.dtype == core.dtype
+        close(gradient, wanted, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_rows_and_gradients_are_those_of_the_dense_table(random, kernels, shape, dtype):
+    rows = shape.num_rows * shape.num_tables
+    for n in (0, 1, 33, 150):
+        ids = random.integers(rows, size=n)
+        ids[: n // 3] = ids[0] if n else 0
+        check(random, shape, ids, dtype, graph=n == 33)
+
+
+@given(st.data(), st.integers(2, 5), st.integers(0, 200), st.sampled_from(list(TOLERANCE)))
+@settings(max_examples=60, deadline=None)
+def test_any_shape(data, num_cores, n, dtype):
+    def numbers(count, high):
+        return tuple(data.draw(st.lists(st.integers(1, high), min_size=count, max_size=count)))
+
+    p, q, r = numbers(num_cores, 9), numbers(num_cores, 5), numbers(num_cores - 1, 20)
+    shape = ops.TTShape(data.draw(st.integers(1, math.prod(p))), p, q, r)
+    random = np.random.default_rng(n)
+    skewed = random.integers(1 + random.integers(shape.num_rows), size=n)
+    check(random, shape, skewed, dtype)
+
+
+@NATIVE
+def test_several_threads_and_long_runs_of_one_prefix(random):
+    """One slice of the second core has nearly all ids, so threads share it; more ids than a block holds."""
+    shape = ops.TTShape(30_000, (100, 3, 100), (2, 2, 2), (8, 8))
+    ids = np.concatenate([random.integers(100, size=3_000) * 300 + 100 + random.integers(100, size=3_000), [0, 29_999]])
+    check(random, shape, ids, "float32")
+
+
+@NATIVE
+def test_equal_calls_give_equal_bits(random):
+    shape = ops.TTShape(10_000, (20, 20, 25), (4, 4, 4), (16, 16))
+    cores = random_cores(random, shape)
+    ids = tf.constant(random.zipf(1.3, size=4_000) % 10_000)
+    upstream = tf.constant(random.normal(size=(4_000, 64)), tf.float32)
+    first, second = (ops.tt_gradients(ids, upstream, cores, shape) for _ in range(2))
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_ids_beyond_32_bits(random, kernels):
+    shape = ops.TTShape(5_000_000_000, (1_700, 1_700, 1_740), (2, 2, 2), (2, 3))
+    cores = random_cores(random, shape)
+    ids = np.array([4_999_999_999, 0, 4_294_967_296, 4_999_999_999])
+    found = ops.tt_lookup(tf.constant(ids), cores, shape).numpy()
+    for id_, row in zip(ids, found, strict=True):
+        digits = np.unravel_index(id_, shape.row_factors)
+        one = [c.numpy()[i : i + 1] for c, i in zip(cores, digits, strict=True)]
+        np.testing.assert_allclose(row, oracles.tt_table(one, 1)[0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [-1, 100, 1 << 40])
+def test_an_id_out_of_range_raises(random, kernels, bad):
+    shape = SHAPES[1]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`ids` must lie in 0 to 99. Received:"):
+        ops.tt_lookup(tf.constant([3, bad]), random_cores(random, shape), shape)
+
+
+KERAS = {
+    "sgd": lambda: keras.optimizers.SGD(0.05),
+    "adagrad": lambda: keras.optimizers.Adagrad(0.05),
+    "adam": lambda: keras.optimizers.Adam(0.05),
+}
+
+
+@pytest.mark.parametrize("name", KERAS)
+def test_fused_updates_are_those_of_keras(random, kernels, name):
+    shape = SHAPES[2]
+    start = random_cores(random, shape)
+    theirs = [keras.Variable(c) for c in start]
+    optimizer = KERAS[name]()
+    cores = [tf.Variable(c) for c in start]
+    first = 0.1 if name == "adagrad" else 0.0
+    slots = [tf.Variable(tf.fill(c.shape, first)) for _ in range(tt_embedding.SLOTS[name]) for c in cores]
+    for step in range(1, 5):
+        ids = tf.constant(random.integers(shape.num_rows, size=50))
+        upstream = tf.constant(random.normal(size=(50, shape.width)), tf.float32)
+        gradients = ops.tt_gradients(ids, upstream, [tf.convert_to_tensor(c) for c in cores], shape)
+        optimizer.apply(gradients, theirs)
+        rate = 0.05 * (math.sqrt(1 - 0.999**step) / (1 - 0.9**step) if name == "adam" else 1.0)
+        ops.tt_update(ids, upstream, cores, slots, rate, shape, name)
+        for ours, their in zip(cores, theirs, strict=True):
+            # Adam divides by a gradient's size: where that is near 0 its rounding is a share of a step of .05.
+            np.testing.assert_allclose(ours.numpy(), their.numpy(), rtol=1e-5, atol=0.05 * 5e-4)
+
+
+@pytest.mark.parametrize("optimizer", [None, *KERAS])
+def test_every_row_of_every_core_moves(random, optimizer):
+    """FBTT's benchmark table, where its fused updates leave 70 of 200 rows of the first core as they are."""
+    shape = ops.TTShape(11_000_000, (200, 220, 250), (4, 4, 4), (32, 32))
+    start = random_cores(random, shape)
+    cores = [tf.Variable(c) for c in start]
+    slots = [tf.Variable(tf.zeros(c.shape)) for _ in range(tt_embedding.SLOTS.get(optimizer, 0)) for c in cores]
+    # All digits of each core.
+    ids = tf.constant(
+        np.ravel_multi_index([np.arange(250) % 200, np.arange(250) % 220, np.arange(250)], (200, 220, 250))
+    )
+    upstream = tf.constant(random.normal(size=(250, 64)), tf.float32)
+    if optimizer is None:
+        for core, g in zip(cores, ops.tt_gradients(ids, upstream, start, shape), strict=True):
+            core.assign_sub(0.1 * g)
+    else:
+        ops.tt_update(ids, upstream, cores, slots, 0.1, shape, optimizer)
+    for core, before in zip(cores, start, strict=True):
+        moved = (core.numpy() != before.numpy()).reshape(len(before), -1)
+        assert moved.any(axis=1).all()
+        assert moved.mean() > 0.99
+
+
+@NATIVE
+def test_an_update_leaves_what_was_read_before(random):
+    shape = SHAPES[0]
+    cores = [tf.Variable(c) for c in random_cores(random, shape)]
+    read = [c.read_value() for c in cores]
+    kept = [r.numpy().copy() for r in read]
+    ops.tt_update(tf.constant([1, 2]), tf.ones([2, 16]), cores, [], 0.1, shape, "sgd")
+    for r, k, c in zip(read, kept, cores, strict=True):
+        np.testing.assert_array_equal(r.numpy(), k)
+        assert (c.numpy() != k).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"row_factors": (4, 5, 4)}, "`row_factors` must multiply to at least the number of rows"),
+        ({"row_factors": (4,)}, "`row_factors` must have 2 to 5 numbers"),
+        ({"column_factors": (2, 2)}, "`column_factors` must have as many numbers as `row_factors`, 3"),
+        ({"ranks": (3, 0)}, "`ranks` must be whole numbers from 1 to 1024"),
+        ({"ranks": (3, 5_000)}, "`ranks` must be whole numbers from 1 to 1024"),
+        ({"num_rows": 0}, "`num_rows` and `num_tables` must be at least 1"),
+        ({"column_factors": (64, 64, 2), "ranks": (4, 64)}, "must not exceed 65536"),
+    ],
+)
+def test_a_shape_rejects(change, message):
+    arguments = {"num_rows": 100, "row_factors": (4, 5, 6), "column_factors": (2, 2, 4), "ranks": (3, 5), **change}
+    with pytest.raises(InputError, match=message):
+        ops.TTShape(**arguments)
+
+
+@NATIVE
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ids": [[0]]}, "`ids` must be [n]"),
+        ({"upstream": np.zeros([2, 15])}, "`upstream` must be [2,16]"),
+        ({"core": np.zeros([4, 1, 2, 2])}, "core 0 must be [4,1,2,3]"),
+        ({"num_rows": 200}, "`row_factors` must multiply to at least `num_rows`"),
+        ({"ranks": [3]}, "`ranks` one less"),
+    ],
+)
+def test_the_native_operation_rejects(random, change, message):
+    shape = SHAPES[1]
+    cores = random_cores(random, shape)
+    with pytest.raises((tf.errors.InvalidArgumentError, ValueError)) as caught:
+        ops.library().tfrec_tt_lookup_grad(
+            ids=np.asarray(change.get("ids", [0, 1]), np.int64),
+            upstream=tf.cast(change.get("upstream", np.zeros([2, 16])), tf.float32),
+            cores=[tf.cast(change.get("core", cores[0]), tf.float32), *cores[1:]],
+            **{**shape.attributes(), **{k: v for k, v in change.items() if k in ("num_rows", "ranks")}},
+        )
+    assert message in str(caught.value)
+
+
+CHILD = """
+from tfrec import commands
+commands.quiet_tensorflow()
+import numpy as np
+from tests.ops.test_tt_embedding import SHAPES, TOLERANCE, check
+random = np.random.default_rng(0)
+for shape in SHAPES:
+    for dtype in TOLERANCE:
+        check(random, shape, random.integers(shape.num_rows * shape.num_tables, size=70), dtype)
+print("good")
+"""
+
+
+@NATIVE
+@pytest.mark.parametrize("kernels", ["baseline", "avx2"])
+def test_kernels_of_smaller_processors(kernels):
+    """The copies for other instruction sets, which this machine would not choose. Not AVX-512 unless it has it."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD], env={**os.environ, "TFREC_CPU_KERNELS": kernels}, capture_output=True, text=True
+    )
+    assert done.stdout.endswith("good\n"), done.stderr
+
+
+@NATIVE
+def test_kernels_are_registered():
+    from tensorflow.python.framework import kernels
+
+    types = {tf.as_dtype(t).as_datatype_enum for t in TOLERANCE}
+    for name in ("TfrecTtLookup", "TfrecTtLookupGrad", "TfrecTtUpdate"):
+        found = kernels.get_registered_kernels_for_op(name).kernel
+        on_cpu = {t for k in found if k.device_type == "CPU" for c in k.constraint for t in c.allowed_values.list.type}
+        assert on_cpu == types

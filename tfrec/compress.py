@@ -1,0 +1,110 @@
+"""Compress a finished run of NeuMF: python -m tfrec.compress RUN OUT --ranks 16 [--tables user item]"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from tfrec import commands
+from tfrec.configs import NeuMFRun, identity
+from tfrec.errors import InputError
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Replace the embedding tables of a finished run of NeuMF by tensor trains, and measure before and after."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run's folder; it is not changed."""
+    out: Annotated[Path, tyro.conf.Positional]
+    """The new folder, with the compressed model in the place of the run's: evaluate, recommend and export read it."""
+    ranks: int = 16
+    """Of the tensor trains: larger is nearer to the tables, and larger."""
+    tables: tuple[Literal["user", "item"], ...] = ("user", "item")
+    """Which tables."""
+    data_dir: Path | None = None
+    """Folder with the data set, if it is not where $TFREC_DATA says."""
+
+
+def compress(arguments: Arguments) -> None:
+    """Load, decompose, measure both, write."""
+    commands.quiet_tensorflow()
+    from tfrec.data.files import atomic_write
+    from tfrec.training.load_run import load_config, load_model
+    from tfrec.training.prepare_items import prepare_items
+    from tfrec.training.report import table, write_json
+    from tfrec.training.report_items import make_candidates, measure_items
+    from tfrec.training.run_folder import RunFolder
+
+    if arguments.out.exists() or arguments.out.is_symlink():
+        raise InputError(f"{arguments.out} is there already.\nName a new folder, or remove it.")
+    if not arguments.tables:
+        raise InputError("Name at least one table: --tables user item.")
+    folder = RunFolder.existing(arguments.run)
+    config = load_config(folder, arguments.data_dir)
+    if not isinstance(config, NeuMFRun):
+        raise InputError(f"Only runs of NeuMF have embedding tables to compress.\nReceived: {arguments.run}.")
+    data = prepare_items(config.data)
+    folder.check_data(data.sha256)
+    before = load_model(folder)
+    after, errors = before.with_tt_embeddings(arguments.ranks, arguments.tables)
+    candidates = make_candidates(data, "test", config.evaluation)
+    reports = {
+        name: measure_items(model.score, candidates, config.evaluation)
+        for name, model in (("before", before), ("after", after))
+    }
+    sizes = {
+        name: {
+            side: int(sum(w.shape.num_elements() for w in model.weights if f"{side}_embedding" in w.path))
+            for side in arguments.tables
+        }
+        for name, model in (("before", before), ("after", after))
+    }
+    arguments.out.mkdir(parents=True)
+    for name in ("vocabulary.npz", "history.csv"):
+        if (folder.path / name).is_file():
+            shutil.copyfile(folder.path / name, arguments.out / name)
+    target = RunFolder(arguments.out)
+    after.save(target.model)
+    saved = folder.read_config()
+    changes: dict[str, object] = {f"{side}_embedding": "tt" for side in arguments.tables}
+    settings = dataclasses.replace(config.model, embedding_ranks=arguments.ranks, **changes)  # type: ignore[arg-type]
+    with atomic_write(target.config, "w") as stream:
+        written = identity(saved["recipe"], dataclasses.replace(config, model=settings))
+        json.dump({**written, "data_sha256": data.sha256}, stream, indent=2)
+    found = {name: report.to_json() for name, report in reports.items()}
+    metrics = folder.read_metrics()
+    metrics["config"]["model"] = written["model"]
+    metrics["test"]["model"] = found["after"]
+    metrics["compression"] = {
+        "of": str(arguments.run),
+        "relative_error": errors,
+        "embedding_parameters": sizes,
+        "ratio": sum(sizes["before"].values()) / sum(sizes["after"].values()),
+        **found,
+    }
+    write_json(target.metrics, metrics)
+    for side in arguments.tables:
+        print(
+            f"{side}: {sizes['before'][side]:,} numbers -> {sizes['after'][side]:,} "
+            f"({sizes['before'][side] / sizes['after'][side]:.1f} times smaller), relative error {errors[side]:.3f}"
+        )
+    print(table(found, config.evaluation.metrics))
+    print(f"Written to {arguments.out}")
+
+
+def main() -> None:
+    """The command."""
+    arguments = tyro.cli(Arguments, prog="python -m tfrec.compress", args=sys.argv[1:])
+    commands.run(lambda: compress(arguments))
+
+
+if __name__ == "__main__":
+    main()
