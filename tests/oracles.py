@@ -231,3 +231,15 @@ def int8_score(user_terms, item_terms, user_index, item_index, first, layers, fi
             parts.append(total.astype(np.float32) * np.float32(final_scale))
         logits[p, c] = (parts[0] + parts[1] if len(parts) == 2 else parts[0]) + np.float32(bias)
     return logits
+
+
+def int8_top_k(queries, query_scales, items, item_scales, k, excluded):
+    """Of each query (its best items, their scores), equal scores by lower number; the products in int64."""
+    products = np.asarray(queries, np.int64) @ np.asarray(items, np.int64).T
+    scores = products.astype(np.float32) * (np.float32(query_scales)[:, None] * np.float32(item_scales)[None])
+    found = []
+    for q, row in enumerate(scores):
+        left = [i for i in range(len(row)) if i not in set(excluded[q]) and row[i] > -np.inf]
+        best = sorted(left, key=lambda i: (-row[i], i))[:k]
+        found.append((best, row[best]))
+    return found
