@@ -265,3 +265,15 @@ def tt_gradients(cores, ids, upstream):
             shaped = up.reshape(before.shape[0], columns[k], after.shape[1])
             gradients[k][digits[k]] += np.einsum("aqb,ar,sb->rqs", shaped, before, after)
     return gradients
+
+
+def int8_top_k(queries, query_scales, items, item_scales, k, excluded):
+    """Of each query (its best items, their scores), equal scores by lower number; the products in int64."""
+    products = np.asarray(queries, np.int64) @ np.asarray(items, np.int64).T
+    scores = products.astype(np.float32) * (np.float32(query_scales)[:, None] * np.float32(item_scales)[None])
+    found = []
+    for q, row in enumerate(scores):
+        left = [i for i in range(len(row)) if i not in set(excluded[q]) and row[i] > -np.inf]
+        best = sorted(left, key=lambda i: (-row[i], i))[:k]
+        found.append((best, row[best]))
+    return found

@@ -3,15 +3,10 @@
 // A chunk of items is repacked into tiles of 16 columns that stay in the second cache while all queries pass; the
 // scores of four queries and a chunk never leave the first cache: they are compared with each query's worst kept score,
 // a vector at a time, and almost none gets further. So the cost is that of the matrix product.
-#include <math.h>
-
-#include "cpu_vector.h"
-#include "dot_top_k.h"
+#include "offer_impl.h"
 
 namespace tfrec {
 namespace TFREC_ISA {
-
-using top_k::DotTopK;
 
 // Floats of a packed chunk of items: half of a 512 KiB second cache.
 constexpr int64_t kChunkFloats = 65536;
@@ -27,49 +22,6 @@ static int64_t WorkspaceFloats(const DotTopK& t) {
   const int64_t stride = RoundUpTo(t.width, 16), chunk = ChunkItems(t.width);
   // packed items, scores and rows of kTileRows queries, eight items unpacked
   return chunk * stride + kTileRows * (chunk + stride) + 8 * stride + 64;
-}
-
-// Offers scores[0:n] of items first, first + 1, ... to the heap.
-static inline void Offer(const float* scores, int64_t n, int64_t first, int64_t k, float* heap_scores,
-                         int32_t* heap_ids) {
-  float worst = heap_scores[0];
-  for (int64_t i = 0; i < n; i += kLanes) {
-    const Vec v = Load(scores + i);
-#if TFREC_LANES == 16
-    const bool any = _mm512_cmp_ps_mask(v, _mm512_set1_ps(worst), _CMP_GE_OQ) != 0;
-#elif TFREC_LANES == 8
-    const bool any = _mm256_movemask_ps(_mm256_cmp_ps(v, _mm256_set1_ps(worst), _CMP_GE_OQ)) != 0;
-#else
-    const auto better = v >= Fill(worst);
-    const bool any = (better[0] | better[1] | better[2] | better[3]) != 0;
-#endif
-    if (__builtin_expect(!any, 1)) continue;
-    for (int64_t l = i; l < i + kLanes; ++l) {
-      // Not all come in order of id: an equal score with a lower one replaces the worst.
-      const int32_t id = static_cast<int32_t>(first + l);
-      if (scores[l] >= worst && scores[l] > -INFINITY && top_k::Below(worst, heap_ids[0], scores[l], id)) {
-        top_k::Replace(heap_scores, heap_ids, k, scores[l], id);
-        worst = heap_scores[0];
-      }
-    }
-  }
-}
-
-// Excluded items of a query inside a chunk, and columns behind its end, get -infinity.
-static inline void Mask(const DotTopK& t, int64_t query, int64_t first, int64_t n, int64_t padded, float* scores) {
-  // Binary search for the chunk's first excluded item: ascending, see the contract.
-  int64_t low = t.excluded_offsets[query];
-  const int64_t end = t.excluded_offsets[query + 1];
-  for (int64_t high = end; low < high;) {
-    const int64_t middle = low + (high - low) / 2;
-    if (t.excluded[middle] < first) {
-      low = middle + 1;
-    } else {
-      high = middle;
-    }
-  }
-  for (; low < end && t.excluded[low] < first + n; ++low) scores[t.excluded[low] - first] = -INFINITY;
-  for (int64_t i = n; i < padded; ++i) scores[i] = -INFINITY;
 }
 
 static void Search(const DotTopK& t, int64_t first_query, int64_t last_query, int64_t first_item, int64_t last_item,

@@ -6,6 +6,7 @@ the operations.
 
 from tfrec.ops.als import Entries, Sweep, gramian, half_sweep, half_sweep_in_place, losses
 from tfrec.ops.dot_top_k import dot_top_k
+from tfrec.ops.int8_dot_top_k import int8_dot_top_k
 from tfrec.ops.int8_score import int8_score
 from tfrec.ops.native import library, library_path
 from tfrec.ops.tt_embedding import TTShape, tt_gradients, tt_lookup, tt_lookup_reference, tt_update
@@ -18,6 +19,7 @@ __all__ = [
     "gramian",
     "half_sweep",
     "half_sweep_in_place",
+    "int8_dot_top_k",
     "int8_score",
     "library",
     "library_path",

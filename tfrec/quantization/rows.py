@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfrec.data.files import atomic_write
 from tfrec.errors import InputError
+from tfrec.ops import int8_dot_top_k
 
 _MOST = 127
 
@@ -121,8 +122,6 @@ class Int8Rows:
     ) -> tuple[np.ndarray, np.ndarray]:
         """The k best items of each query; see `tfrec.ops.int8_dot_top_k` for the excluded ones and what comes back."""
         values, scales = self.queries(vectors)
-        from tfrec.ops import int8_dot_top_k
-
         return int8_dot_top_k(
             tf.constant(values),
             tf.constant(scales),
