@@ -76,6 +76,14 @@ def test_neumf_on_device_samples(tmp_path):
         np.testing.assert_allclose(two[name], one[name], atol=tolerance, err_msg=name)
 
 
+def test_tensor_train_tables(tmp_path):
+    """By the model's optimizer and by their own: two ranks do what one does."""
+    one, two = run("tensor_train", tmp_path, 1), run("tensor_train", tmp_path, 2)
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_allclose(two[name], one[name], atol=5e-4, err_msg=name)
+
+
 def test_an_overflow_in_a_sparse_gradient_makes_all_skip(tmp_path):
     (first, second) = run("neumf_overflow", tmp_path, 2)["state"].tolist()
     iterations, scale, steps = first

@@ -16,6 +16,7 @@ from tfrec.data import load
 from tfrec.data.pipelines import sparse_batches, steps_per_epoch
 from tfrec.data.pointwise import PointwiseSampler
 from tfrec.errors import InputError
+from tfrec.layers import TTEmbedding
 from tfrec.models import ALS, VAECF, NeuMF
 from tfrec.optimizers import Adam
 
@@ -150,6 +151,35 @@ def neumf():
         ).history
         found |= {f"{name}.{i}": w for i, w in enumerate(model.get_weights())}
         found[f"{name}.loss"] = np.array(history["loss"])
+    return found
+
+
+def tensor_train():
+    """NeuMF with tensor-train tables, and a layer that updates itself: weights after some epochs."""
+    found = {}
+    keras.utils.set_random_seed(5 + distributed.rank())
+    sampler = PointwiseSampler(matrix(), 3_001, 4, rank=distributed.rank(), size=distributed.size())
+    model = NeuMF(USERS, ITEMS, 8, (16, 8), dropout=0.0, user_embedding="tt", item_embedding="tt", embedding_ranks=4)
+    model.compile(Adam(1e-2), sampler=sampler.batch)
+    distributed.distribute(model)
+    model.fit(sampler.steps(), epochs=2, shuffle=False, verbose=0, callbacks=distributed.callbacks())
+    found |= {f"neumf.{i}": w for i, w in enumerate(model.get_weights())}
+    random = np.random.default_rng(0)
+    ids, labels = random.integers(ITEMS, size=(64, 2)), random.normal(size=(64, 1))
+    mine = slice(distributed.rank(), None, distributed.size())
+    for name in ("sgd", "adagrad", "adam"):
+        keras.utils.set_random_seed(5 + distributed.rank())
+        table = TTEmbedding(ITEMS, 8, 4, fused_optimizer=name, fused_learning_rate=0.02)
+        model = keras.Sequential(
+            [keras.Input((2,), dtype="int64"), table, keras.layers.Flatten(), keras.layers.Dense(1)]
+        )
+        model.compile(keras.optimizers.SGD(0.02), "mse")
+        distributed.distribute(model)
+        model.fit(
+            ids[mine], labels[mine], batch_size=32 // distributed.size(), epochs=5, shuffle=False, verbose=0,
+            callbacks=distributed.callbacks(),
+        )  # fmt: skip
+        found |= {f"{name}.{i}": w for i, w in enumerate(model.get_weights())}
     return found
 
 

@@ -19,6 +19,7 @@ from tfrec import ops
 from tfrec.benchmark.memory import resident_bytes
 from tfrec.benchmark.timing import matmul_peak, seconds_of, spread
 from tfrec.errors import InputError
+from tfrec.layers import TTEmbedding
 from tfrec.layers.tt_factors import initial_cores
 
 #: The headline benchmark of facebookresearch/FBTT-Embedding: 11,000,000 x 64, batch 512 of 20 ids.
@@ -122,6 +123,7 @@ def benchmark_tt(rounds: int) -> dict[str, Any]:
         stage: spread(raw["uniform"][stage] / raw["zipf"][stage]) for stage in ("forward", "backward")
     }
     found["memory_of_a_lookup_and_its_gradient"] = {way: _memory(way) for way in ("native", "twin")}
+    found["training_at_size"] = _memory("training")
     return found
 
 
@@ -194,8 +196,8 @@ def _summary(times: dict[str, np.ndarray], counts: dict[str, float]) -> dict[str
     return found
 
 
-def _memory(way: str) -> float:
-    """MiB that a lookup and its gradient take above what was there before, in a process of its own."""
+def _memory(way: str) -> Any:
+    """MiB that a lookup and its gradient take above what was there before, or `_measure_training`, in a new process."""
     done = subprocess.run(
         [sys.executable, "-m", "tfrec.benchmark.tt", way],
         capture_output=True,
@@ -204,6 +206,39 @@ def _memory(way: str) -> float:
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
     )
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def _measure_training() -> dict[str, Any]:
+    """Ten million rows of 128: memory and time of training pairs of ids by a dot product, with Adam.
+
+    The label is whether the ids' sum is odd, which the last core alone can tell: an easy task, to see that it learns.
+    """
+    random = np.random.default_rng(0)
+    before = resident_bytes("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    rows, width, pairs = 10_000_000, 128, 8_192
+    table = TTEmbedding(rows, width, 32, seed=0)
+    ids = keras.Input((2,), dtype="int64")
+    found = table(ids)
+    model = keras.Model(ids, keras.ops.sum(found[:, 0] * found[:, 1], axis=-1, keepdims=True))
+    model.compile(keras.optimizers.Adam(1e-2), keras.losses.BinaryCrossentropy(from_logits=True))
+    x = random.integers(rows, size=(pairs, 2))
+    y = (x.sum(axis=1, keepdims=True) % 2).astype(np.float32)
+    losses, times = [], []
+    for _ in range(20):
+        times.append(seconds_of(lambda: losses.append(float(model.train_on_batch(x, y)))))
+    state = [*model.weights, *model.optimizer.variables]
+    return {
+        "rows": rows,
+        "embedding_dim": width,
+        "ids_per_step": 2 * pairs,
+        "dense_table_mib": round(rows * width * 4 / 2**20, 1),
+        "cores_mib": round(table.shape.num_parameters * 4 / 2**20, 2),
+        "cores_and_adam_mib": round(sum(math.prod(v.shape) * 4 for v in state) / 2**20, 2),
+        "process_grew_mib": round((resident_bytes("VmHWM") - before) / 2**20, 1),
+        "milliseconds_per_step": spread(np.array(times[5:]) * 1e3),
+        "loss": {"first": round(losses[0], 4), "last": round(losses[-1], 4)},
+    }
 
 
 def _measure_memory(way: str) -> float:
@@ -227,4 +262,4 @@ def _measure_memory(way: str) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_measure_memory(sys.argv[1])))
+    print(json.dumps(_measure_training() if sys.argv[1] == "training" else _measure_memory(sys.argv[1])))

@@ -10,6 +10,7 @@ them and all skip the step; were it after, that rank would leave the others wait
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -219,7 +220,8 @@ def distribute(
     """Make a compiled model train on the union of all ranks' batches. Call between ``compile`` and ``fit``.
 
     Replaces the model's optimizer by `DistributedOptimizer` of it (around Keras's loss scaling, if any) and has
-    ``train_step`` report batch sizes to it.
+    ``train_step`` report batch sizes to it. A layer that updates itself (``fused_optimizer``) averages its gradients
+    over the ranks first, each rank counting alike: give them batches of one size, and no step to one rank alone.
 
     Args:
         model: compiled and not trained yet.
@@ -239,6 +241,9 @@ def distribute(
         backward_passes_per_step=backward_passes_per_step,
     )
     report_batch_sizes(model)
+    for layer in model._flatten_layers():
+        if getattr(layer, "fused_optimizer", None) is not None:
+            layer.reduce_gradients = functools.partial(_means, layer.path)
     return model
 
 
@@ -265,6 +270,12 @@ def _num_samples(data: Any) -> tf.Tensor:
         # The samples are made in the step itself; the pipeline says how many there will be.
         return tf.cast(first, tf.int64)
     return tf.shape(first, out_type=tf.int64)[0]
+
+
+def _means(path: str, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Gradients of one layer, averaged over the ranks."""
+    count = float(ranks.size())
+    return [_sum(g, f"{path}.{k}") / count for k, g in enumerate(gradients)]
 
 
 def _sum(value: tf.Tensor, name: str) -> tf.Tensor:

@@ -61,7 +61,7 @@ class TTEmbedding(keras.layers.Layer):
         >>> layer(tf.constant([[0, 999]])).shape
         TensorShape([1, 2, 16])
         >>> round(layer.compression_ratio, 1)
-        13.3
+        28.6
     """
 
     def __init__(

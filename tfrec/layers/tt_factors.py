@@ -23,7 +23,7 @@ def suggest_factors(size: int, num_cores: int = 3) -> tuple[int, ...]:
         >>> suggest_factors(11_000_000)
         (222, 223, 223)
         >>> suggest_factors(26_744, 2)
-        (163, 165)
+        (164, 164)
     """
     if size < 1 or num_cores < 1:
         raise InputError(f"`size` and `num_cores` must be at least 1.\nReceived: size={size}, num_cores={num_cores}.")
