@@ -17,4 +17,4 @@ def test_keras_workflow(number, tmp_path, monkeypatch):
 
 
 def test_each_model_has_an_example():
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 4

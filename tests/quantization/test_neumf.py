@@ -66,7 +66,7 @@ def test_bit_equal_to_the_integer_oracle(calibrated, branch, native, **options):
         config = replace(config, product="quantized")
     model, statistics = calibrated[branch]
     made = quantize(model, statistics, config)
-    made.native = native
+    made.reference = not native
     oracle = IntegerNeuMF(made)
     users, items = np.array([0, 5, 5]), np.array([[3, 16], [0, 3], [9, 9]])
     scores = made.score(tf.constant(users), tf.constant(items)).numpy()

@@ -45,7 +45,7 @@ class QuantizedNeuMF(keras.Model):
     Args:
         network: the config of the float `tfrec.models.NeuMF`.
         quantization: a `QuantizationConfig`, or its fields as a dict.
-        native: run the native operation where the form allows it; False: always simulate.
+        reference: always simulate, in plain TensorFlow, also where there is a native operation.
 
     Input and output as those of `tfrec.models.NeuMF`.
     """
@@ -54,7 +54,7 @@ class QuantizedNeuMF(keras.Model):
         self,
         network: dict[str, Any],
         quantization: QuantizationConfig | dict[str, Any],
-        native: bool = True,
+        reference: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"trainable": False, **kwargs})
@@ -63,7 +63,7 @@ class QuantizedNeuMF(keras.Model):
         quantization.check()
         self.network = dict(network)
         self.quantization = quantization
-        self.native = native
+        self.reference = reference
         self.supports_jit = False
         self.num_users, self.num_items = int(network["num_users"]), int(network["num_items"])
         self.branch = network["branch"]
@@ -230,7 +230,7 @@ class QuantizedNeuMF(keras.Model):
         # Then zero points are known without looking at the variables: 0, or the least integer.
         known = q.relu_ranges or q.mode == "symmetric"
         form = q.product == "exact" and q.final_addition == "float32" and q.weight_mode == "symmetric" and known
-        return self.native and form and library() is not None and not tf.config.list_logical_devices("GPU")
+        return form and not self.reference and library() is not None and not tf.config.list_logical_devices("GPU")
 
     def _native_logits(
         self,
@@ -381,7 +381,7 @@ class QuantizedNeuMF(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes."""
-        config = {**super().get_config(), "network": self.network, "native": self.native}
+        config = {**super().get_config(), "network": self.network, "reference": self.reference}
         return {**config, "quantization": asdict(self.quantization)}
 
 
