@@ -1,5 +1,6 @@
 // Runs CUDA kernels on the CPU, so that their logic can be checked on a machine without a GPU. Included in place of the
-// CUDA headers where no CUDA compiler is at work; built and run by each operation's check_on_host.sh, part of no product.
+// CUDA headers where no CUDA compiler is at work; built and run by each operation's check_on_host.sh, part of no
+// product.
 //
 // Every thread of a block is a fiber; blocks run one after the other. A fiber runs until it meets a barrier of its warp
 // (a shuffle, a vote, __syncwarp) or of its block. Which warp and which lane goes first is an environment variable,
@@ -300,6 +301,9 @@ inline cudaError_t cudaMemset(void* p, int value, size_t bytes) {
 }
 inline cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t) {
   return cudaMemset(p, value, bytes);
+}
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
+  return cudaMemcpy(to, from, bytes, kind);
 }
 inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }

@@ -1,5 +1,5 @@
-// The tensor core instruction for tf32, numbers of float's range and 11 bits of precision: a half and a bfloat16 are exact,
-// and a float is the sum of two to 22 bits. Compute capability 7.5 has none: TFREC_TENSOR_CORES is 0 there.
+// The tensor core instruction for tf32, numbers of float's range and 11 bits of precision: a half and a bfloat16 are
+// exact, and a float is the sum of two to 22 bits. Compute capability 7.5 has none: TFREC_TENSOR_CORES is 0 there.
 #ifndef TFREC_CUDA_TF32_CUH_
 #define TFREC_CUDA_TF32_CUH_
 

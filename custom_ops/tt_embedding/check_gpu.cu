@@ -1,6 +1,6 @@
-// Checks the CUDA kernels of tensor-train embeddings against float64 on the host (check_oracle.h), and times them. Stands
-// alone: nvcc and a GPU, no TensorFlow (check_gpu.sh). Without a GPU it says so and exits with 77; check_on_host.sh runs
-// the same checks on an emulation (cuda_on_host.h).
+// Checks the CUDA kernels of tensor-train embeddings against float64 on the host (check_oracle.h), and times them.
+// Stands alone: nvcc and a GPU, no TensorFlow (check_gpu.sh). Without a GPU it says so and exits with 77;
+// check_on_host.sh runs the same checks on an emulation (cuda_on_host.h).
 //
 //   check_gpu         all checks, then the times
 //   check_gpu quick   smaller tables and fewer ids, no times
@@ -210,7 +210,9 @@ void Check(const Case& c, Storage storage) {
   backward.upstream = Skip(upstream_buffer, storage, skip);
   std::vector<check::Vector> gradients(t.num_cores);
   for (int k = 0; k < t.num_cores; ++k) gradients[k].assign(t.core(k), 0.0);
-  for (int64_t i = 0; i < c.n; ++i) check::AddGradient(t, cores, ids[i], upstream_double.data() + i * width, &gradients);
+  for (int64_t i = 0; i < c.n; ++i) {
+    check::AddGradient(t, cores, ids[i], upstream_double.data() + i * width, &gradients);
+  }
   double worst = 0.0;
   bool same = true;
   std::vector<std::vector<float>> first(t.num_cores);

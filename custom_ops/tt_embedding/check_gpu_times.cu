@@ -1,9 +1,9 @@
 // Times of the CUDA kernels for FBTT-Embedding's headline shape: a table of 11,000,000 x 64 as 200 x 220 x 250 by
-// 4 x 4 x 4 of rank 32; batches of 512 x 20 ids and of a million, uniform and by Zipf's law (the probability of the i-th
-// most popular id falls as 1 / i).
+// 4 x 4 x 4 of rank 32; batches of 512 x 20 ids and of a million, uniform and by Zipf's law (the probability of the
+// i-th most popular id falls as 1 / i).
 //
-// What is counted are the multiplications and additions that are done, sorting not at all: with v_k distinct prefixes of
-// k digits among the ids of the batch and f_k = 2 Q_{k-1} r_{k-1} q_k r_k operations for one product of level k,
+// What is counted are the multiplications and additions that are done, sorting not at all: with v_k distinct prefixes
+// of k digits among the ids of the batch and f_k = 2 Q_{k-1} r_{k-1} q_k r_k operations for one product of level k,
 //   forward   sum over k = 2..T of v_k f_k
 //   backward  sum over k = 2..T of 2 v_k f_k, and for k < T once more v_k f_k: the products that it needs again
 #include <algorithm>
@@ -81,7 +81,8 @@ void TimeShape(Storage storage, int64_t n, bool zipf) {
   std::uniform_real_distribution<double> uniform(0.0, 1.0);
   std::vector<int64_t> ids(n);
   for (int64_t& id : ids) {
-    const double rank = zipf ? std::pow(static_cast<double>(t.num_rows), uniform(random)) : uniform(random) * t.num_rows;
+    const double u = uniform(random), rows = static_cast<double>(t.num_rows);
+    const double rank = zipf ? std::pow(rows, u) : rows * u;
     id = static_cast<int64_t>(rank) % t.num_rows * 7919 % t.num_rows;  // popular ids all over the table
   }
   double forward = 0.0, backward = 0.0;

@@ -1,5 +1,6 @@
-// What check_gpu.cu compares with: rows and gradients of tensor-train embeddings in float64, id by id, by the formulas of
-// tt_embedding.h. The gradient goes another way than the kernels do: with the products of the cores before and behind.
+// What check_gpu.cu compares with: rows and gradients of tensor-train embeddings in float64, id by id, by the formulas
+// of tt_embedding.h. The gradient goes another way than the kernels do: with the products of the cores before and
+// behind.
 #ifndef TFREC_TT_CHECK_ORACLE_H_
 #define TFREC_TT_CHECK_ORACLE_H_
 

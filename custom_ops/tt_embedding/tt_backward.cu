@@ -1,8 +1,8 @@
-// Backward: the forward products once more, then from the last level to the first the gradients of its products (deltas)
-// and of its core,
+// Backward: the forward products once more, then from the last level to the first the gradients of its products
+// (deltas) and of its core,
 //
-//   delta of a node's parent  = sum over children: delta(child) G(child)'     [Q_{k-1}, q_k r_k] by [q_k r_k, r_{k-1}]
-//   gradient of a slice       = sum over nodes with the slice: L(parent)' delta(node)     [r_{k-1}, Q_{k-1}] by the same
+//   delta of a node's parent  = sum over children: delta(child) G(child)'    [Q_{k-1}, q_k r_k] by [q_k r_k, r_{k-1}]
+//   gradient of a slice       = sum over nodes with the slice: L(parent)' delta(node)    [r_{k-1}, Q_{k-1}] by the same
 //
 // both sums over segments (tt_sum.cuh): of nodes as they lie, and of nodes sorted by slice. The delta of a last node is
 // the sum of the upstream of its ids; a slice of the first core belongs to one node only.
@@ -227,7 +227,8 @@ const char* RunRound(const Backward& b, const Round& round, bool add, void* stre
     const bool slice_vector = SliceShape(table, k).quads(Form::kTransposedA) && left_aligned &&
                               Aligned4(b.gradients[k], Storage::kFloat);
     if (k == 1) {
-      error = slice_vector ? SumSlices<true, T>(b, round, k, add, stream) : SumSlices<false, T>(b, round, k, add, stream);
+      error = slice_vector ? SumSlices<true, T>(b, round, k, add, stream)
+                           : SumSlices<false, T>(b, round, k, add, stream);
     } else {
       error = slice_vector ? SumSlices<true, float>(b, round, k, add, stream)
                            : SumSlices<false, float>(b, round, k, add, stream);

@@ -2,10 +2,10 @@
 // as the device has found.
 //
 // The ids are sorted once. Equal ids are then neighbours, and so are ids with a common prefix of digits: the distinct
-// prefixes of length k+1 are the nodes of level k of a trie, numbered in the order of the ids. The product L_{k+1} of the
-// header belongs to a node of level k and is computed once, from that of its parent. The host does not know how many
-// nodes there are and does not wait to learn it: arrays are sized by what is possible, min(n, number of prefixes), and
-// kernels read the counts.
+// prefixes of length k+1 are the nodes of level k of a trie, numbered in the order of the ids. The product L_{k+1} of
+// the header belongs to a node of level k and is computed once, from that of its parent. The host does not know how
+// many nodes there are and does not wait to learn it: arrays are sized by what is possible, min(n, number of prefixes),
+// and kernels read the counts.
 #ifndef TFREC_TT_DEVICE_CUH_
 #define TFREC_TT_DEVICE_CUH_
 
@@ -163,8 +163,8 @@ int64_t RoundIds(int64_t n, const Bytes& bytes) {
   return ids;
 }
 
-// L_{k+1} of the nodes of level k, for 1 <= k < T - 1: floats in scratch memory. L_1 is read from the first core and L_T
-// goes to the rows.
+// L_{k+1} of the nodes of level k, for 1 <= k < T - 1: floats in scratch memory. L_1 is read from the first core and
+// L_T goes to the rows.
 struct Products {
   float* at[kMaxCores];
 };

@@ -1,5 +1,5 @@
-// Forward: a kernel per level computes the products of all its nodes; the last one's are rows. A row is computed once, for
-// the first of the ids that ask for it, and copied to the others.
+// Forward: a kernel per level computes the products of all its nodes; the last one's are rows. A row is computed once,
+// for the first of the ids that ask for it, and copied to the others.
 #include "tt_cuda.h"
 #include "tt_tensor.cuh"
 
@@ -69,8 +69,8 @@ template <typename Left, typename Core, typename Out>
 const char* LaunchMultiply(const Level& level, bool vector, int64_t bound, Out* out, void* stream) {
   if constexpr (sizeof(Core) == 2 && sizeof(Out) == 4) {
     if (vector && FitsTensorCores(level.shape)) {
-      return Launch(MultiplyOnTensorCores<Left, Core>, GridFor(bound * WarpTiles(level.shape) * 32), kThreads, 0, stream,
-                    level, out);
+      const dim3 warps = GridFor(bound * WarpTiles(level.shape) * 32);
+      return Launch(MultiplyOnTensorCores<Left, Core>, warps, kThreads, 0, stream, level, out);
     }
   }
   const dim3 grid = GridFor(bound * level.shape.tiles());

@@ -22,8 +22,8 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// The first level at which position j begins a node: 0 to T - 1; T for a repeated id, T + 1 for one out of range. Since a
-// prefix is part of all longer ones, j begins a node of every level from there on.
+// The first level at which position j begins a node: 0 to T - 1; T for a repeated id, T + 1 for one out of range. Since
+// a prefix is part of all longer ones, j begins a node of every level from there on.
 __device__ inline int FirstLevel(const Plan& plan, int64_t j) {
   const Radix& radix = plan.radix;
   const int64_t key = plan.keys[j];
@@ -41,7 +41,7 @@ struct Begins {
   int level[kPerThread];
   int64_t first;
 
-  __device__ Begins(const Plan& plan) : first((static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kPerThread) {
+  __device__ explicit Begins(const Plan& plan) : first(FirstIndex() * kPerThread) {
 #pragma unroll
     for (int i = 0; i < kPerThread; ++i) {
       level[i] = first + i < plan.n ? FirstLevel(plan, first + i) : plan.radix.num_levels + 1;
@@ -193,7 +193,8 @@ const char* SortIds(const Lookup& lookup, const SortedIds& s, void* stream) {
   const char* error = Launch(FillKeys, GridFor(lookup.n), kThreads, 0, stream, radix, lookup.ids, lookup.n,
                              s.keys_before, s.order_before);
   if (error != nullptr) return error;
-  return SortPairs(lookup.n, BitsFor(radix.end), s.keys_before, s.keys, s.order_before, s.order, s.sort_scratch, stream);
+  return SortPairs(lookup.n, BitsFor(radix.end), s.keys_before, s.keys, s.order_before, s.order, s.sort_scratch,
+                   stream);
 }
 
 }  // namespace tt

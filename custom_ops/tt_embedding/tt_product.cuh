@@ -10,8 +10,8 @@
 namespace tfrec {
 namespace tt {
 
-// C [m, n] = A B with A [m, k] and B [k, n]. The matrices are row-major; a transposed one lies in memory as its transpose:
-// A as [k, m], B as [n, k].
+// C [m, n] = A B with A [m, k] and B [k, n]. The matrices are row-major; a transposed one lies in memory as its
+// transpose: A as [k, m], B as [n, k].
 enum class Form { kPlain, kTransposedA, kTransposedB };
 
 struct Shape {
@@ -92,8 +92,8 @@ struct Product {
   }
 };
 
-// Writes, or adds, the sums of the tile at (row, column) that are within the matrix out [m, n]. kVector: n is a multiple
-// of four and out aligned.
+// Writes, or adds, the sums of the tile at (row, column) that are within the matrix out [m, n]. kVector: n is a
+// multiple of four and out aligned.
 template <bool kVector, int kRows, typename T>
 __device__ inline void StoreTile(const float (&sum)[kRows][4], int row, int column, int m, int n, bool add, T* out) {
 #pragma unroll
@@ -113,8 +113,8 @@ __device__ inline void StoreTile(const float (&sum)[kRows][4], int row, int colu
   }
 }
 
-// Products at or before level k: the left operands of level k + 1. Those of level 0 are slices of the first core, in the
-// storage type, and are found by their slice.
+// Products at or before level k: the left operands of level k + 1. Those of level 0 are slices of the first core, in
+// the storage type, and are found by their slice.
 struct Lefts {
   const void* at;
   const int64_t* slice;  // of a node of the level before, or null: the node itself counts

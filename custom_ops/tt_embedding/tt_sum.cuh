@@ -1,10 +1,10 @@
 // Sums over segments, without atomics and in an order that depends on the ids alone.
 //
-// Terms lie in order of their segments. They are cut into chunks of equal length; a thread adds up one tile of one chunk,
-// segment after segment. A segment within one chunk is done then. A segment cut by the end of its chunk leaves its sum so
-// far in the chunk's partial sum `kBegun`; a chunk that it goes on in leaves its share in `kCarried`. A second kernel adds
-// these up in the order of the chunks. So the work is even however many terms a segment has (popular ids), and one launch
-// does for any number.
+// Terms lie in order of their segments. They are cut into chunks of equal length; a thread adds up one tile of one
+// chunk, segment after segment. A segment within one chunk is done then. A segment cut by the end of its chunk leaves
+// its sum so far in the chunk's partial sum `kBegun`; a chunk that it goes on in leaves its share in `kCarried`. A
+// second kernel adds these up in the order of the chunks. So the work is even however many terms a segment has (popular
+// ids), and one launch does for any number.
 #ifndef TFREC_TT_SUM_CUH_
 #define TFREC_TT_SUM_CUH_
 
@@ -14,7 +14,7 @@ namespace tfrec {
 namespace tt {
 
 constexpr int64_t kLeastChunk = 8;
-constexpr int64_t kSumThreads = 1 << 18;             // enough to fill any GPU; more chunks would only be more partial sums
+constexpr int64_t kSumThreads = 1 << 18;  // enough to fill any GPU: more chunks would only be more partial sums
 constexpr int64_t kPartialBytes = int64_t{32} << 20;  // of partial sums, unless one chunk alone needs more
 
 struct Sum {
@@ -85,8 +85,8 @@ __global__ void __launch_bounds__(kThreads) SumChunks(Terms terms, Sum s) {
   }
 }
 
-// Segments cut by the end of a chunk: whoever has the chunk that such a segment begins in adds up its parts. A thread per
-// element.
+// Segments cut by the end of a chunk: whoever has the chunk that such a segment begins in adds up its parts. A thread
+// per element.
 template <typename Terms>
 __global__ void __launch_bounds__(kThreads) JoinChunks(Terms terms, Sum s) {
   const Chunks chunks(s);
@@ -97,8 +97,8 @@ __global__ void __launch_bounds__(kThreads) JoinChunks(Terms terms, Sum s) {
     const int element = at.remainder;
     if (begin >= end || end == chunks.terms) continue;
     const int64_t segment = terms.Segment(end - 1);
-    if (terms.Segment(end) != segment) continue;                       // not cut
-    if (begin > 0 && terms.Segment(begin - 1) == segment) continue;    // begun before: all of the chunk is its
+    if (terms.Segment(end) != segment) continue;  // not cut
+    if (begin > 0 && terms.Segment(begin - 1) == segment) continue;  // begun before: all of the chunk is its
     float sum = s.partial[(2 * chunk + kBegun) * size + element];
     for (int64_t c = chunk + 1; chunks.begin(c) < chunks.terms && terms.Segment(chunks.begin(c)) == segment; ++c) {
       sum += s.partial[(2 * c + kCarried) * size + element];

@@ -3,9 +3,9 @@
 // that results are as good as float32 sums (cuda_tf32.cuh). A warp takes 8 rows by 128 columns of one node's product,
 // as its transpose: the instruction's 16 x 8 tiles then have 16 of the many columns and 8 of the few rows.
 //
-// Which of the instruction's rows and steps stand for which columns and k is free. Here lane 4 g + m has 16 neighbouring
-// columns, 16 g on, in rows g and g + 8 of eight tiles, and two neighbouring k, 2 m on: all loads and stores are of
-// neighbours, straight from and to global memory.
+// Which of the instruction's rows and steps stand for which columns and k is free. Here lane 4 g + m has 16
+// neighbouring columns, 16 g on, in rows g and g + 8 of eight tiles, and two neighbouring k, 2 m on: all loads and
+// stores are of neighbours, straight from and to global memory.
 #ifndef TFREC_TT_TENSOR_CUH_
 #define TFREC_TT_TENSOR_CUH_
 

@@ -52,5 +52,9 @@ const char* UpdateCuda(const Update& update, Storage storage, int64_t count, con
   });
 }
 
+const char* CopyCuda(void* to, const void* from, size_t bytes, void* stream) {
+  return ErrorMessage(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, static_cast<cudaStream_t>(stream)));
+}
+
 }  // namespace tt
 }  // namespace tfrec
