@@ -1,101 +1,19 @@
-// What the CUDA kernels of the half-sweep share: launches, rows and entries of a sweep, products with the Gramian.
-// Compiles without a CUDA compiler too, against cuda_on_host.h, to check the kernels' logic on a machine without a GPU.
+// What the CUDA kernels of the half-sweep share: rows and entries of a sweep, products with the Gramian.
 #ifndef TFREC_ALS_DEVICE_CUH_
 #define TFREC_ALS_DEVICE_CUH_
 
-#ifdef __CUDACC__
-#include <cuda_fp16.h>
-#include <cuda_runtime.h>
-#define TFREC_DYNAMIC_SHARED(name)            \
-  extern __shared__ float4 name##_of_block[]; \
-  float* const name = reinterpret_cast<float*>(name##_of_block)
-#else
-#include "cuda_on_host.h"
-#define TFREC_DYNAMIC_SHARED(name) float* const name = static_cast<float*>(cuda_on_host::shared_memory)
-#endif
-
+#include "../common/cuda_device.cuh"
 #include "als_half_sweep.h"
 
 namespace tfrec {
 namespace als {
 
-constexpr unsigned kAllLanes = 0xffffffffu;
-
-inline const char* ErrorMessage(cudaError_t error) {
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
-}
-
-// Launches a kernel and returns what went wrong, or nullptr.
-template <typename... Params, typename... Args>
-const char* Launch(void (*kernel)(Params...), dim3 grid, int threads, size_t shared_bytes, void* stream, Args... args) {
-#ifdef __CUDACC__
-  if (shared_bytes > 48 * 1024) {  // what a block gets without asking
-    const char* error = ErrorMessage(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)));
-    if (error != nullptr) {
-      cudaGetLastError();  // not to be found by somebody else
-      return error;
-    }
-  }
-  kernel<<<grid, threads, shared_bytes, static_cast<cudaStream_t>(stream)>>>(static_cast<Params>(args)...);
-  return ErrorMessage(cudaGetLastError());
-#else
-  static_cast<void>(stream);
-  cuda_on_host::RunGrid(grid, threads, shared_bytes, [=] { kernel(static_cast<Params>(args)...); });
-  return nullptr;
-#endif
-}
-
-// The device that the calling thread uses.
-struct Device {
-  int shared_bytes;  // the most one block can have
-  int processors;
-
-  Device() : shared_bytes(48 * 1024), processors(1) {
-    int id = 0;
-    if (cudaGetDevice(&id) != cudaSuccess) return;  // whoever launches next says so
-    cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, id);
-    cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, id);
-  }
-};
-
-template <typename T>
-__host__ __device__ constexpr T RoundUp(T n, T multiple) {
-  return (n + multiple - 1) / multiple * multiple;
-}
-
-// ---- Threads -------------------------------------------------------------------------------------------------------
-
-__device__ inline int Lane() { return threadIdx.x % 32; }
-__device__ inline int Warp() { return threadIdx.x / 32; }
-__device__ inline int Warps() { return blockDim.x / 32; }
+// ---- Threads and storage --------------------------------------------------------------------------------------------
 
 // Sum over each aligned group of `lanes` lanes, to all of them, in a fixed order.
 __device__ inline float GroupSum(float v, int lanes) {
   for (int offset = lanes / 2; offset > 0; offset /= 2) v += __shfl_xor_sync(kAllLanes, v, offset);
   return v;
-}
-
-// ---- Storage -------------------------------------------------------------------------------------------------------
-
-__device__ inline float ToFloat(float v) { return v; }
-__device__ inline float ToFloat(__half v) { return __half2float(v); }
-__device__ inline void FromFloat(float v, float* out) { *out = v; }
-__device__ inline void FromFloat(float v, __half* out) { *out = __float2half_rn(v); }
-
-__device__ inline float2 HalvesToFloats(unsigned bits) {
-  return make_float2(__half2float(__ushort_as_half(static_cast<unsigned short>(bits))),
-                     __half2float(__ushort_as_half(static_cast<unsigned short>(bits >> 16))));
-}
-
-// Two and four neighbours, aligned to their size, from memory that no kernel in flight writes.
-__device__ inline float2 Load2(const float* p) { return __ldg(reinterpret_cast<const float2*>(p)); }
-__device__ inline float2 Load2(const __half* p) { return HalvesToFloats(__ldg(reinterpret_cast<const unsigned*>(p))); }
-__device__ inline float4 Load4(const float* p) { return __ldg(reinterpret_cast<const float4*>(p)); }
-__device__ inline float4 Load4(const __half* p) {
-  const uint2 bits = __ldg(reinterpret_cast<const uint2*>(p));
-  const float2 low = HalvesToFloats(bits.x), high = HalvesToFloats(bits.y);
-  return make_float4(low.x, low.y, high.x, high.y);
 }
 
 // Whether rows of `factors` elements start at multiples of `count` elements.

@@ -13,59 +13,16 @@
 #include <string>
 #include <vector>
 
+#include "../common/cuda_check.cuh"
 #include "als_cuda.h"
 #include "als_device.cuh"
 #include "check_oracle.h"
 
 namespace {
 
+using namespace tfrec::check;
 using tfrec::als::HalfSweep;
 using tfrec::als::Solver;
-
-int failures = 0, checks = 0;
-uint64_t digest = 14695981039346656037u;  // of all results: equal for equal results in every run
-
-void Require(bool good, const char* what) {
-  if (good) return;
-  printf("FAIL: %s\n", what);
-  exit(1);
-}
-void Require(cudaError_t error) { Require(error == cudaSuccess, cudaGetErrorString(error)); }
-void RequireNoError(const char* message) {
-  Require(message == nullptr, message);
-  Require(cudaDeviceSynchronize());
-}
-
-// Device memory filled with NaN, or with what a vector holds.
-class Buffer {
- public:
-  explicit Buffer(size_t bytes) {
-    Require(cudaMalloc(&data_, std::max<size_t>(bytes, 16)));
-    Require(cudaMemset(data_, 0xff, bytes));
-  }
-  template <typename T>
-  explicit Buffer(const std::vector<T>& values, size_t skip = 0) : Buffer((values.size() + skip) * sizeof(T)) {
-    Require(
-        cudaMemcpy(static_cast<T*>(data_) + skip, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice));
-  }
-  ~Buffer() { cudaFree(data_); }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-
-  template <typename T>
-  T* Get() const {
-    return static_cast<T*>(data_);
-  }
-  template <typename T>
-  std::vector<T> Read(size_t count) const {
-    std::vector<T> values(count);
-    Require(cudaMemcpy(values.data(), data_, count * sizeof(T), cudaMemcpyDeviceToHost));
-    return values;
-  }
-
- private:
-  void* data_ = nullptr;
-};
 
 // Numbers as the table stores them.
 std::vector<__half> ToHalves(const std::vector<float>& values) {
@@ -86,24 +43,6 @@ std::vector<float> FromDevice(const Buffer& buffer, bool half, size_t count) {
   std::vector<float> values(count);
   const std::vector<__half> halves = buffer.Read<__half>(count);
   for (size_t i = 0; i < count; ++i) values[i] = __half2float(halves[i]);
-  return values;
-}
-
-void Note(const void* data, size_t bytes) {
-  for (size_t i = 0; i < bytes; ++i) digest = (digest ^ static_cast<const unsigned char*>(data)[i]) * 1099511628211u;
-}
-
-void Report(const std::string& name, double error, double tolerance) {
-  const bool good = error <= tolerance;  // false for NaN
-  ++checks;
-  failures += !good;
-  printf("%s %-78s error %.2e (at most %.0e)\n", good ? "PASS" : "FAIL", name.c_str(), error, tolerance);
-}
-
-std::vector<float> RandomNormal(size_t count, float scale, std::mt19937* random) {
-  std::normal_distribution<float> normal(0.0f, scale);
-  std::vector<float> values(count);
-  for (float& v : values) v = normal(*random);
   return values;
 }
 

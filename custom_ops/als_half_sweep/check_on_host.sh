@@ -1,9 +1,9 @@
 #!/bin/sh
 # Checks the logic of the CUDA kernels on a machine without a GPU: builds check_gpu.cu and the kernels as plain C++ on
-# the emulation in cuda_on_host.h, with the undefined behaviour sanitizer, and runs `check_gpu quick`. It shows neither
-# speed nor what the hardware does. Every run must pass, and runs that let the threads take turns in another order must
-# give the same bits: where they do not, a barrier is missing. (The address sanitizer does not follow fibers; memory
-# that ends at a forbidden page, and starts as NaN, takes its place.) About a quarter of an hour on one core.
+# the emulation in common/cuda_on_host.h, with the undefined behaviour sanitizer, and runs `check_gpu quick`. It shows
+# neither speed nor what the hardware does. Every run must pass, and runs that let the threads take turns in another
+# order must give the same bits: where they do not, a barrier is missing. (The address sanitizer does not follow fibers;
+# memory that ends at a forbidden page, and starts as NaN, takes its place.) About a quarter of an hour on one core.
 #
 #   check_on_host.sh [build folder]
 set -eu

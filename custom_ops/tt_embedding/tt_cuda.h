@@ -1,6 +1,6 @@
 // What the CUDA kernels offer to the TensorFlow ops. `stream` is a cudaStream_t; nothing here waits for the device, so
-// the number of distinct ids stays on the device and arrays are sized by n. Pointers in the structures and `scratch` are
-// device memory; the structures themselves are host memory, read before the call returns. The functions return the
+// the number of distinct ids stays on the device and arrays are sized by n. Pointers in the structures and `scratch`
+// are device memory; the structures themselves are host memory, read before the call returns. The functions return the
 // message of the first CUDA error, or nullptr.
 #ifndef TFREC_TT_CUDA_H_
 #define TFREC_TT_CUDA_H_
@@ -21,10 +21,13 @@ const char* ForwardCuda(const Lookup& lookup, void* rows, void* scratch, void* s
 size_t BackwardCudaScratchBytes(const Lookup& lookup);
 const char* BackwardCuda(const Backward& backward, void* scratch, void* stream);
 
-// One core: weights [count] of the storage type and slots [count] float32 are updated from gradient [count]; slots beyond
-// NumSlots are not read.
+// One core: weights [count] of the storage type and slots [count] float32 are updated from gradient [count]; slots
+// beyond NumSlots are not read.
 const char* UpdateCuda(const Update& update, Storage storage, int64_t count, const float* gradient, void* weights,
                        float* slot_0, float* slot_1, void* stream);
+
+// From device memory to device memory.
+const char* CopyCuda(void* to, const void* from, size_t bytes, void* stream);
 
 }  // namespace tt
 }  // namespace tfrec

@@ -608,6 +608,33 @@ class UpdateOp : public TtOp {
     OP_REQUIRES_OK(ctx, done);
   }
 
+ protected:
+  // One core, of the storage type, and its slots; null those that the optimizer has not.
+  struct Weights {
+    void* values;
+    float* slots[2];
+  };
+
+  // The gradient, then the step of every core.
+  virtual Status Apply(OpKernelContext* ctx, const tt::Backward& b, const Update& update, const Weights* weights) {
+    TF_RETURN_IF_ERROR(BackwardCpu(ctx, b));
+    Team team(ctx);
+    const RowKernels* kernels = ChooseRowKernels();
+    team.Run([&](int member) {
+      for (int k = 0; k < table_.num_cores; ++k) {
+        const int64_t n = table_.core(k);
+        kernels->update(update, table_.storage, b.gradients[k], weights[k].values, weights[k].slots[0],
+                        weights[k].slots[1], n * member / team.size(), n * (member + 1) / team.size());
+      }
+    });
+    return absl::OkStatus();
+  }
+
+  virtual Status Copy(OpKernelContext* ctx, void* to, const void* from, size_t bytes) {
+    std::memcpy(to, from, bytes);
+    return absl::OkStatus();
+  }
+
  private:
   Status Step(OpKernelContext* ctx, const std::vector<tensorflow::core::RefCountPtr<tensorflow::Var>>& held,
               const Tensor& rate, tt::Backward* b) {
@@ -626,32 +653,25 @@ class UpdateOp : public TtOp {
       TF_RETURN_IF_ERROR(ctx->allocate_temp(DT_FLOAT, held[k]->tensor()->shape(), &gradients[k]));
       b->gradients[k] = gradients[k].flat<float>().data();
     }
-    TF_RETURN_IF_ERROR(BackwardCpu(ctx, *b));
     Update update = update_;
     update.rate = rate.scalar<float>()();
-    Team team(ctx);
-    const RowKernels* kernels = ChooseRowKernels();
-    const int slots = NumSlots(update.optimizer);
-    const auto slot_of = [&](int s, int k) {
-      return s < slots ? held[(1 + s) * cores + k]->tensor()->flat<float>().data() : nullptr;
-    };
-    team.Run([&](int member) {
-      for (int k = 0; k < cores; ++k) {
-        const int64_t n = table_.core(k);
-        kernels->update(update, table_.storage, b->gradients[k], held[k]->tensor()->data(), slot_of(0, k),
-                        slot_of(1, k), n * member / team.size(), n * (member + 1) / team.size());
+    Weights weights[kMaxCores] = {};
+    for (int k = 0; k < cores; ++k) {
+      weights[k].values = held[k]->tensor()->data();
+      for (int s = 0; s < NumSlots(update.optimizer); ++s) {
+        weights[k].slots[s] = held[(1 + s) * cores + k]->tensor()->flat<float>().data();
       }
-    });
-    return absl::OkStatus();
+    }
+    return Apply(ctx, *b, update, weights);
   }
 
   // Who has read the variable keeps what was read.
-  static Status OwnBuffer(OpKernelContext* ctx, tensorflow::Var* variable) {
+  Status OwnBuffer(OpKernelContext* ctx, tensorflow::Var* variable) {
     Tensor* tensor = variable->tensor();
     if (!tensor->RefCountIsOne()) {
       Tensor own;
       TF_RETURN_IF_ERROR(ctx->allocate_temp(tensor->dtype(), tensor->shape(), &own));
-      std::memcpy(own.data(), tensor->data(), tensor->TotalBytes());
+      TF_RETURN_IF_ERROR(Copy(ctx, own.data(), tensor->data(), tensor->TotalBytes()));
       *tensor = own;
     }
     variable->copy_on_read_mode.store(false);
@@ -706,10 +726,38 @@ class LookupGradGpuOp : public LookupGradOp {
   }
 };
 
+class UpdateGpuOp : public UpdateOp {
+ public:
+  using UpdateOp::UpdateOp;
+
+ protected:
+  Status Apply(OpKernelContext* ctx, const tt::Backward& b, const Update& update, const Weights* weights) override {
+    Tensor scratch;
+    TF_RETURN_IF_ERROR(Scratch(ctx, BackwardCudaScratchBytes(b.lookup), &scratch));
+    TF_RETURN_IF_ERROR(FromCuda(BackwardCuda(b, scratch.data(), Stream(ctx))));
+    for (int k = 0; k < table_.num_cores; ++k) {
+      TF_RETURN_IF_ERROR(FromCuda(UpdateCuda(update, table_.storage, table_.core(k), b.gradients[k], weights[k].values,
+                                             weights[k].slots[0], weights[k].slots[1], Stream(ctx))));
+    }
+    return absl::OkStatus();
+  }
+
+  Status Copy(OpKernelContext* ctx, void* to, const void* from, size_t bytes) override {
+    return FromCuda(CopyCuda(to, from, bytes, Stream(ctx)));
+  }
+};
+
 #define TFREC_REGISTER_GPU(T)                                                                                          \
   REGISTER_KERNEL_BUILDER(Name("TfrecTtLookup").Device(tensorflow::DEVICE_GPU).TypeConstraint<T>("T"), LookupGpuOp);   \
   REGISTER_KERNEL_BUILDER(Name("TfrecTtLookupGrad").Device(tensorflow::DEVICE_GPU).TypeConstraint<T>("T"),             \
-                          LookupGradGpuOp);
+                          LookupGradGpuOp);                                                                            \
+  REGISTER_KERNEL_BUILDER(Name("TfrecTtUpdate")                                                                        \
+                              .Device(tensorflow::DEVICE_GPU)                                                          \
+                              .TypeConstraint<T>("T")                                                                  \
+                              .HostMemory("rate")                                                                      \
+                              .HostMemory("cores")                                                                     \
+                              .HostMemory("slots"),                                                                    \
+                          UpdateGpuOp);
 TFREC_REGISTER_GPU(Eigen::half)
 TFREC_REGISTER_GPU(Eigen::bfloat16)
 TFREC_REGISTER_GPU(float)

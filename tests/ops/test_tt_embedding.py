@@ -291,8 +291,55 @@ def test_kernels_of_smaller_processors(kernels):
 def test_kernels_are_registered():
     from tensorflow.python.framework import kernels
 
-    types = {tf.as_dtype(t).as_datatype_enum for t in TOLERANCE}
-    for name in ("TfrecTtLookup", "TfrecTtLookupGrad", "TfrecTtUpdate"):
+    def devices(name):
         found = kernels.get_registered_kernels_for_op(name).kernel
-        on_cpu = {t for k in found if k.device_type == "CPU" for c in k.constraint for t in c.allowed_values.list.type}
-        assert on_cpu == types
+        return {(k.device_type, t) for k in found for c in k.constraint for t in c.allowed_values.list.type}
+
+    names = ("TfrecTtLookup", "TfrecTtLookupGrad", "TfrecTtUpdate")
+    types = [tf.as_dtype(t).as_datatype_enum for t in TOLERANCE]
+    for name in names:
+        assert devices(name) >= {("CPU", t) for t in types}
+    if not any(device == "GPU" for name in names for device, _ in devices(name)):
+        pytest.skip("the library was built without CUDA: no nvcc, or TFREC_CUDA=0")
+    for name in names:
+        assert devices(name) == {(d, t) for d in ("CPU", "GPU") for t in types}
+
+
+@NATIVE
+@pytest.mark.skipif(not tf.config.list_physical_devices("GPU"), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "adam"])
+def test_a_gpu_takes_the_same_steps(random, dtype, optimizer):
+    shape = SHAPES[2]
+    start = random_cores(random, shape, dtype)
+    ids = np.append(random.integers(shape.num_rows, size=200), [0, 0])
+    upstream = tf.cast(random.normal(size=(len(ids), shape.width)), dtype)
+    found = []
+    for device in ("CPU:0", "GPU:0"):
+        with tf.device(device):
+            cores = [tf.Variable(c) for c in start]
+            zeros = [tf.zeros(c.shape) for c in start]
+            slots = [tf.Variable(z) for z in zeros * tt_embedding.SLOTS[optimizer]]
+            ops.tt_update(ids, upstream, cores, slots, tf.constant(0.01), shape, optimizer)
+            found.append([ops.tt_lookup(tf.constant(ids), [c.value() for c in cores], shape), *cores, *slots])
+    for on_cpu, on_gpu in zip(*found, strict=True):
+        close(on_gpu, tf.cast(on_cpu, tf.float64).numpy(), TOLERANCE[dtype])
+
+
+@NATIVE
+@pytest.mark.skipif(not tf.config.list_physical_devices("GPU"), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_a_gpu_reads_zeros_for_ids_out_of_range(random, dtype):
+    shape = SHAPES[7]
+    rows = shape.num_rows * shape.num_tables
+    ids = np.array([3, -1, rows, 3, 2**62, rows - 1])
+    inside = (ids >= 0) & (ids < rows)
+    cores = random_cores(random, shape, dtype)
+    upstream = tf.cast(random.normal(size=(len(ids), shape.width)), dtype)
+    with tf.device("GPU:0"):
+        found = ops.tt_lookup(tf.constant(ids), cores, shape)
+        gradients = ops.tt_gradients(tf.constant(ids), upstream, cores, shape)
+    close(found, np.where(inside[:, None], dense(exact(cores), shape)[np.where(inside, ids, 0)], 0), TOLERANCE[dtype])
+    up = tf.cast(upstream, tf.float64).numpy()[inside]
+    for g, wanted in zip(gradients, expected_gradients(exact(cores), shape, ids[inside], up), strict=True):
+        close(g, wanted, TOLERANCE[dtype])

@@ -15,6 +15,7 @@ zeros.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -211,6 +212,13 @@ def tt_gradients(ids: tf.Tensor, upstream: tf.Tensor, cores: Sequence[tf.Tensor]
     return [tf.convert_to_tensor(g) for g in tape.gradient(rows, wide, tf.cast(upstream, tf.float32))]
 
 
+@functools.cache
+def _has_gpu_kernels() -> bool:
+    from tensorflow.python.framework import kernels
+
+    return any(k.device_type == "GPU" for k in kernels.get_registered_kernels_for_op("TfrecTtUpdate").kernel)
+
+
 def tt_update(
     ids: tf.Tensor,
     upstream: tf.Tensor,
@@ -245,8 +253,8 @@ def tt_update(
     dtype = cores[0].dtype
     upstream = tf.cast(tf.reshape(upstream, [-1, shape.width]), dtype)
     rate = tf.cast(rate, tf.float32)
-    # The fused operation has a CPU kernel only; elsewhere the same steps follow the gradient's operation.
-    if native is not None and not tf.config.list_logical_devices("GPU"):
+    # A library without CUDA kernels cannot update variables of a GPU; there the same steps follow the gradient.
+    if native is not None and (_has_gpu_kernels() or not tf.config.list_logical_devices("GPU")):
         native.tfrec_tt_update(
             ids=tf.cast(tf.reshape(ids, [-1]), tf.int64),
             upstream=upstream,

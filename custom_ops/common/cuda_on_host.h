@@ -1,6 +1,6 @@
-// Runs the CUDA kernels of this folder on the CPU, so that their logic can be checked on a machine without a GPU.
-// Included in place of the CUDA headers where no CUDA compiler is at work; built and run by check_on_host.sh, part of
-// no product.
+// Runs CUDA kernels on the CPU, so that their logic can be checked on a machine without a GPU. Included in place of the
+// CUDA headers where no CUDA compiler is at work; built and run by each operation's check_on_host.sh, part of no
+// product.
 //
 // Every thread of a block is a fiber; blocks run one after the other. A fiber runs until it meets a barrier of its warp
 // (a shuffle, a vote, __syncwarp) or of its block. Which warp and which lane goes first is an environment variable,
@@ -58,6 +58,12 @@ inline __half __ushort_as_half(unsigned short bits) {
   memcpy(&h, &bits, 2);
   return h;
 }
+inline unsigned short __half_as_ushort(__half h) {
+  unsigned short bits;
+  memcpy(&bits, &h, 2);
+  return bits;
+}
+inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 template <typename T>
@@ -295,6 +301,9 @@ inline cudaError_t cudaMemset(void* p, int value, size_t bytes) {
 }
 inline cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t) {
   return cudaMemset(p, value, bytes);
+}
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
+  return cudaMemcpy(to, from, bytes, kind);
 }
 inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }

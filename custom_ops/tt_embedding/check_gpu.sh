@@ -1,0 +1,15 @@
+#!/bin/sh
+# Builds check_gpu.cu with nvcc alone, for the GPU at hand, and runs it: check_gpu.sh [check_gpu's arguments].
+# Exits with 77 where there is no GPU. Set NVCC_FLAGS to, say, "-gencode arch=compute_90,code=sm_90" for another target.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+build=${TMPDIR:-/tmp}/tt_check_gpu
+nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
+mkdir -p "$build"
+rm -f "$build"/*.o
+for file in tt_sort tt_plan tt_forward tt_backward tt_update check_gpu check_gpu_times; do
+  "$nvcc" -std=c++17 -O3 -Xcompiler -Wall,-Wextra ${NVCC_FLAGS:--arch=native} -c "$here/$file.cu" -o "$build/$file.o" &
+done
+wait
+"$nvcc" ${NVCC_FLAGS:--arch=native} "$build"/*.o -o "$build/check_gpu"
+exec "$build/check_gpu" "$@"
