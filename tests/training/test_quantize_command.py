@@ -4,8 +4,12 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from tfrec.errors import InputError
+from tfrec.quantize import Arguments, run_quantize
 
 
 def tfrec(command, *arguments, cwd):
@@ -17,7 +21,7 @@ def tfrec(command, *arguments, cwd):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quantize")
-    done = tfrec("train", "neumf", "--training.epochs", "3", "--output-dir", "run", cwd=folder)
+    done = tfrec("train", "neumf", "--training.epochs", "1", "--output-dir", "run", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "run"
 
@@ -31,7 +35,8 @@ def test_writes_a_run_that_can_be_used(run, tmp_path):
         *("quantization.json", "statistics.yaml", "ranges.png"),
     }
     report = json.loads((tmp_path / "int8" / "quantization.json").read_text())
-    assert report["test"]["quantized"]["hit_rate@10"] > 2 * report["test"]["popularity"]["hit_rate@10"] / 3
+    exact, rounded = (report["test"][name]["hit_rate@10"] for name in ("float", "quantized"))
+    assert rounded == pytest.approx(exact, abs=0.03)  # an epoch of fine-tuning lies between them
     assert report["layers"]["hidden_1"]["signal_to_noise_db"] > 20
     assert report["fine_tuning"]["epochs"] == 1
     done = tfrec("evaluate", tmp_path / "int8", "--json", "again.json", cwd=tmp_path)
@@ -50,19 +55,18 @@ def test_writes_a_run_that_can_be_used(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "match"),
+    ("options", "match"),
     [
-        (["--weights", "9"], "2 to 8 bits"),
-        (["--no-split-final"], "must be quantized"),
-        (["--statistics", "nowhere.yaml"], "is not a file of statistics"),
-        (["--fraction", "0"], "`fraction` must lie in"),
+        ({"weights": 9}, "2 to 8 bits"),
+        ({"split_final": False}, "must be quantized"),
+        ({"statistics": Path("nowhere.yaml")}, "is not a file of statistics"),
+        ({"fraction": 0.0}, "`fraction` must lie in"),
+        ({"fine_tune": -1}, "`fine_tune` must be at least 0"),
     ],
 )
-def test_rejects(run, tmp_path, arguments, match):
-    done = tfrec("quantize", run, tmp_path / "out", *arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert match in done.stderr
-    assert "Traceback" not in done.stderr
+def test_rejects(run, tmp_path, options, match):
+    with pytest.raises(InputError, match=match):
+        run_quantize(Arguments(run, tmp_path / "out", **options))
     assert list(tmp_path.iterdir()) == []
 
 
