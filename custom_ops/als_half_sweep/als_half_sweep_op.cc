@@ -34,16 +34,7 @@ float RowRegularization(const HalfSweep& sweep, int64_t row) {
 
 // The copy of the kernels for this processor.
 const RowKernels* ChooseRowKernels() {
-  static const RowKernels* const chosen = [] {
-    switch (ChooseCpuKernels()) {
-      case CpuKernels::kAvx512:
-        return Avx512RowKernels();
-      case CpuKernels::kAvx2:
-        return Avx2RowKernels();
-      default:
-        return BaselineRowKernels();
-    }
-  }();
+  static const RowKernels* const chosen = ChooseCopy(BaselineRowKernels, Avx2RowKernels, Avx512RowKernels);
   return chosen;
 }
 

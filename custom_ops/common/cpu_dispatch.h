@@ -24,10 +24,24 @@ inline CpuKernels ChooseCpuKernels() {
 // Whether a processor with AVX-512 also has its instructions on 16-bit integers; the first ones lack them.
 inline bool HasAvx512Shorts() {
 #if defined(__x86_64__)
+  __builtin_cpu_init();
   return __builtin_cpu_supports("avx512bw") != 0;
 #else
   return false;
 #endif
+}
+
+// This processor's copy of some kernels; only its function is called.
+template <typename Kernels>
+const Kernels* ChooseCopy(const Kernels* (*baseline)(), const Kernels* (*avx2)(), const Kernels* (*avx512)()) {
+  switch (ChooseCpuKernels()) {
+    case CpuKernels::kAvx512:
+      return avx512();
+    case CpuKernels::kAvx2:
+      return avx2();
+    default:
+      return baseline();
+  }
 }
 
 }  // namespace tfrec

@@ -22,7 +22,6 @@ using ::tensorflow::OpKernelContext;
 using ::tensorflow::Tensor;
 using ::tensorflow::TensorShape;
 using ::tensorflow::shape_inference::InferenceContext;
-using ::tensorflow::shape_inference::ShapeHandle;
 
 REGISTER_OP("TfrecDotTopK")
     .Input("queries: T")
@@ -33,28 +32,10 @@ REGISTER_OP("TfrecDotTopK")
     .Output("scores: float")
     .Output("ids: int32")
     .Attr("T: {half, float}")
-    .SetShapeFn([](InferenceContext* c) {
-      ShapeHandle queries, items;
-      TF_RETURN_IF_ERROR(c->WithRank(c->input(0), 2, &queries));
-      TF_RETURN_IF_ERROR(c->WithRank(c->input(1), 2, &items));
-      ::tensorflow::shape_inference::DimensionHandle k;
-      TF_RETURN_IF_ERROR(c->MakeDimForScalarInput(4, &k));
-      c->set_output(0, c->Matrix(c->Dim(queries, 0), k));
-      c->set_output(1, c->Matrix(c->Dim(queries, 0), k));
-      return absl::OkStatus();
-    });
+    .SetShapeFn([](InferenceContext* c) { return ListsShape(c, 1, 4); });
 
 const Kernels* ChooseKernels() {
-  static const Kernels* const chosen = [] {
-    switch (ChooseCpuKernels()) {
-      case CpuKernels::kAvx512:
-        return Avx512Kernels();
-      case CpuKernels::kAvx2:
-        return Avx2Kernels();
-      default:
-        return BaselineKernels();
-    }
-  }();
+  static const Kernels* const chosen = ChooseCopy(BaselineKernels, Avx2Kernels, Avx512Kernels);
   return chosen;
 }
 

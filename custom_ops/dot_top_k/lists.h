@@ -9,6 +9,7 @@
 
 #include "dot_top_k.h"
 #include "team.h"
+#include "tensorflow/core/framework/shape_inference.h"
 #include "tensorflow/core/framework/tensor.h"
 
 namespace tfrec {
@@ -45,6 +46,18 @@ inline absl::Status ReadLists(const ::tensorflow::Tensor& offsets, const ::tenso
       }
     }
   }
+  return absl::OkStatus();
+}
+
+// The two outputs, [num_queries, k], of an op whose inputs 0, `items` and `k` are the queries, the items and k.
+inline absl::Status ListsShape(::tensorflow::shape_inference::InferenceContext* c, int items, int k) {
+  ::tensorflow::shape_inference::ShapeHandle queries, table;
+  TF_RETURN_IF_ERROR(c->WithRank(c->input(0), 2, &queries));
+  TF_RETURN_IF_ERROR(c->WithRank(c->input(items), 2, &table));
+  ::tensorflow::shape_inference::DimensionHandle length;
+  TF_RETURN_IF_ERROR(c->MakeDimForScalarInput(k, &length));
+  c->set_output(0, c->Matrix(c->Dim(queries, 0), length));
+  c->set_output(1, c->Matrix(c->Dim(queries, 0), length));
   return absl::OkStatus();
 }
 

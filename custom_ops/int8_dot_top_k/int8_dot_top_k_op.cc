@@ -19,7 +19,6 @@ using ::tensorflow::OpKernelContext;
 using ::tensorflow::Tensor;
 using ::tensorflow::TensorShape;
 using ::tensorflow::shape_inference::InferenceContext;
-using ::tensorflow::shape_inference::ShapeHandle;
 
 REGISTER_OP("TfrecInt8DotTopK")
     .Input("queries: int8")
@@ -31,28 +30,11 @@ REGISTER_OP("TfrecInt8DotTopK")
     .Input("k: int32")
     .Output("scores: float")
     .Output("ids: int32")
-    .SetShapeFn([](InferenceContext* c) {
-      ShapeHandle queries, items;
-      TF_RETURN_IF_ERROR(c->WithRank(c->input(0), 2, &queries));
-      TF_RETURN_IF_ERROR(c->WithRank(c->input(2), 2, &items));
-      ::tensorflow::shape_inference::DimensionHandle k;
-      TF_RETURN_IF_ERROR(c->MakeDimForScalarInput(6, &k));
-      c->set_output(0, c->Matrix(c->Dim(queries, 0), k));
-      c->set_output(1, c->Matrix(c->Dim(queries, 0), k));
-      return absl::OkStatus();
-    });
+    .SetShapeFn([](InferenceContext* c) { return top_k::ListsShape(c, 2, 6); });
 
 const Kernels* ChooseKernels() {
-  static const Kernels* const chosen = [] {
-    switch (ChooseCpuKernels()) {
-      case CpuKernels::kAvx512:
-        return HasAvx512Shorts() ? Avx512Kernels() : Avx2Kernels();
-      case CpuKernels::kAvx2:
-        return Avx2Kernels();
-      default:
-        return BaselineKernels();
-    }
-  }();
+  static const Kernels* const chosen =
+      ChooseCopy(BaselineKernels, Avx2Kernels, HasAvx512Shorts() ? Avx512Kernels : Avx2Kernels);
   return chosen;
 }
 

@@ -69,16 +69,8 @@ REGISTER_OP("TfrecInt8Score")
     });
 
 const Kernels* ChooseKernels() {
-  static const Kernels* const chosen = [] {
-    switch (ChooseCpuKernels()) {
-      case CpuKernels::kAvx512:
-        return HasAvx512Shorts() ? Avx512Kernels() : Avx2Kernels();
-      case CpuKernels::kAvx2:
-        return Avx2Kernels();
-      default:
-        return BaselineKernels();
-    }
-  }();
+  static const Kernels* const chosen =
+      ChooseCopy(BaselineKernels, Avx2Kernels, HasAvx512Shorts() ? Avx512Kernels : Avx2Kernels);
   return chosen;
 }
 
