@@ -16,21 +16,15 @@ from tfrec import ops
 from tfrec.errors import InputError
 from tfrec.ops import als
 
+#: What the fixture `kernels` makes forget the native library.
+WRAPPER = als
+
 OBJECTIVES = [
     {},
     {"alpha": 2.5, "regularization": 0.1, "unobserved_weight": 0.3},
     {"regularization": 0.003, "unobserved_weight": 0.1, "frequency_exponent": 1.0},
     {"alpha": 0.5, "regularization": 0.5, "unobserved_weight": 1.0, "frequency_exponent": 0.5},
 ]
-
-
-@pytest.fixture(params=["native", "twin"])
-def kernels(request, monkeypatch):
-    if request.param == "twin":
-        monkeypatch.setattr(als, "library", lambda: None)
-    elif ops.library() is None:
-        pytest.skip("needs the native library: TFREC_BUILD_OPS=1 pip install -e .")
-    return request.param
 
 
 def problem(random, factors, dtype, rows=60, fixed=150):

@@ -12,15 +12,7 @@ from tests import oracles
 from tfrec import ops
 
 # The module, which the function of the same name hides.
-module = importlib.import_module("tfrec.ops.dot_top_k")
-
-
-@pytest.fixture(params=["native", "twin"])
-def kernels(request, monkeypatch):
-    if request.param == "twin":
-        monkeypatch.setattr(module, "library", lambda: None)
-    elif ops.library() is None:
-        pytest.skip("needs the native library: TFREC_BUILD_OPS=1 pip install -e .")
+WRAPPER = importlib.import_module("tfrec.ops.dot_top_k")
 
 
 def check(random, queries, items, width, k, dtype):

@@ -15,19 +15,11 @@ from tests import oracles
 from tfrec import ops
 
 # The module, which the function of the same name hides.
-module = importlib.import_module("tfrec.ops.int8_dot_top_k")
+WRAPPER = importlib.import_module("tfrec.ops.int8_dot_top_k")
 
 needs_library = pytest.mark.skipif(
     ops.library() is None, reason="needs the native library: TFREC_BUILD_OPS=1 pip install -e ."
 )
-
-
-@pytest.fixture(params=["native", "twin"])
-def kernels(request, monkeypatch):
-    if request.param == "twin":
-        monkeypatch.setattr(module, "library", lambda: None)
-    elif ops.library() is None:
-        pytest.skip("needs the native library: TFREC_BUILD_OPS=1 pip install -e .")
 
 
 def check(random, queries, items, width, k, limit=127):

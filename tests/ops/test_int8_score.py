@@ -17,19 +17,11 @@ from tfrec import ops
 from tfrec.errors import InputError
 
 # The module, which the function of the same name hides.
-module = importlib.import_module("tfrec.ops.int8_score")
+WRAPPER = importlib.import_module("tfrec.ops.int8_score")
 
 needs_library = pytest.mark.skipif(
     ops.library() is None, reason="needs the native library: TFREC_BUILD_OPS=1 pip install -e ."
 )
-
-
-@pytest.fixture(params=["native", "twin"])
-def kernels(request, monkeypatch):
-    if request.param == "twin":
-        monkeypatch.setattr(module, "library", lambda: None)
-    elif ops.library() is None:
-        pytest.skip("needs the native library: TFREC_BUILD_OPS=1 pip install -e .")
 
 
 def bounds(random):
@@ -171,14 +163,14 @@ def test_exported(random, kernels, tmp_path):
 @pytest.mark.parametrize(("place", "name", "value"), [(2, "user", 4), (2, "user", -1), (3, "item", 9), (3, "item", -7)])
 @pytest.mark.parametrize("options", [{}, {"widths": ()}, {"gmf_dim": 0}], ids=str)
 def test_an_index_out_of_range_is_named(random, kernels, options, place, name, value):
-    if tf.config.list_physical_devices("GPU") and module.library() is None:
+    if tf.config.list_physical_devices("GPU") and WRAPPER.library() is None:
         pytest.skip("TensorFlow's gather reads zeros on a GPU")
     arguments = problem(random, **options)
     arguments[place].flat[2] = value
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:
         ops.int8_score(*arguments)
     assert f"{value}" in caught.value.message
-    if module.library() is not None:
+    if WRAPPER.library() is not None:
         assert f"`{name}_index` must lie in [0, {4 if name == 'user' else 9})" in caught.value.message
         assert f"Received: {value} at position 2" in caught.value.message
 

@@ -17,6 +17,9 @@ from tfrec import ops
 from tfrec.errors import InputError
 from tfrec.ops import tt_embedding
 
+#: What the fixture `kernels` makes forget the native library.
+WRAPPER = tt_embedding
+
 NATIVE = pytest.mark.skipif(
     ops.library() is None, reason="needs the native library: TFREC_BUILD_OPS=1 pip install -e ."
 )
@@ -32,15 +35,6 @@ SHAPES = [
     ops.TTShape(20, (2, 10), (3, 40), (17,)),
     ops.TTShape(12, (2, 3, 3), (2, 2, 3), (4, 5), num_tables=3),
 ]
-
-
-@pytest.fixture(params=["native", "twin"])
-def kernels(request, monkeypatch):
-    if request.param == "twin":
-        monkeypatch.setattr(tt_embedding, "library", lambda: None)
-    elif ops.library() is None:
-        pytest.skip("needs the native library: TFREC_BUILD_OPS=1 pip install -e .")
-    return request.param
 
 
 def random_cores(random, shape, dtype="float32"):

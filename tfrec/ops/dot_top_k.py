@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
@@ -35,34 +37,45 @@ def dot_top_k(
         ids: int32 ``[B, k]``, -1 where fewer than k items are left.
         scores: float32 ``[B, k]``, -infinity there.
     """
-    if excluded_offsets is None or excluded is None:
-        excluded_offsets, excluded = np.zeros(queries.shape[0] + 1, np.int64), np.zeros(0, np.int32)
+    excluded_offsets, excluded = exclusions(queries.shape[0], excluded_offsets, excluded)
     native = library()
     if native is not None:
         with tf.device("CPU"):
             scores, ids = native.tfrec_dot_top_k(
-                queries=queries,
-                items=items,
-                excluded_offsets=np.asarray(excluded_offsets, np.int64),
-                excluded=np.asarray(excluded, np.int32),
-                k=k,
+                queries=queries, items=items, excluded_offsets=excluded_offsets, excluded=excluded, k=k
             )
         return ids.numpy(), scores.numpy()
-    return _reference(queries, items, k, np.asarray(excluded_offsets), np.asarray(excluded))
-
-
-def _reference(
-    queries: tf.Tensor, items: tf.Tensor, k: int, offsets: np.ndarray, excluded: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    batch, num_items = queries.shape[0], items.shape[0]
     table = tf.cast(items, tf.float32)
+    return best_of_scores(
+        lambda first, last: tf.matmul(tf.cast(queries[first:last], tf.float32), table, transpose_b=True),
+        items.shape[0],
+        k,
+        excluded_offsets,
+        excluded,
+    )
+
+
+def exclusions(
+    num_queries: int, offsets: np.ndarray | None, excluded: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The lists of excluded items as the operations take them; without lists, nothing is excluded."""
+    if offsets is None or excluded is None:
+        return np.zeros(num_queries + 1, np.int64), np.zeros(0, np.int32)
+    return np.asarray(offsets, np.int64), np.asarray(excluded, np.int32)
+
+
+def best_of_scores(
+    scores: Callable[[int, int], tf.Tensor], num_items: int, k: int, offsets: np.ndarray, excluded: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The twins' selection: the best k of ``scores(first, last)``, float32 ``[last - first, I]``, block by block."""
+    batch = len(offsets) - 1
     ids = np.full([batch, k], -1, np.int32)
-    scores = np.full([batch, k], -np.inf, np.float32)
+    kept = np.full([batch, k], -np.inf, np.float32)
     most = min(k, num_items)
     block = max(1, _SCORES // max(1, num_items))
     for first in range(0, batch if most else 0, block):
         last = min(first + block, batch)
-        found = tf.matmul(tf.cast(queries[first:last], tf.float32), table, transpose_b=True).numpy()
+        found = scores(first, last).numpy()
         row = np.repeat(np.arange(last - first), np.diff(offsets[first : last + 1]))
         column = excluded[offsets[first] : offsets[last]]
         inside = column < num_items
@@ -70,5 +83,5 @@ def _reference(
         found[np.isnan(found)] = -np.inf
         best, number = (t.numpy() for t in tf.math.top_k(found, most))
         ids[first:last, :most] = np.where(best > -np.inf, number, -1)
-        scores[first:last, :most] = best
-    return ids, scores
+        kept[first:last, :most] = best
+    return ids, kept
