@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfrec import distributed
 from tfrec.errors import InputError
+from tfrec.layers import TTEmbedding
 
 
 def make(optimizer, dtype=None):
@@ -136,3 +137,10 @@ def test_arrays_on_one_process():
 def test_local_rank_picks_the_gpu():
     distributed.init()
     assert len(tf.config.get_visible_devices("GPU")) >= 1
+
+
+def test_a_layer_that_updates_itself_takes_one_pass_per_step():
+    model = keras.Sequential([keras.Input((2,), dtype="int64"), TTEmbedding(50, 4, 2, fused_optimizer="sgd")])
+    model.compile("sgd", "mse")
+    with pytest.raises(InputError, match="updates itself in each batch"):
+        distributed.distribute(model, backward_passes_per_step=2)

@@ -165,8 +165,11 @@ def tensor_train():
     model.fit(sampler.steps(), epochs=2, shuffle=False, verbose=0, callbacks=distributed.callbacks())
     found |= {f"neumf.{i}": w for i, w in enumerate(model.get_weights())}
     random = np.random.default_rng(0)
-    ids, labels = random.integers(ITEMS, size=(64, 2)), random.normal(size=(64, 1))
-    mine = slice(distributed.rank(), None, distributed.size())
+    ids, labels = random.integers(ITEMS, size=(2, 32, 2)), random.normal(size=(2, 32, 1))
+    # Of each batch of 32 the first rank has 20, and the last what is left.
+    cuts = [0, 20, 32] if distributed.size() == 2 else [0, 32]
+    mine = (slice(None), slice(*cuts[distributed.rank() : distributed.rank() + 2]))
+    batches = tf.data.Dataset.from_tensor_slices((ids[mine], labels[mine]))
     for name in ("sgd", "adagrad", "adam"):
         keras.utils.set_random_seed(5 + distributed.rank())
         table = TTEmbedding(ITEMS, 8, 4, fused_optimizer=name, fused_learning_rate=0.02)
@@ -175,10 +178,7 @@ def tensor_train():
         )
         model.compile(keras.optimizers.SGD(0.02), "mse")
         distributed.distribute(model)
-        model.fit(
-            ids[mine], labels[mine], batch_size=32 // distributed.size(), epochs=5, shuffle=False, verbose=0,
-            callbacks=distributed.callbacks(),
-        )  # fmt: skip
+        model.fit(batches, epochs=5, shuffle=False, verbose=0, callbacks=distributed.callbacks())
         found |= {f"{name}.{i}": w for i, w in enumerate(model.get_weights())}
     return found
 

@@ -71,13 +71,16 @@ class _Distributed:
             self._accumulate(list(grads), trainable_variables)
             return
         if ranks.size() > 1:
-            if self._batch is None:
-                share = tf.constant(1.0 / ranks.size())
-            else:
-                share = tf.math.divide_no_nan(self._batch[0], self._batch[1])
+            share = self.share()
             self._batch = None
             grads = self._reduce(list(grads), share)
         super().apply(grads, trainable_variables)  # type: ignore[misc]
+
+    def share(self) -> tf.Tensor:
+        """This rank's part of the samples of the step under way, float32; equal parts where nobody recorded them."""
+        if self._batch is None:
+            return tf.constant(1.0 / ranks.size())
+        return tf.math.divide_no_nan(self._batch[0], self._batch[1])
 
     def _accumulate(self, grads: list[Gradient], variables: Sequence[Any] | None) -> None:
         """Add this pass's gradients, and update with the mean over all samples every so many passes."""
@@ -221,7 +224,7 @@ def distribute(
 
     Replaces the model's optimizer by `DistributedOptimizer` of it (around Keras's loss scaling, if any) and has
     ``train_step`` report batch sizes to it. A layer that updates itself (``fused_optimizer``) averages its gradients
-    over the ranks first, each rank counting alike: give them batches of one size, and no step to one rank alone.
+    by sample over the ranks first.
 
     Args:
         model: compiled and not trained yet.
@@ -231,9 +234,20 @@ def distribute(
 
     Returns:
         ``model``.
+
+    Raises:
+        InputError: the model is not compiled, its optimizer cannot be wrapped, or gradients are to be added up over
+            batches while a layer updates itself in each.
     """
     if not model.compiled:
         raise InputError("The model must be compiled before it is distributed.\nCall model.compile(...) first.")
+    fused = [layer for layer in model._flatten_layers() if getattr(layer, "fused_optimizer", None) is not None]
+    if fused and backward_passes_per_step > 1:
+        raise InputError(
+            "A layer with `fused_optimizer` updates itself in each batch; its gradients cannot be added up.\n"
+            f"Received: backward_passes_per_step={backward_passes_per_step}, layer {fused[0].name}.\n"
+            "Leave `fused_optimizer` out, or take one pass per step."
+        )
     model.optimizer = DistributedOptimizer(
         model.optimizer,
         compression=compression,
@@ -241,9 +255,8 @@ def distribute(
         backward_passes_per_step=backward_passes_per_step,
     )
     report_batch_sizes(model)
-    for layer in model._flatten_layers():
-        if getattr(layer, "fused_optimizer", None) is not None:
-            layer.reduce_gradients = functools.partial(_means, layer.path)
+    for layer in fused:
+        layer.reduce_gradients = functools.partial(_mean, model.optimizer, layer.path)
     return model
 
 
@@ -272,10 +285,10 @@ def _num_samples(data: Any) -> tf.Tensor:
     return tf.shape(first, out_type=tf.int64)[0]
 
 
-def _means(path: str, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
-    """Gradients of one layer, averaged over the ranks."""
-    count = float(ranks.size())
-    return [_sum(g, f"{path}.{k}") / count for k, g in enumerate(gradients)]
+def _mean(optimizer: Any, path: str, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Gradients of one layer, averaged over the ranks by sample."""
+    share = optimizer.share()
+    return [_sum(tf.math.multiply_no_nan(g, share), f"{path}.{k}") for k, g in enumerate(gradients)]
 
 
 def _sum(value: tf.Tensor, name: str) -> tf.Tensor:
