@@ -36,7 +36,8 @@ class Arguments:
 def compress(arguments: Arguments) -> None:
     """Load, decompose, measure both, write."""
     commands.quiet_tensorflow()
-    from tfrec.data.files import atomic_write
+    from tfrec.data.files import atomic_folder, atomic_write
+    from tfrec.models import NeuMF
     from tfrec.training.load_run import load_config, load_model
     from tfrec.training.prepare_items import prepare_items
     from tfrec.training.report import table, write_json
@@ -54,6 +55,8 @@ def compress(arguments: Arguments) -> None:
     data = prepare_items(config.data)
     folder.check_data(data.sha256)
     before = load_model(folder)
+    if not isinstance(before, NeuMF):
+        raise InputError(f"{arguments.run} is quantized.\nCompress the run it was made from.")
     after, errors = before.with_tt_embeddings(arguments.ranks, arguments.tables)
     candidates = make_candidates(data, "test", config.evaluation)
     reports = {
@@ -67,18 +70,10 @@ def compress(arguments: Arguments) -> None:
         }
         for name, model in (("before", before), ("after", after))
     }
-    arguments.out.mkdir(parents=True)
-    for name in ("vocabulary.npz", "history.csv"):
-        if (folder.path / name).is_file():
-            shutil.copyfile(folder.path / name, arguments.out / name)
-    target = RunFolder(arguments.out)
-    after.save(target.model)
     saved = folder.read_config()
     changes: dict[str, object] = {f"{side}_embedding": "tt" for side in arguments.tables}
     settings = dataclasses.replace(config.model, embedding_ranks=arguments.ranks, **changes)  # type: ignore[arg-type]
-    with atomic_write(target.config, "w") as stream:
-        written = identity(saved["recipe"], dataclasses.replace(config, model=settings))
-        json.dump({**written, "data_sha256": data.sha256}, stream, indent=2)
+    written = identity(saved["recipe"], dataclasses.replace(config, model=settings))
     found = {name: report.to_json() for name, report in reports.items()}
     metrics = folder.read_metrics()
     metrics["config"]["model"] = written["model"]
@@ -90,7 +85,15 @@ def compress(arguments: Arguments) -> None:
         "ratio": sum(sizes["before"].values()) / sum(sizes["after"].values()),
         **found,
     }
-    write_json(target.metrics, metrics)
+    with atomic_folder(arguments.out) as temporary:
+        target = RunFolder(temporary)
+        for name in ("vocabulary.npz", "history.csv"):
+            if (folder.path / name).is_file():
+                shutil.copyfile(folder.path / name, temporary / name)
+        after.save(target.model)
+        with atomic_write(target.config, "w") as stream:
+            json.dump({**written, "data_sha256": data.sha256}, stream, indent=2)
+        write_json(target.metrics, metrics)
     for side in arguments.tables:
         print(
             f"{side}: {sizes['before'][side]:,} numbers -> {sizes['after'][side]:,} "

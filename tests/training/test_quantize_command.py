@@ -46,6 +46,9 @@ def test_writes_a_run_that_can_be_used(run, tmp_path):
     done = tfrec("quantize", tmp_path / "int8", cwd=tmp_path)
     assert done.returncode == 2
     assert "quantized already" in done.stderr
+    done = tfrec("compress", tmp_path / "int8", tmp_path / "small", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "is quantized" in done.stderr
     edited = tmp_path / "edited.yaml"
     shutil.copy(tmp_path / "int8" / "statistics.yaml", edited)
     done = tfrec("quantize", run, tmp_path / "other", "--statistics", edited, cwd=tmp_path)
@@ -85,6 +88,8 @@ def test_item_vectors(tmp_path, recipe):
     done = tfrec("quantize", "run", "int8", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "int8" / "quantization.json").read_text())
+    with pytest.raises(InputError, match="options that are NeuMF's"):
+        run_quantize(Arguments(tmp_path / "run", tmp_path / "four", weights=4))
     exact, rounded = (report["test"][name]["ndcg@100"] for name in ("float", "int8"))
     trained = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]["model"]["ndcg@100"]
     assert exact == pytest.approx(trained, abs=2e-4)  # ALS: folded in by the exact solver, in float32

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
 import zipfile
 import zlib
@@ -87,6 +88,31 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     with atomic_path(path) as temporary, temporary.open(mode, **text) as stream:
         yield stream
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside ``path`` to write into; renamed to ``path``, which must not be there, at the end.
+
+    On an error, a full disk among them, the temporary folder is removed.
+
+    Raises:
+        InputError: ``path`` cannot be written.
+    """
+    parent = path.absolute().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{path.name}.", suffix=".part"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}.\nName another folder.") from error
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path} could not be written: {error}.\nFree some space, or name another folder.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager

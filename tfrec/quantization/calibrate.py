@@ -31,7 +31,7 @@ def calibrate(
         model: a `tfrec.models.NeuMF`.
         train: ``[U, I]``, training data: never the test's.
         fraction: of its entries, in (0, 1]; at least one.
-        negatives: unseen items beside each.
+        negatives: unseen items beside each; any items where some user has them all.
         seed: of the choice.
         progress: called with batches done and their number.
 

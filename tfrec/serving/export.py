@@ -17,9 +17,6 @@ most popular items. Signature ``vocabulary`` takes nothing and gives the ``ids``
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +24,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfrec.data.files import atomic_folder
 from tfrec.errors import InputError
 from tfrec.serving.ids import IdTable
 from tfrec.serving.user_items import UserItemRecommender
@@ -133,23 +131,16 @@ def export(recommender: Recommender | UserItemRecommender, path: str | Path) -> 
     path = Path(path)
     if path.exists():
         raise InputError(f"{path} is there already.\nName a new folder, or remove it.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}.\nName another folder.") from error
     # So that the file needs TensorFlow alone, layers with native operations are traced with their twins.
     native = [layer for layer in recommender.layers if getattr(layer, "reference", None) is False]
     try:
         for layer in native:
             layer.reference = True
-        tf.saved_model.save(recommender, str(temporary), signatures=recommender.signatures)
-        temporary.chmod(0o755)
-        os.replace(temporary, path)
-    except (OSError, tf.errors.ResourceExhaustedError) as error:
+        with atomic_folder(path) as temporary:
+            tf.saved_model.save(recommender, str(temporary), signatures=recommender.signatures)
+    except tf.errors.ResourceExhaustedError as error:
         raise InputError(f"{path} could not be written: {error}.") from error
     finally:
         for layer in native:
             layer.reference = False
-        shutil.rmtree(temporary, ignore_errors=True)
     return path

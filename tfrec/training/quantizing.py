@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
-import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +16,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tfrec.configs import ALSRun, NeuMFRun, VAECFRun
-from tfrec.data.files import make_folder
+from tfrec.data.files import atomic_folder, make_folder
 from tfrec.data.pointwise import PointwiseSampler
 from tfrec.errors import InputError
 from tfrec.evaluation import Candidates, Report
@@ -62,6 +60,11 @@ def quantize_run(
         raise InputError(f"{out} is there already.\nName a new folder, or remove it.")
     run_config = load_config(folder, data_dir)
     if isinstance(run_config, ALSRun | VAECFRun):
+        if config != QuantizationConfig() or statistics_file is not None or fine_tune:
+            raise InputError(
+                "Of ALS and VAE-CF the item vectors are quantized, to 8 bits with a scale per row, uncalibrated.\n"
+                f"Received: {run} and options that are NeuMF's. Leave them out."
+            )
         return quantize_items(folder, out, run_config)
     if not isinstance(run_config, NeuMFRun):
         raise InputError(f"Popularity has nothing to quantize.\nReceived: {run}.")
@@ -74,7 +77,6 @@ def quantize_run(
     candidates = make_candidates(data, "test", run_config.evaluation)
     make_folder(out.absolute().parent, "the quantized run")
 
-    before = measure_all_items(model, data, candidates, run_config.evaluation)
     source = model
     if fine_tune:
         start = statistics or _calibrate(model, data, fraction, seed)
@@ -82,6 +84,7 @@ def quantize_run(
     if statistics is None:
         statistics = _calibrate(model, data, fraction, seed)
     made = quantize(model, statistics, config)
+    before = measure_all_items(source, data, candidates, run_config.evaluation)
     after = measure_items(made.score, candidates, run_config.evaluation)
     result = {
         "quantization": asdict(config),
@@ -234,8 +237,7 @@ def _write(
     after: Report,
 ) -> None:
     """Write into a folder beside ``out`` and rename it."""
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.absolute().parent))
-    try:
+    with atomic_folder(out) as temporary:
         folder = RunFolder(temporary)
         made.save(folder.model)
         shutil.copyfile(source.config, folder.config)
@@ -251,11 +253,6 @@ def _write(
         metrics["config"]["output_dir"] = str(out)
         write_json(folder.metrics, metrics)
         _write_ranges(temporary / "ranges.png", statistics)
-        temporary.chmod(0o755)
-        os.rename(temporary, out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def _write_ranges(path: Path, statistics: Statistics) -> None:

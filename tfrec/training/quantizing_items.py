@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ import tensorflow as tf
 
 from tfrec.configs import ALSRun, VAECFRun
 from tfrec.data.csr import to_sparse_tensor
-from tfrec.data.files import make_folder
+from tfrec.data.files import atomic_folder, make_folder
 from tfrec.evaluation import evaluate_full_ranking
 from tfrec.evaluation.full_ranking import Scorer
 from tfrec.models import ALS
@@ -75,16 +74,10 @@ def quantize_items(folder: RunFolder, out: Path, config: ALSRun | VAECFRun) -> d
         "versions": versions(),
         "hardware": hardware(1),
     }
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.absolute().parent))
-    try:
+    with atomic_folder(out) as temporary:
         rows.save(temporary / "items.int8.npz")
         shutil.copyfile(folder.vocabulary, temporary / "vocabulary.npz")
         write_json(temporary / "quantization.json", result)
-        temporary.chmod(0o755)
-        temporary.rename(out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     metrics = [str(m) for m in config.evaluation.metrics]
     print(f"\nTest, {reports['float']['users']:,} held-out users, ties {reports['float']['ties']}:")
     print(table(reports, metrics))
