@@ -60,13 +60,9 @@ def main() -> None:
         elif arguments.name == "als":
             # implicit asks for it, and reads it when it loads.
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-            from tfrec.benchmark.als import benchmark_als
+            from tfrec.benchmark.als import PARTS, benchmark_als
 
-            result = (
-                benchmark_als(arguments.rounds, parts=arguments.parts)
-                if arguments.parts
-                else benchmark_als(arguments.rounds)
-            )
+            result = benchmark_als(arguments.rounds, parts=arguments.parts or PARTS)
         elif arguments.name == "als-float16":
             from tfrec.benchmark.als_float16 import benchmark_als_float16
 
