@@ -265,7 +265,7 @@ class ALSConfig:
     """cg: conjugate gradients; cholesky: exact; block: exact in blocks of coordinates (iALS++)."""
     cg_steps: int = 3
     """Conjugate gradient steps per half-sweep."""
-    block_size: int = 32
+    block_size: int = 64
     """Coordinates that the block solver solves for at once."""
     factor_dtype: Literal["float16", "float32"] = "float16"
     """How factors are stored; sums are float32."""

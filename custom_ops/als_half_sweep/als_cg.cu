@@ -1,7 +1,8 @@
-// Conjugate gradients: A x = w0 G x + lambda x + sum w (y.x) y, never forming A.
+// Conjugate gradients, preconditioned with P = w0 G + shift I, never forming A: A p = P p + (lambda - shift) p +
+// sum w (y.p) y, with P p kept beside p.
 //
-// A block solves a tile of rows together. The dense part, G times the tile's vectors, is one pass over the Gramian per
-// tile instead of one per row. The entries' part is a warp per row: groups of kLanes lanes take an entry each, so that
+// A block solves a tile of rows together. The dense part, P^-1 times the tile's residuals, is one pass over that matrix
+// per tile instead of one per row. The entries' part is a warp per row: groups of kLanes lanes take an entry each, so that
 // a dot product costs log2(kLanes) shuffles for 32 / kLanes entries, and keep their sums in registers to the end of the
 // row. The gathered rows are read again in every step, from the second cache: what a tile of rows gathers exceeds
 // shared memory. Rows are ordered by length, so the warps of a block finish together.
@@ -104,24 +105,34 @@ __device__ void AddEntries(const HalfSweep& s, Entries entries, const float* vec
   __syncwarp();
 }
 
+__device__ inline float StepLength(float squared, float curvature) {
+  return curvature == 0.0f ? 0.0f : squared / curvature;
+}
+
 __device__ inline float WarpDot(const float* a, const float* b, int n) {
   float sum = 0.0f;
   for (int i = Lane(); i < n; i += 32) sum += a[i] * b[i];
   return GroupSum(sum, 32);
 }
 
-// One step by one warp, given ap = A p; returns the new squared residual.
-__device__ inline float Step(int n, float squared, float* x, float* r, float* p, const float* ap) {
-  const float step = squared / WarpDot(p, ap, n);
-  float sum = 0.0f;
+// One step by one warp, given ap = A p.
+__device__ inline void Step(int n, float squared, float* x, float* r, const float* p, const float* ap) {
+  const float step = StepLength(squared, WarpDot(p, ap, n));
   for (int i = Lane(); i < n; i += 32) {
     x[i] += step * p[i];
-    const float left = r[i] - step * ap[i];
-    r[i] = left;
-    sum += left * left;
+    r[i] -= step * ap[i];
   }
-  const float next = GroupSum(sum, 32), ratio = next / squared;
-  for (int i = Lane(); i < n; i += 32) p[i] = r[i] + ratio * p[i];
+  __syncwarp();
+}
+
+// The next direction by one warp, given z = P^-1 r; returns r.z.
+__device__ inline float NextDirection(int n, float squared, const float* r, const float* z, float* p, float* pp) {
+  const float next = WarpDot(r, z, n), ratio = next / squared;
+  for (int i = Lane(); i < n; i += 32) {
+    p[i] = z[i] + ratio * p[i];
+    pp[i] = r[i] + ratio * pp[i];
+  }
+  __syncwarp();
   return next;
 }
 
@@ -130,12 +141,19 @@ __global__ void __launch_bounds__(kThreads)
     SolveTile(HalfSweep s, const int64_t* row_order, int64_t first, int tile_rows, int64_t* first_bad_row) {
   TFREC_DYNAMIC_SHARED(shared);
   constexpr int kWidth = L::kWidth;
-  const int f = s.factors;
-  float *x = shared, *r = x + tile_rows * kWidth, *p = r + tile_rows * kWidth, *ap = p + tile_rows * kWidth;
-  float *partial = ap + tile_rows * kWidth, *squared = partial + kGramianFloats;
+  const int f = s.factors, vectors = tile_rows * kWidth;
+  float *x = shared, *r = x + vectors, *p = r + vectors, *pp = p + vectors, *ap = pp + vectors;  // ap is z too
+  float *partial = ap + vectors, *squared = partial + kMatrixFloats;
   const int64_t top = first + static_cast<int64_t>(blockIdx.x) * tile_rows;
   const auto row_of = [&](int i) { return top + i < s.num_rows ? row_order[top + i] : -1; };
   const auto entries_of = [&](int64_t row) { return row < 0 ? Entries{0, 0} : EntriesOf(s, row); };
+  const auto times = [&](const float* matrix, const float* in, float* out) {
+    if (tile_rows % 8 == 0) {
+      TimesMatrix<8>(matrix, f, 0, f, in, kWidth, tile_rows, out, kWidth, partial);
+    } else {
+      TimesMatrix<2>(matrix, f, 0, f, in, kWidth, tile_rows, out, kWidth, partial);
+    }
+  };
 
   for (int i = Warp(); i < tile_rows; i += Warps()) {
     const int64_t row = row_of(i);
@@ -147,46 +165,51 @@ __global__ void __launch_bounds__(kThreads)
     }
   }
   __syncthreads();
-  const auto times_gramian = [&](const float* in) {
-    if (tile_rows % 8 == 0) {
-      TimesGramian<8>(s, 0, f, in, kWidth, tile_rows, ap, kWidth, partial);
-    } else {
-      TimesGramian<2>(s, 0, f, in, kWidth, tile_rows, ap, kWidth, partial);
-    }
-  };
-
-  // Step 0 makes the residual of the start.
-  for (int step = 0; step <= s.cg_steps; ++step) {
-    times_gramian(step == 0 ? x : p);
-    bool active = false;
+  times(s.gramian, x, ap);
+  for (int i = Warp(); i < tile_rows; i += Warps()) {
+    const int at = i * kWidth;
+    const Entries entries = entries_of(row_of(i));
+    const float regularization = RowRegularization(s, entries);
+    for (int j = Lane(); j < f; j += 32) r[at + j] = -(s.unobserved_weight * ap[at + j] + regularization * x[at + j]);
+    __syncwarp();
+    AddEntries<T, L, kAligned>(s, entries, x + at, true, r + at);
+  }
+  __syncthreads();
+  times(s.inverse, r, p);
+  bool active = false;
+  for (int i = Warp(); i < tile_rows; i += Warps()) {
+    const int at = i * kWidth;
+    const Entries entries = entries_of(row_of(i));
+    for (int j = Lane(); j < f; j += 32) pp[at + j] = r[at + j];
+    const float next = entries.begin == entries.end ? 0.0f : WarpDot(r + at, p + at, f);
+    if (Lane() == 0) squared[i] = next;
+    __syncwarp();
+    active |= !(next < kConverged);
+  }
+  for (int step = 1; __syncthreads_or(active); ++step) {
     for (int i = Warp(); i < tile_rows; i += Warps()) {
       const int at = i * kWidth;
+      if (squared[i] < kConverged) continue;
       const Entries entries = entries_of(row_of(i));
-      if (step > 0 && squared[i] < kConverged) continue;
-      const float regularization = RowRegularization(s, entries);
-      float next = 0.0f;
-      if (step == 0) {
-        for (int j = Lane(); j < f; j += 32) {
-          r[at + j] = -(s.unobserved_weight * ap[at + j] + regularization * x[at + j]);
-        }
-        __syncwarp();
-        AddEntries<T, L, kAligned>(s, entries, x + at, true, r + at);
-        for (int j = Lane(); j < f; j += 32) p[at + j] = r[at + j];
-        next = WarpDot(r + at, r + at, f);
-        if (entries.begin == entries.end) next = 0.0f;
-      } else {
-        for (int j = Lane(); j < f; j += 32) {
-          ap[at + j] = s.unobserved_weight * ap[at + j] + regularization * p[at + j];
-        }
-        __syncwarp();
-        AddEntries<T, L, kAligned>(s, entries, p + at, false, ap + at);
-        next = Step(f, squared[i], x + at, r + at, p + at, ap + at);
-      }
+      const float beyond_shift = RowRegularization(s, entries) - s.shift;
+      for (int j = Lane(); j < f; j += 32) ap[at + j] = pp[at + j] + beyond_shift * p[at + j];
       __syncwarp();
+      AddEntries<T, L, kAligned>(s, entries, p + at, false, ap + at);
+      Step(f, squared[i], x + at, r + at, p + at, ap + at);
+    }
+    if (step == s.cg_steps) break;
+    __syncthreads();
+    times(s.inverse, r, ap);
+    active = false;
+    for (int i = Warp(); i < tile_rows; i += Warps()) {
+      const int at = i * kWidth;
+      const float before = squared[i];
+      if (before < kConverged) continue;
+      const float next = NextDirection(f, before, r + at, ap + at, p + at, pp + at);
       if (Lane() == 0) squared[i] = next;
+      __syncwarp();
       active |= !(next < kConverged);
     }
-    if (!__syncthreads_or(active)) break;
   }
 
   for (int i = Warp(); i < tile_rows; i += Warps()) {
@@ -199,14 +222,15 @@ __global__ void __launch_bounds__(kThreads)
 
 // What one long row keeps between launches, floats in scratch.
 struct Slot {
-  float *x, *r, *p, *partial, *squared;
+  float *x, *r, *p, *pp, *partial, *squared;
 
-  static __host__ __device__ int64_t Floats(int width) { return (3 + kSplits) * static_cast<int64_t>(width) + 4; }
+  static __host__ __device__ int64_t Floats(int width) { return (4 + kSplits) * static_cast<int64_t>(width) + 4; }
   __device__ Slot(float* scratch, int slot, int width) {
     x = scratch + slot * Floats(width);
     r = x + width;
     p = r + width;
-    partial = p + width;
+    pp = p + width;
+    partial = pp + width;
     squared = partial + static_cast<int64_t>(kSplits) * width;
   }
 };
@@ -235,7 +259,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Block per slot: adds up the parts and makes the step.
+// Block per slot: adds up the parts and makes the step, or for step 0 the first direction.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) LongStep(HalfSweep s, const int64_t* row_order, int64_t first, int step,
                                                      int width, float* scratch, int64_t* first_bad_row) {
@@ -246,39 +270,52 @@ __global__ void __launch_bounds__(kThreads) LongStep(HalfSweep s, const int64_t*
   const int64_t row = row_order[first + blockIdx.x];
   const Entries entries = EntriesOf(s, row);
   const float regularization = RowRegularization(s, entries);
-  // A row that has converged, or one without entries, keeps its x.
-  const bool live = entries.begin < entries.end;
-  const bool idle = step > 0 && *slot.squared < kConverged;
+  const bool live = entries.begin < entries.end, last = step == s.cg_steps;
+  const float squared = step > 0 ? *slot.squared : 0.0f;
+  const auto entries_sum = [&](int j) {
+    float sum = 0.0f;
+    for (int part = 0; part < kSplits; ++part) sum += slot.partial[static_cast<int64_t>(part) * width + j];
+    return sum;
+  };
+  // A row that has converged, or one without entries, keeps its x. All threads of the block take one way.
+  const bool idle = step > 0 && squared < kConverged;
   if (!idle) {
-    for (int j = threadIdx.x; j < f; j += blockDim.x) {
-      vector[j] = step > 0 ? slot.p[j] : live ? ToFloat(StartRow<T>(s, row)[j]) : 0.0f;
+    // From here on `vector` is the residual.
+    if (step == 0) {
+      for (int j = threadIdx.x; j < f; j += blockDim.x) vector[j] = live ? ToFloat(StartRow<T>(s, row)[j]) : 0.0f;
+      __syncthreads();
+      TimesMatrix<1>(s.gramian, f, 0, f, vector, width, 1, product, width, partial);
+      for (int j = threadIdx.x; j < f; j += blockDim.x) {
+        slot.x[j] = vector[j];
+        vector[j] = entries_sum(j) - s.unobserved_weight * product[j] - regularization * vector[j];
+        slot.r[j] = vector[j];
+      }
+    } else {
+      for (int j = threadIdx.x; j < f; j += blockDim.x) {
+        vector[j] = slot.p[j];
+        product[j] = entries_sum(j) + slot.pp[j] + (regularization - s.shift) * slot.p[j];
+      }
+      __syncthreads();
+      const float length = StepLength(squared, WarpDot(vector, product, f));
+      __syncthreads();
+      for (int j = threadIdx.x; j < f; j += blockDim.x) {
+        slot.x[j] += length * vector[j];
+        vector[j] = slot.r[j] - length * product[j];
+        slot.r[j] = vector[j];
+      }
     }
     __syncthreads();
-    TimesGramian<1>(s, 0, f, vector, width, 1, product, width, partial);
-    for (int j = threadIdx.x; j < f; j += blockDim.x) {
-      float sum = 0.0f;
-      for (int part = 0; part < kSplits; ++part) sum += slot.partial[static_cast<int64_t>(part) * width + j];
-      const float dense = s.unobserved_weight * product[j] + regularization * vector[j];
-      product[j] = step == 0 ? sum - dense : sum + dense;
-    }
-  }
-  __syncthreads();
-  if (Warp() > 0) return;
-  if (!idle) {
-    float next = 0.0f;
-    if (step == 0) {
-      for (int j = Lane(); j < f; j += 32) {
-        slot.x[j] = vector[j];
-        slot.r[j] = slot.p[j] = product[j];
+    if (!last) {
+      TimesMatrix<1>(s.inverse, f, 0, f, vector, width, 1, product, width, partial);
+      const float next = live ? WarpDot(vector, product, f) : 0.0f;
+      for (int j = threadIdx.x; j < f; j += blockDim.x) {
+        slot.p[j] = step == 0 ? product[j] : product[j] + next / squared * slot.p[j];
+        slot.pp[j] = step == 0 ? vector[j] : vector[j] + next / squared * slot.pp[j];
       }
-      if (live) next = WarpDot(product, product, f);
-    } else {
-      next = Step(f, *slot.squared, slot.x, slot.r, slot.p, product);
+      if (threadIdx.x == 0) *slot.squared = next;
     }
-    __syncwarp();
-    if (Lane() == 0) *slot.squared = next;
   }
-  if (step == s.cg_steps) StoreSolution<T>(s, row, slot.x, first_bad_row);
+  if (last && Warp() == 0) StoreSolution<T>(s, row, slot.x, first_bad_row);
 }
 
 // ---- Host ----------------------------------------------------------------------------------------------------------
@@ -292,7 +329,7 @@ int Width(int factors) {
 template <typename T, typename L, bool kAligned>
 const char* Run(const HalfSweep& s, const int64_t* row_order, int64_t num_long, float* scratch, int64_t* first_bad_row,
                 void* stream) {
-  const auto tile_bytes = [](int rows) { return (4 * rows * L::kWidth + kGramianFloats + rows) * sizeof(float); };
+  const auto tile_bytes = [](int rows) { return (5 * rows * L::kWidth + kMatrixFloats + rows) * sizeof(float); };
   for (int64_t first = 0; first < num_long; first += kSlots) {
     const int slots = num_long - first < kSlots ? static_cast<int>(num_long - first) : kSlots;
     for (int step = 0; step <= s.cg_steps; ++step) {
@@ -300,7 +337,7 @@ const char* Run(const HalfSweep& s, const int64_t* row_order, int64_t num_long, 
           Launch(LongProduct<T, L, kAligned>, dim3(kSplits, slots), kThreads,
                  (1 + kThreads / 32) * L::kWidth * sizeof(float), stream, s, row_order, first, step, scratch);
       if (error != nullptr) return error;
-      error = Launch(LongStep<T>, dim3(slots), kThreads, (2 * L::kWidth + kGramianFloats) * sizeof(float), stream, s,
+      error = Launch(LongStep<T>, dim3(slots), kThreads, (2 * L::kWidth + kMatrixFloats) * sizeof(float), stream, s,
                      row_order, first, step, L::kWidth, scratch, first_bad_row);
       if (error != nullptr) return error;
     }

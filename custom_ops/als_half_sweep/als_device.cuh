@@ -90,18 +90,18 @@ __device__ inline void StoreZeros(const HalfSweep& s, int64_t row) {
 
 // ---- Products with the Gramian -------------------------------------------------------------------------------------
 
-// Floats of shared memory that TimesGramian needs, for kGroup = 8 and 8 warps at most.
-constexpr int kGramianRows = 8, kMaxWarps = 8;
-constexpr int kGramianFloats = kMaxWarps * kGramianRows * 32;
+// Floats of shared memory that TimesMatrix needs, for kGroup = 8 and 8 warps at most.
+constexpr int kMatrixRows = 8, kMaxWarps = 8;
+constexpr int kMatrixFloats = kMaxWarps * kMatrixRows * 32;
 
-// out[0:rows, 0:width] = x[0:rows, 0:F] gramian[:, first : first + width], by the whole block. A warp owns 32 columns,
-// a lane one, for kGroup rows at once: one pass over the Gramian, which lies in the second cache, serves kGroup rows.
+// out[0:rows, 0:width] = x[0:rows, 0:F] matrix[:, first : first + width], by the whole block. A warp owns 32 columns,
+// a lane one, for kGroup rows at once: one pass over the matrix, which lies in the second cache, serves kGroup rows.
 // Where there are fewer such units than warps, several warps share one, each a slice of the sum.
 // x and out are shared memory, x_stride a multiple of four. Barriers before are the caller's; ends with a barrier.
 template <int kGroup>
-__device__ void TimesGramian(const HalfSweep& s, int first, int width, const float* x, int x_stride, int rows,
-                             float* out, int out_stride, float* partial) {
-  const int f = s.factors, strips = (width + 31) / 32, units = strips * (rows / kGroup);
+__device__ void TimesMatrix(const float* matrix, int f, int first, int width, const float* x, int x_stride, int rows,
+                            float* out, int out_stride, float* partial) {
+  const int strips = (width + 31) / 32, units = strips * (rows / kGroup);
   const int slices = units < Warps() ? Warps() / units : 1;
   const int slice_length = RoundUp((f + slices - 1) / slices, 4);
   for (int task = Warp(); task < units * slices; task += Warps()) {
@@ -109,7 +109,7 @@ __device__ void TimesGramian(const HalfSweep& s, int first, int width, const flo
     const int column = unit % strips * 32 + Lane(), row = unit / strips * kGroup;
     const int end = (slice + 1) * slice_length < f ? (slice + 1) * slice_length : f;
     // Columns behind the width repeat the last one.
-    const float* g = s.gramian + first + (column < width ? column : width - 1);
+    const float* g = matrix + first + (column < width ? column : width - 1);
     float sum[kGroup] = {};
     int k = slice * slice_length;
 #pragma unroll 2

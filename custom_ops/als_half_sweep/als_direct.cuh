@@ -28,7 +28,7 @@ struct Plan {
   __host__ __device__ int64_t MatrixFloats() const { return TilesOf(tiles) * kTileFloats; }
   __host__ __device__ int PanelFloats() const {
     const int panel = tiles * depth * kTileStride;
-    return warm && panel < kGramianFloats ? kGramianFloats : panel;
+    return warm && panel < kMatrixFloats ? kMatrixFloats : panel;
   }
   __host__ __device__ int64_t SharedFloats() const {
     return PanelFloats() + 2 * depth + 2 * Width() + rows * x_stride + (warm ? rows * Width() : 0) + cache + 8 +
@@ -39,7 +39,7 @@ struct Plan {
 };
 
 struct Shared {
-  float* panel;       // [tiles][depth][kTileStride]; also what TimesGramian needs
+  float* panel;       // [tiles][depth][kTileStride]; also what TimesMatrix needs
   float* weights;     // [depth] w
   float* factors;     // [depth] t - w prediction
   float* right;       // [Width] g, then delta
@@ -191,11 +191,14 @@ __device__ inline void DenseProduct(const HalfSweep& s, const Plan& plan, const 
                                     int rows) {
   const int width = plan.Width();
   if (rows % 8 == 0) {
-    TimesGramian<8>(s, block.first, block.width, shared.x, plan.x_stride, rows, shared.gx, width, shared.panel);
+    TimesMatrix<8>(s.gramian, s.factors, block.first, block.width, shared.x, plan.x_stride, rows, shared.gx, width,
+                   shared.panel);
   } else if (rows % 2 == 0) {
-    TimesGramian<2>(s, block.first, block.width, shared.x, plan.x_stride, rows, shared.gx, width, shared.panel);
+    TimesMatrix<2>(s.gramian, s.factors, block.first, block.width, shared.x, plan.x_stride, rows, shared.gx, width,
+                   shared.panel);
   } else {
-    TimesGramian<1>(s, block.first, block.width, shared.x, plan.x_stride, rows, shared.gx, width, shared.panel);
+    TimesMatrix<1>(s.gramian, s.factors, block.first, block.width, shared.x, plan.x_stride, rows, shared.gx, width,
+                   shared.panel);
   }
 }
 

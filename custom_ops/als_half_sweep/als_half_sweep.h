@@ -11,6 +11,10 @@
 // that is, solves  (w0 Y'Y + sum (c - w0) y y' + lambda_u I) x = sum c p y.
 // Hu, Koren, Volinsky 2008 (w0 = 1, nu = 0); Rendle et al. 2021, "Revisiting the performance of iALS" (nu = 1).
 // A row without entries gets zeros.
+//
+// CG is preconditioned with P = w0 Y'Y + shift I, one matrix for all rows: what is left to a row, P^-1 A, has its
+// eigenvalues between 1 and max c / w0 where shift = lambda_u and c >= w0, whatever the factors are. A product with A
+// needs none with P: CG's directions p are sums of vectors z = P^-1 r, so P p is the same sum of the residuals r.
 #ifndef TFREC_ALS_HALF_SWEEP_H_
 #define TFREC_ALS_HALF_SWEEP_H_
 
@@ -36,6 +40,8 @@ struct HalfSweep {
   const void* fixed;           // [M, F], half or float
   bool half_storage;           // of fixed, start and solved
   const float* gramian;        // [F, F], Y'Y in float32 over all M fixed rows, symmetric
+  const float* inverse;        // [F, F], CG's preconditioner (w0 Y'Y + shift I)^-1, symmetric; null for other solvers
+  float shift;                 // above 0
   const void* start;           // [N, F]: where CG and block begin; not read by Cholesky
   void* solved;                // [N, F]; start itself, or no overlap with it
   float alpha;                 // > 0
@@ -43,7 +49,7 @@ struct HalfSweep {
   float unobserved_weight;     // w0 >= 0
   float frequency_exponent;    // nu >= 0
   Solver solver;
-  int cg_steps;    // >= 1; a row stops early once its squared residual is below 1e-20
+  int cg_steps;    // >= 1; a row stops early once r.inverse r is below 1e-20 for its residual r
   int block_size;  // 1 to F: coordinates that the block solver solves at once, in turn, each once
 };
 

@@ -63,6 +63,7 @@ Status HalfSweepShape(InferenceContext* c) {
 
 }  // namespace
 
+// `inverse` and `shift` are CG's preconditioner, see als_half_sweep.h; other solvers do not read them.
 // `row_order` lists the rows by falling number of entries; on a GPU the first `num_long` of them are shared by blocks (the
 // CPU decides by itself).
 REGISTER_OP("TfrecAlsHalfSweep")
@@ -78,13 +79,15 @@ REGISTER_OP("TfrecAlsHalfSweep")
     .Input("unobserved_weight: float")
     .Input("frequency_exponent: float")
     .Input("num_long: int64")
+    .Input("inverse: float")
+    .Input("shift: float")
     .Output("solved: T")
     .Output("first_bad_row: int64")
     .Output("thread_seconds: float")
     .Attr("T: {half, float}")
     .Attr("solver: {'cholesky', 'cg', 'block'}")
     .Attr("cg_steps: int >= 1 = 3")
-    .Attr("block_size: int >= 1 = 32")
+    .Attr("block_size: int >= 1 = 64")
     .SetShapeFn(HalfSweepShape);
 
 // Rows [first_row, first_row + N) of the variable `table` are where the solver begins, and are overwritten: a table is
@@ -102,12 +105,14 @@ REGISTER_OP("TfrecAlsHalfSweepInPlace")
     .Input("unobserved_weight: float")
     .Input("frequency_exponent: float")
     .Input("first_row: int64")
+    .Input("inverse: float")
+    .Input("shift: float")
     .Output("first_bad_row: int64")
     .Output("thread_seconds: float")
     .Attr("T: {half, float}")
     .Attr("solver: {'cholesky', 'cg', 'block'}")
     .Attr("cg_steps: int >= 1 = 3")
-    .Attr("block_size: int >= 1 = 32")
+    .Attr("block_size: int >= 1 = 64")
     .SetIsStateful()
     .SetShapeFn([](InferenceContext* c) {
       c->set_output(0, c->Scalar());
@@ -170,19 +175,21 @@ class HalfSweepRunner {
  public:
   HalfSweepRunner(const HalfSweep& sweep, const int64_t* order, Team* team, const RowKernels* kernels, float* memory)
       : s_(sweep), order_(order), team_(team), kernels_(kernels), stride_(Stride(sweep.factors)) {
-    matrix_floats_ = static_cast<int64_t>(Padded(s_.factors)) * stride_;
+    matrix_floats_ = MatrixFloats(s_.factors);
     per_thread_ = PerThreadFloats(sweep, *kernels);
     base_ = memory;
-    threads_ = memory + matrix_floats_;
+    threads_ = memory + SharedFloats(sweep);
   }
 
+  // The base, and for CG the inverse behind it.
+  static int64_t SharedFloats(const HalfSweep& s) { return MatrixFloats(s.factors) * (s.inverse != nullptr ? 2 : 1); }
   static int64_t PerThreadFloats(const HalfSweep& s, const RowKernels& kernels) {
     const int64_t stride = Stride(s.factors);
     // A partial matrix and its right-hand side for rows that threads share, then the workspace.
-    return static_cast<int64_t>(Padded(s.factors)) * stride + stride + kernels.workspace_floats(s);
+    return MatrixFloats(s.factors) + stride + kernels.workspace_floats(s);
   }
   static int64_t Floats(const HalfSweep& s, const RowKernels& kernels, int threads) {
-    return static_cast<int64_t>(Padded(s.factors)) * Stride(s.factors) + threads * PerThreadFloats(s, kernels);
+    return SharedFloats(s) + threads * PerThreadFloats(s, kernels);
   }
 
   // Returns the smallest row that is not finite, or -1.
@@ -249,7 +256,8 @@ class HalfSweepRunner {
   int64_t SolveLongConjugate(int64_t row) {
     const int f = s_.factors;
     const float lambda = RowRegularization(s_, row);
-    std::vector<float> x(stride_, 0.0f), r(stride_), p(stride_, 0.0f), ap(stride_);
+    const float* const inverse = base_ + matrix_floats_;
+    std::vector<float> x(stride_, 0.0f), r(stride_), p(stride_, 0.0f), pp, ap(stride_), z(stride_, 0.0f);
     for (int i = 0; i < f; ++i) {
       x[i] = s_.half_storage ? static_cast<float>(static_cast<const Eigen::half*>(s_.start)[row * f + i])
                              : static_cast<const float*>(s_.start)[row * f + i];
@@ -258,23 +266,32 @@ class HalfSweepRunner {
     for (int i = 0; i < f; ++i) {
       for (int j = 0; j < f; ++j) r[i] -= base_[i * stride_ + j] * x[j];
       r[i] -= lambda * x[i];
-      p[i] = r[i];
     }
-    double squared = Dot(r, r);
+    const auto precondition = [&](std::vector<float>* out) {
+      for (int i = 0; i < f; ++i) {
+        (*out)[i] = 0.0f;
+        for (int j = 0; j < f; ++j) (*out)[i] += inverse[i * stride_ + j] * r[j];
+      }
+    };
+    precondition(&p);
+    pp = r;
+    double squared = Dot(r, p);
     for (int step = 0; step < s_.cg_steps && squared >= 1e-20; ++step) {
       Product(row, p, false, &ap);
-      for (int i = 0; i < f; ++i) {
-        for (int j = 0; j < f; ++j) ap[i] += base_[i * stride_ + j] * p[j];
-        ap[i] += lambda * p[i];
-      }
+      for (int i = 0; i < f; ++i) ap[i] += pp[i] + (lambda - s_.shift) * p[i];
       const double curvature = Dot(p, ap), length = curvature == 0.0 ? 0.0 : squared / curvature;
       for (int i = 0; i < f; ++i) {
         x[i] += static_cast<float>(length) * p[i];
         r[i] -= static_cast<float>(length) * ap[i];
       }
+      precondition(&z);
       const double before = squared;
-      squared = Dot(r, r);
-      for (int i = 0; i < f; ++i) p[i] = r[i] + static_cast<float>(squared / before) * p[i];
+      squared = Dot(r, z);
+      const float ratio = static_cast<float>(squared / before);
+      for (int i = 0; i < f; ++i) {
+        p[i] = z[i] + ratio * p[i];
+        pp[i] = r[i] + ratio * pp[i];
+      }
     }
     bool finite = true;
     for (int i = 0; i < f; ++i) {
@@ -351,6 +368,8 @@ Status FillSweep(OpKernelContext* ctx, const Tensor& offsets, const Tensor& colu
   s->fixed = fixed.data();
   s->half_storage = fixed.dtype() == tensorflow::DT_HALF;
   s->gramian = gramian.flat<float>().data();
+  s->inverse = nullptr;
+  s->shift = 0.0f;
   s->start = rows.data();
   s->solved = nullptr;
   return absl::OkStatus();
@@ -414,6 +433,14 @@ class HalfSweepOp : public OpKernel {
     TF_RETURN_IF_ERROR(ScalarAtLeastZero(ctx, 8, "regularization", &s->regularization));
     TF_RETURN_IF_ERROR(ScalarAtLeastZero(ctx, 9, "unobserved_weight", &s->unobserved_weight));
     TF_RETURN_IF_ERROR(ScalarAtLeastZero(ctx, 10, "frequency_exponent", &s->frequency_exponent));
+    if (solver_ == Solver::kConjugateGradient) {
+      if (ctx->input(12).shape() != ctx->input(5).shape()) {
+        return absl::InvalidArgumentError(absl::StrCat("`inverse` must be of the shape of `gramian`. Received shape: ",
+                                                       ctx->input(12).shape().DebugString()));
+      }
+      TF_RETURN_IF_ERROR(ScalarAtLeastZero(ctx, 13, "shift", &s->shift));
+      s->inverse = ctx->input(12).flat<float>().data();
+    }
     s->solver = solver_;
     s->cg_steps = cg_steps_;
     s->block_size = std::min(block_size_, s->factors);
@@ -523,6 +550,7 @@ class GramianGpuOp : public OpKernel {
                               .HostMemory("unobserved_weight")                        \
                               .HostMemory("frequency_exponent")                       \
                               .HostMemory("num_long")                                 \
+                              .HostMemory("shift")                                    \
                               .HostMemory("thread_seconds"),                          \
                           HalfSweepGpuOp);                                            \
   REGISTER_KERNEL_BUILDER(                                                            \
@@ -580,7 +608,7 @@ class GramianCpuOp : public OpKernel {
     const int f = static_cast<int>(table.dim_size(1)), stride = Stride(f);
     Team team(ctx);
     // Partial sums go by the number of threads; they are added in order.
-    const int64_t floats = static_cast<int64_t>(Padded(f)) * stride, panel = 128 * static_cast<int64_t>(stride);
+    const int64_t floats = MatrixFloats(f), panel = 128 * static_cast<int64_t>(stride);
     Tensor memory, *gramian;
     OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_FLOAT, TensorShape({team.size() * (floats + panel)}), &memory));
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({f, f}), &gramian));
@@ -622,7 +650,7 @@ class LossesCpuOp : public OpKernel {
     if (s.num_rows == 0) return;
     Team team(ctx);
     const RowKernels* kernels = ChooseRowKernels();
-    const int64_t matrix = static_cast<int64_t>(Padded(s.factors)) * Stride(s.factors);
+    const int64_t matrix = MatrixFloats(s.factors);
     const int64_t workspace = kernels->workspace_floats(s);
     Tensor memory;
     OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_FLOAT, TensorShape({matrix + team.size() * workspace}), &memory));

@@ -11,6 +11,8 @@ namespace als {
 inline int Padded(int factors) { return (factors + 15) / 16 * 16; }
 // Distance of the rows in floats: an odd number of cache lines, so that a column of a tile uses all cache sets.
 inline int Stride(int factors) { return Padded(factors) + 16; }
+// Floats of a matrix [Padded, Stride].
+inline int64_t MatrixFloats(int factors) { return static_cast<int64_t>(Padded(factors)) * Stride(factors); }
 
 // A pass over part of the entries of one row, made by one thread when several share the row.
 struct LongRow {
@@ -22,7 +24,7 @@ struct LongRow {
 struct RowKernels {
   const char* name;
 
-  // base [Padded, Stride] = w0 gramian, symmetric, zeros in the padding.
+  // base [Padded, Stride] = w0 gramian, symmetric, zeros in the padding; for CG sweep.inverse follows in the same form.
   void (*make_base)(const HalfSweep& sweep, float* base);
 
   // Floats that a thread needs for solve_rows and the partial sums.

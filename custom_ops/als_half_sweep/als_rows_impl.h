@@ -4,8 +4,8 @@
 // cache, since every solver reads them several times:
 //
 //   Cholesky   matrix = base + sum w y y' by register tiles over the panel, upper half only; U'U in place; two solves.
-//   CG         several rows at once, so that their products with the dense base are one matrix product and not one
-//              pass over the base per row; the entries' part is two sweeps of eight entries each: dots, then sums.
+//   CG         several rows at once, so that their products with the dense matrices are one matrix product and not one
+//              pass over a matrix per row; the entries' part is two sweeps of eight entries each: dots, then sums.
 //   block      Gauss-Seidel (iALS++, Rendle et al. 2021): for each block of coordinates a small exact solve, with the
 //              predictions x.y of the row's entries kept up to date.
 #include <math.h>
@@ -281,12 +281,18 @@ static void LoadStart(const HalfSweep& s, int64_t row, int stride, float* x) {
 static inline int64_t Begin(const HalfSweep& s, int64_t row) { return s.row_offsets[row]; }
 static inline int64_t End(const HalfSweep& s, int64_t row) { return s.row_offsets[row + 1]; }
 
-static void MakeBase(const HalfSweep& s, float* base) {
-  const int f = s.factors, stride = Stride(f);
-  memset(base, 0, static_cast<int64_t>(Padded(f)) * stride * sizeof(float));
+// out [Padded, Stride] = scale matrix [F, F], zeros in the padding.
+static void Pad(const float* matrix, float scale, int f, float* out) {
+  const int stride = Stride(f);
+  memset(out, 0, als::MatrixFloats(f) * sizeof(float));
   for (int i = 0; i < f; ++i) {
-    for (int j = 0; j < f; ++j) base[i * stride + j] = s.unobserved_weight * s.gramian[i * f + j];
+    for (int j = 0; j < f; ++j) out[i * stride + j] = scale * matrix[i * f + j];
   }
+}
+
+static void MakeBase(const HalfSweep& s, float* base) {
+  Pad(s.gramian, s.unobserved_weight, s.factors, base);
+  if (s.inverse != nullptr) Pad(s.inverse, 1.0f, s.factors, base + als::MatrixFloats(s.factors));
 }
 
 // ---- Cholesky ------------------------------------------------------------------------------------------------------
@@ -330,31 +336,32 @@ static bool SolveCholesky(const HalfSweep& s, const float* base, int64_t row, fl
 
 // ---- Conjugate gradients -------------------------------------------------------------------------------------------
 
-// One step's vectors of a group of rows, [kGroupRows, stride] each.
+// One step's vectors of a group of rows, [kGroupRows, stride] each. pp is P p; z shares the memory of ap.
 struct Group {
-  float *x, *r, *p, *ap;
+  float *x, *r, *p, *pp, *ap;
 };
 
-static void StartConjugate(float regularization, int width, const float* x, float* r, float* p) {
-  for (int i = 0; i < width; i += kLanes) {
-    const Vec v = Load(r + i) - Fill(regularization) * Load(x + i);
-    Store(r + i, v);
-    Store(p + i, v);
-  }
+// One step of CG given ap = the entries' part of A p.
+static void ConjugateStep(float beyond_shift, int width, float squared, bool last, const Group& g, int64_t at) {
+  float *x = g.x + at, *r = g.r + at, *p = g.p + at, *pp = g.pp + at, *ap = g.ap + at;
+  const Vec beyond = Fill(beyond_shift);
+  for (int i = 0; i < width; i += kLanes) Store(ap + i, Load(ap + i) + Load(pp + i) + beyond * Load(p + i));
+  const float curvature = Dot(p, ap, width);
+  const Vec step = Fill(curvature == 0.0f ? 0.0f : squared / curvature);
+  for (int i = 0; i < width; i += kLanes) Store(x + i, Load(x + i) + step * Load(p + i));
+  if (last) return;
+  for (int i = 0; i < width; i += kLanes) Store(r + i, Load(r + i) - step * Load(ap + i));
 }
 
-// One step of CG given ap = A p without lambda p; returns the new squared residual, or -1 after the last step.
-static float ConjugateStep(float regularization, int width, float squared, bool last, float* x, float* r, float* p,
-                           float* ap) {
-  for (int i = 0; i < width; i += kLanes) Store(ap + i, Load(ap + i) + Fill(regularization) * Load(p + i));
-  const float curvature = Dot(p, ap, width);
-  const float step = curvature == 0.0f ? 0.0f : squared / curvature;
-  for (int i = 0; i < width; i += kLanes) Store(x + i, Load(x + i) + Fill(step) * Load(p + i));
-  if (last) return -1.0f;
-  for (int i = 0; i < width; i += kLanes) Store(r + i, Load(r + i) - Fill(step) * Load(ap + i));
-  const float next = Dot(r, r, width);
+// The next direction given z = P^-1 r; returns r.z.
+static float NextDirection(int width, float squared, const Group& g, int64_t at) {
+  float *r = g.r + at, *p = g.p + at, *pp = g.pp + at, *z = g.ap + at;
+  const float next = Dot(r, z, width);
   const Vec ratio = Fill(next / squared);
-  for (int i = 0; i < width; i += kLanes) Store(p + i, Load(r + i) + ratio * Load(p + i));
+  for (int i = 0; i < width; i += kLanes) {
+    Store(p + i, Load(z + i) + ratio * Load(p + i));
+    Store(pp + i, Load(r + i) + ratio * Load(pp + i));
+  }
   return next;
 }
 
@@ -366,12 +373,13 @@ static int64_t SolveConjugate(const HalfSweep& s, const float* base, const int64
                               float* workspace) {
   const int stride = Stride(s.factors), width = Padded(s.factors);
   const int64_t room = PanelEntries(stride);
-  Group g = {workspace, workspace + kGroupRows * stride, workspace + 2 * kGroupRows * stride,
-             workspace + 3 * kGroupRows * stride};
-  float *panel = workspace + 4 * kGroupRows * stride, *w = panel + room * stride, *t = w + room;
+  const int64_t group = kGroupRows * stride;
+  const Group g = {workspace, workspace + group, workspace + 2 * group, workspace + 3 * group, workspace + 4 * group};
+  float *panel = workspace + 5 * group, *w = panel + room * stride, *t = w + room;
+  const float* inverse = base + als::MatrixFloats(s.factors);
   const int64_t tiled = RoundUp(count, kTileRows);
   int64_t first[kGroupRows], filled[kGroupRows], used = 8;  // the panel's first eight rows are TableProduct's
-  float squared[kGroupRows], regularization[kGroupRows];
+  float squared[kGroupRows], regularization[kGroupRows];    // r.z
   for (int64_t i = 0; i < count; ++i) {
     const int64_t begin = Begin(s, rows[i]), end = End(s, rows[i]);
     first[i] = used;
@@ -385,7 +393,6 @@ static int64_t SolveConjugate(const HalfSweep& s, const float* base, const int64
     regularization[i] = als::RowRegularization(s, rows[i]);
   }
   memset(g.x + count * stride, 0, (tiled - count) * stride * sizeof(float));
-  memset(g.p + count * stride, 0, (tiled - count) * stride * sizeof(float));
   // result += the entries' part of A x, or of the residual b - A x, for member i.
   const auto entries = [&](int64_t i, bool residual, const float* x, float* result) {
     if (filled[i] > 0) {
@@ -397,20 +404,29 @@ static int64_t SolveConjugate(const HalfSweep& s, const float* base, const int64
   };
   TimesBase(g.x, tiled, base, stride, width, g.r);
   for (int64_t i = 0; i < count; ++i) {
-    float* r = g.r + i * stride;
-    for (int j = 0; j < width; j += kLanes) Store(r + j, -Load(r + j));
-    entries(i, true, g.x + i * stride, r);
-    StartConjugate(regularization[i], width, g.x + i * stride, r, g.p + i * stride);
-    squared[i] = Dot(r, r, width);
+    float *r = g.r + i * stride, *x = g.x + i * stride;
+    const Vec lambda = Fill(regularization[i]);
+    for (int j = 0; j < width; j += kLanes) Store(r + j, -(Load(r + j) + lambda * Load(x + j)));
+    entries(i, true, x, r);
   }
-  for (int step = 0; step < s.cg_steps; ++step) {
-    TimesBase(g.p, tiled, base, stride, width, g.ap);
+  TimesBase(g.r, tiled, inverse, stride, width, g.p);
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t at = i * stride;
+    memcpy(g.pp + at, g.r + at, width * sizeof(float));
+    squared[i] = Dot(g.r + at, g.p + at, width);
+  }
+  for (int step = 1; step <= s.cg_steps; ++step) {
     for (int64_t i = 0; i < count; ++i) {
       if (squared[i] < kConverged) continue;
       const int64_t at = i * stride;
+      memset(g.ap + at, 0, width * sizeof(float));
       entries(i, false, g.p + at, g.ap + at);
-      squared[i] = ConjugateStep(regularization[i], width, squared[i], step + 1 == s.cg_steps, g.x + at, g.r + at,
-                                 g.p + at, g.ap + at);
+      ConjugateStep(regularization[i] - s.shift, width, squared[i], step == s.cg_steps, g, at);
+    }
+    if (step == s.cg_steps) break;
+    TimesBase(g.r, tiled, inverse, stride, width, g.ap);
+    for (int64_t i = 0; i < count; ++i) {
+      if (!(squared[i] < kConverged)) squared[i] = NextDirection(width, squared[i], g, i * stride);
     }
   }
   int64_t bad = -1;
@@ -526,7 +542,7 @@ static int64_t WorkspaceFloats(const HalfSweep& s) {
   const int64_t stride = Stride(s.factors), width = Padded(s.factors), room = PanelEntries(Stride(s.factors));
   const int64_t entries = 2 * kDepth * (stride + 1) + 64;
   const int64_t cholesky = width * stride + 2 * stride + entries;
-  const int64_t conjugate = 4 * kGroupRows * stride + room * (stride + 2) + 64;
+  const int64_t conjugate = 5 * kGroupRows * stride + room * (stride + 2) + 64;
   const int64_t h = Stride(s.block_size);
   const int64_t block = stride + static_cast<int64_t>(Padded(s.block_size)) * h + 2 * h + room * (stride + 3) +
                         kDepth * h + 64;

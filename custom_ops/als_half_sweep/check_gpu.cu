@@ -118,6 +118,16 @@ void Check(const Case& c) {
       gramian[i * f + j] = static_cast<float>(sum);
     }
   }
+  const float regularization = c.frequency_exponent > 0.0f ? 0.02f : 0.5f;
+  // Neither the regularization of a row nor far from it.
+  const float shift = 1.5f * regularization * std::pow(20.0f + c.unobserved_weight * m, c.frequency_exponent);
+  check::Vector base(gramian.begin(), gramian.end()), inverse;
+  if (c.solver == Solver::kConjugateGradient) {
+    for (double& v : base) v *= c.unobserved_weight;
+    for (int i = 0; i < f; ++i) base[i * f + i] += shift;
+    inverse = check::Inverse(base, f);
+  }
+  const std::vector<float> rounded(inverse.begin(), inverse.end());
   std::vector<bool> poisoned(n, false);
   if (c.nan_row) {
     std::fill(table.begin(), table.begin() + f, NAN);
@@ -130,6 +140,7 @@ void Check(const Case& c) {
 
   HalfSweep s = {};
   const Buffer d_offsets(offsets), d_columns(columns), d_values(values), d_order(order), d_gramian(gramian);
+  const Buffer d_inverse(rounded);
   const Buffer d_fixed = ToDevice(table, c.half, c.misaligned), d_start = ToDevice(start, c.half);
   const Buffer d_solved(n * f * (c.half ? 2 : 4)), d_bad(sizeof(int64_t));
   s.num_rows = n;
@@ -141,10 +152,12 @@ void Check(const Case& c) {
   s.fixed = d_fixed.Get<char>() + c.misaligned * (c.half ? 2 : 4);
   s.half_storage = c.half;
   s.gramian = d_gramian.Get<float>();
+  s.inverse = d_inverse.Get<float>();
+  s.shift = shift;
   s.start = d_start.Get<void>();
   s.solved = d_solved.Get<void>();
   s.alpha = 1.5f;
-  s.regularization = c.frequency_exponent > 0.0f ? 0.02f : 0.5f;
+  s.regularization = regularization;
   s.unobserved_weight = c.unobserved_weight;
   s.frequency_exponent = c.frequency_exponent;
   s.solver = c.solver;
@@ -178,8 +191,8 @@ void Check(const Case& c) {
       continue;
     }
     const int64_t begin = offsets[r];
-    const check::Vector expected = check::Solve(s, fixed, gramian, start.data() + r * f, columns.data() + begin,
-                                                values.data() + begin, c.lengths[r]);
+    const check::Vector expected = check::Solve(s, fixed, gramian, inverse, start.data() + r * f,
+                                                columns.data() + begin, values.data() + begin, c.lengths[r]);
     // Where the exact solution is zero (a row of dislikes), what is left of a start is rounding, relative to the start.
     double difference = 0.0, norm = 1e-30;
     const double of_start = c.solver == Solver::kCholesky ? 0.0 : 0.01;

@@ -32,6 +32,34 @@ inline Vector SolvePositive(Vector a, Vector b) {
   return b;
 }
 
+// a^-1 for a symmetric positive definite matrix [n, n].
+inline Vector Inverse(Vector a, int n) {
+  for (int j = 0; j < n; ++j) {  // rows of L, then in its place L^-1
+    for (int i = 0; i <= j; ++i) {
+      double sum = a[j * n + i];
+      for (int k = 0; k < i; ++k) sum -= a[j * n + k] * a[i * n + k];
+      a[j * n + i] = i == j ? std::sqrt(sum) : sum / a[i * n + i];
+    }
+  }
+  for (int j = 0; j < n; ++j) {
+    for (int i = j; i < n; ++i) {
+      double sum = i == j ? 1.0 : 0.0;
+      for (int k = j; k < i; ++k) sum -= a[i * n + k] * a[k * n + j];
+      a[i * n + j] = sum / a[i * n + i];
+    }
+  }
+  Vector inverse(a.size(), 0.0);
+  for (int k = 0; k < n; ++k) {
+    for (int i = 0; i <= k; ++i) {
+      for (int j = 0; j <= i; ++j) inverse[i * n + j] += a[k * n + i] * a[k * n + j];
+    }
+  }
+  for (int i = 0; i < n; ++i) {
+    for (int j = 0; j < i; ++j) inverse[j * n + i] = inverse[i * n + j];
+  }
+  return inverse;
+}
+
 // Residual b - A x.
 inline Vector Residual(const Vector& a, const Vector& b, const Vector& x) {
   const int n = static_cast<int>(b.size());
@@ -48,10 +76,15 @@ inline double Dot(const Vector& a, const Vector& b) {
   return sum;
 }
 
-inline Vector ConjugateGradient(const Vector& a, const Vector& b, Vector x, int steps) {
+inline Vector ConjugateGradient(const Vector& a, const Vector& b, Vector x, const Vector& inverse, int steps) {
   const Vector zeros(b.size(), 0.0);
-  Vector r = Residual(a, b, x), p = r;
-  double squared = Dot(r, r);
+  const auto precondition = [&](const Vector& r) {
+    Vector z = Residual(inverse, zeros, r);
+    for (double& v : z) v = -v;
+    return z;
+  };
+  Vector r = Residual(a, b, x), p = precondition(r);
+  double squared = Dot(r, p);
   for (int step = 0; step < steps && squared >= 1e-20; ++step) {
     const Vector minus_ap = Residual(a, zeros, p);
     const double length = -squared / Dot(p, minus_ap);
@@ -59,8 +92,9 @@ inline Vector ConjugateGradient(const Vector& a, const Vector& b, Vector x, int 
       x[i] += length * p[i];
       r[i] += length * minus_ap[i];
     }
-    const double next = Dot(r, r);
-    for (size_t i = 0; i < x.size(); ++i) p[i] = r[i] + next / squared * p[i];
+    const Vector z = precondition(r);
+    const double next = Dot(r, z);
+    for (size_t i = 0; i < x.size(); ++i) p[i] = z[i] + next / squared * p[i];
     squared = next;
   }
   return x;
@@ -82,9 +116,10 @@ inline Vector GaussSeidel(const Vector& a, const Vector& b, Vector x, int block_
   return x;
 }
 
-// The solution of one row. `fixed` and `start` are the stored numbers as floats; the sweep's pointers are not followed.
+// The solution of one row. `fixed` and `start` are the stored numbers as floats, `inverse` is CG's preconditioner; the
+// sweep's pointers are not followed.
 inline Vector Solve(const tfrec::als::HalfSweep& s, const std::vector<float>& fixed, const std::vector<float>& gramian,
-                    const float* start, const int32_t* columns, const float* values, int64_t count) {
+                    const Vector& inverse, const float* start, const int32_t* columns, const float* values, int64_t count) {
   const int f = s.factors;
   if (count == 0) return Vector(f, 0.0);
   const double w0 = s.unobserved_weight;
@@ -105,7 +140,7 @@ inline Vector Solve(const tfrec::als::HalfSweep& s, const std::vector<float>& fi
   if (s.solver == tfrec::als::Solver::kCholesky) return SolvePositive(a, b);
   const Vector x(start, start + f);
   return s.solver == tfrec::als::Solver::kBlock ? GaussSeidel(a, b, x, s.block_size)
-                                                : ConjugateGradient(a, b, x, s.cg_steps);
+                                                : ConjugateGradient(a, b, x, inverse, s.cg_steps);
 }
 
 }  // namespace check

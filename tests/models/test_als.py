@@ -151,7 +151,10 @@ def test_training_loss_is_the_objective_and_falls(random, options, objective):
     assert (np.diff(losses) <= 1e-6 * np.array(losses[:-1])).all()
 
 
-def test_the_solvers_on_movielens_1m(real_data):
+@pytest.mark.parametrize(
+    "factors", [64, pytest.param(128, marks=pytest.mark.slow), pytest.param(256, marks=pytest.mark.slow)]
+)
+def test_the_solvers_on_movielens_1m(real_data, factors):
     """Cholesky's loss falls in each iteration; after 15, CG and block are within .1 % of it, or below."""
     from tfrec.data import load
 
@@ -160,7 +163,7 @@ def test_the_solvers_on_movielens_1m(real_data):
     matrix.eliminate_zeros()
     losses = {}
     for solver in ("cholesky", "cg", "block"):
-        model = ALS(factors=64, solver=solver, seed=1)
+        model = ALS(factors=factors, solver=solver, seed=1)
         losses[solver] = model.fit(matrix, verbose=0, calculate_training_loss=True).history["loss"]
     assert (np.diff(losses["cholesky"]) < 0).all()
     for solver in ("cg", "block"):

@@ -87,6 +87,61 @@ def test_cg_converges_to_the_exact_solution(random, kernels, objective):
     np.testing.assert_allclose(found, wanted, atol=1e-3 * np.abs(wanted).max())
 
 
+def dense_systems(matrix, table, options):
+    """The matrix and the right-hand side of each row that has entries, float64."""
+    alpha, w0 = options.get("alpha", 1.0), options.get("unobserved_weight", 1.0)
+    table = table.astype(np.float64)
+    penalty = als.row_regularization(ops.Sweep(**options), np.diff(matrix.indptr), len(table))
+    for u in np.flatnonzero(np.diff(matrix.indptr)):
+        part = slice(matrix.indptr[u], matrix.indptr[u + 1])
+        y, v = table[matrix.indices[part]], matrix.data[part].astype(np.float64)
+        c = alpha * np.abs(v)
+        yield u, w0 * table.T @ table + (y.T * (c - w0)) @ y + penalty[u] * np.eye(table.shape[1]), y.T @ (c * (v > 0))
+
+
+def test_the_preconditioner_leaves_eigenvalues_up_to_the_largest_confidence(random):
+    options = {"alpha": 3.0, "unobserved_weight": 0.25, "regularization": 0.05}
+    matrix, table, _ = problem(random, 40, np.float32)
+    # Directions of very different sizes, as learned factors have them; all confidences at least w0.
+    table *= np.geomspace(1, 1e-2, 40, dtype=np.float32)
+    gram = tf.constant(table.T @ table)
+    inverse, shift = als.preconditioner(ops.Entries(matrix), gram, ops.Sweep(**options))
+    assert shift == np.float32(0.05)
+    plain, left = [], []
+    for _, system, _ in dense_systems(matrix, table, options):
+        plain.append(np.linalg.cond(system))
+        left.append(np.linalg.eigvals(inverse.astype(np.float64) @ system).real)
+    assert min(map(np.min, left)) > 0.99
+    assert max(map(np.max, left)) < 1.01 * 3.0 * np.abs(matrix.data).max() / 0.25
+    assert max(np.max(e) / np.min(e) for e in left) < max(plain) / 20
+
+
+def test_cg_is_as_good_as_the_theory_of_its_condition(random, kernels):
+    """|x_k - x|_A <= 2 ((sqrt(K) - 1) / (sqrt(K) + 1))^k |x_0 - x|_A, with K = max c / w0."""
+    options = {"unobserved_weight": 1.0, "regularization": 0.05}
+    matrix, table, start = problem(random, 40, np.float32)
+    matrix.data = np.abs(matrix.data) + np.float32(1.0)
+    root = np.sqrt(matrix.data.max())
+    table *= np.geomspace(1, 1e-2, 40, dtype=np.float32)
+    for steps in (1, 3, 6):
+        found = solve(matrix, table, start, solver="cg", cg_steps=steps, **options)
+        for u, system, right in dense_systems(matrix, table, options):
+            exact = np.linalg.solve(system, right)
+            before, after = (e @ system @ e for e in (start[u] - exact, found[u] - exact))
+            # The square of the bound, and what float32 leaves.
+            assert after <= (4 * ((root - 1) / (root + 1)) ** (2 * steps) + 1e-6) * before
+
+
+@pytest.mark.parametrize("options", [{"regularization": 0.0}, {"regularization": 0.0, "unobserved_weight": 0.0}, {}])
+def test_the_preconditioner_of_a_table_without_full_rank(random, options):
+    """Five fixed rows, or none, for twelve factors."""
+    for table in (random.normal(size=(5, 12)).astype(np.float32), np.zeros([5, 12], np.float32)):
+        entries = ops.Entries(scipy.sparse.csr_matrix(np.ones([2, 5], np.float32)))
+        inverse, shift = als.preconditioner(entries, tf.constant(table.T @ table), ops.Sweep(**options))
+        assert shift > 0
+        assert (np.linalg.eigvalsh(inverse.astype(np.float64)) > 0).all()
+
+
 def objective_of_rows(matrix, table, rows, options):
     sweep = ops.Sweep(**options)
     penalty = als.row_regularization(sweep, np.diff(matrix.indptr), matrix.shape[1])
@@ -211,6 +266,8 @@ def test_solutions_beyond_float16_are_reported_with_their_row(random, kernels):
         ({"row_order": [0]}, "`row_order` must be [num_rows], here [2]"),
         ({"values": [1.0]}, "`values` must be of the shape of `columns`"),
         ({"gramian": [[1.0]]}, "`gramian` must be [factors, factors]"),
+        ({"inverse": [[1.0]]}, "`inverse` must be of the shape of `gramian`"),
+        ({"shift": -0.1}, "`shift` must be a finite number >= 0"),
         ({"start": [[1.0]]}, "`start` must be [num_rows, factors of fixed]"),
         ({"alpha": float("nan")}, "`alpha` must be a finite number >= 0"),
         ({"regularization": -1.0}, "`regularization` must be a finite number >= 0"),
@@ -231,6 +288,8 @@ def test_the_native_operation_rejects(change, message):
         "unobserved_weight": 1.0,
         "frequency_exponent": 0.0,
         "num_long": 0,
+        "inverse": np.eye(2),
+        "shift": 0.1,
         **change,
     }
     integers = {"row_offsets": np.int64, "columns": np.int32, "row_order": np.int64, "num_long": np.int64}

@@ -92,7 +92,7 @@ class ALS(keras.Model):
         frequency_exponent: float = 0.0,
         solver: ops.als.Solver = "cg",
         cg_steps: int = 3,
-        block_size: int = 32,
+        block_size: int = 64,
         factor_dtype: str = "float32",
         seed: int = 0,
         num_users: int | None = None,

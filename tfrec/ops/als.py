@@ -33,6 +33,8 @@ MAX_FACTORS = 1024
 _LONG = {"cg": 2_048, "cholesky": 8_192, "block": 8_192}
 #: Bytes of gathered factors and matrices that the twin holds at once.
 _CALL_BYTES = 1 << 24
+#: The preconditioner's smallest eigenvalue over the sum of all, at least: float32 holds its inverse to some per cent.
+_LEAST_SHIFT = 3e-6
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Sweep:
         frequency_exponent: nu, from 0.
         solver: ``cg`` (conjugate gradients from the row's last factors), ``cholesky`` (exact) or ``block`` (exact in
             blocks of coordinates, one after another; iALS++).
-        cg_steps: of ``cg``, from 1.
+        cg_steps: of ``cg``, from 1. It is preconditioned, see `preconditioner`.
         block_size: of ``block``, from 1.
     """
 
@@ -56,7 +58,7 @@ class Sweep:
     frequency_exponent: float = 0.0
     solver: Solver = "cg"
     cg_steps: int = 3
-    block_size: int = 32
+    block_size: int = 64
 
     def __post_init__(self) -> None:
         for name, low in (("regularization", 0), ("unobserved_weight", 0), ("frequency_exponent", 0)):
@@ -86,6 +88,8 @@ class Entries:
         self.first, self.last = first, last
         self.num_fixed = matrix.shape[1]
         begin, end = int(matrix.indptr[first]), int(matrix.indptr[last])
+        #: Stored entries per row, over all rows of the matrix.
+        self.mean_length = matrix.nnz / max(1, matrix.shape[0])
         self._orders: dict[tuple[int, int], np.ndarray] = {}
         self._offsets = matrix.indptr[first : last + 1].astype(np.int64) - begin
         # int32 columns: a catalogue of 2^31 items does not fit a factor table either.
@@ -139,6 +143,36 @@ def gramian(table: tf.Tensor) -> tf.Tensor:
     return tf.matmul(table, table, transpose_a=True)
 
 
+def preconditioner(entries: Entries, gram: tf.Tensor, sweep: Sweep) -> tuple[np.ndarray, float]:
+    """What conjugate gradients are preconditioned with: the inverse of P = w0 Y'Y + s I, one for all rows.
+
+    A row's matrix is P and what its entries add (and lambda_u - s). Each y y' is at most Y'Y, so with s = lambda_u and
+    c >= w0 the eigenvalues of the preconditioned matrix lie between 1 and max c / w0, however many factors there are
+    and whatever they are, where those of the plain one spread over several powers of ten.
+
+    Args:
+        entries: the rows, whose mean length decides s.
+        gram: float32 ``[F, F]``.
+        sweep: the objective.
+
+    Returns:
+        float32 ``[F, F]``, and s: the regularization of a row of mean length, or more where float32 could not hold the
+        inverse otherwise. Without a preconditioner in the objective (w0 = 0, lambda = 0): the identity.
+    """
+    base = sweep.unobserved_weight * gram.numpy().astype(np.float64)
+    usual = float(row_regularization(sweep, np.array([entries.mean_length]), entries.num_fixed)[0])
+    shift = float(np.float32(max(usual, _LEAST_SHIFT * np.trace(base)) or 1.0))
+    if not np.isfinite(base).all():
+        return np.full(base.shape, np.nan, np.float32), shift if np.isfinite(shift) else 1.0
+    inverse = np.linalg.inv(base + shift * np.eye(len(base)))
+    return ((inverse + inverse.T) / 2).astype(np.float32), shift
+
+
+def _preconditioner(entries: Entries, gram: tf.Tensor, sweep: Sweep) -> tuple[np.ndarray, float]:
+    """The same, and something small for a solver that does not read it."""
+    return preconditioner(entries, gram, sweep) if sweep.solver == "cg" else (np.zeros([0, 0], np.float32), 1.0)
+
+
 def half_sweep(
     entries: Entries, fixed: tf.Tensor, gram: tf.Tensor, start: tf.Tensor, sweep: Sweep, first: int, last: int
 ) -> tuple[tf.Tensor, int, np.ndarray]:
@@ -158,9 +192,10 @@ def half_sweep(
         seconds that each thread computed (empty without the native library).
     """
     offsets = entries.offsets(first, last)
+    inverse, shift = _preconditioner(entries, gram, sweep)
     native = library()
     if native is None:
-        solved = _reference_rows(entries, offsets, fixed, gram, start, sweep)
+        solved = _reference_rows(entries, offsets, fixed, gram, start, sweep, inverse)
         finite = tf.reduce_all(tf.math.is_finite(solved), axis=1).numpy()
         return solved, -1 if finite.all() else int(np.flatnonzero(~finite)[0]), np.zeros(0, np.float32)
     solved, bad, seconds = native.tfrec_als_half_sweep(
@@ -176,6 +211,8 @@ def half_sweep(
         unobserved_weight=sweep.unobserved_weight,
         frequency_exponent=sweep.frequency_exponent,
         num_long=int((entries.lengths[first:last] >= _LONG[sweep.solver]).sum()),
+        inverse=inverse,
+        shift=shift,
         solver=sweep.solver,
         cg_steps=sweep.cg_steps,
         block_size=sweep.block_size,
@@ -209,6 +246,7 @@ def half_sweep_in_place(
         if bad < 0:
             table[first_row:end].assign(solved)
         return bad, seconds
+    inverse, shift = _preconditioner(entries, gram, sweep)
     bad, seconds = native.tfrec_als_half_sweep_in_place(
         row_offsets=entries.offsets(first, last),
         columns=entries.columns,
@@ -218,6 +256,8 @@ def half_sweep_in_place(
         gramian=gram,
         table=table.handle,
         first_row=first_row,
+        inverse=inverse,
+        shift=shift,
         alpha=sweep.alpha,
         regularization=sweep.regularization,
         unobserved_weight=sweep.unobserved_weight,
@@ -263,7 +303,13 @@ def losses(entries: Entries, fixed: tf.Tensor, gram: tf.Tensor, rows: tf.Tensor,
 
 
 def _reference_rows(
-    entries: Entries, offsets: np.ndarray, fixed: tf.Tensor, gram: tf.Tensor, start: tf.Tensor, sweep: Sweep
+    entries: Entries,
+    offsets: np.ndarray,
+    fixed: tf.Tensor,
+    gram: tf.Tensor,
+    start: tf.Tensor,
+    sweep: Sweep,
+    inverse: np.ndarray,
 ) -> tf.Tensor:
     """The twin of the native half-sweep, in batches of rows of similar length."""
     factors = fixed.shape[1]
@@ -284,6 +330,7 @@ def _reference_rows(
             gram,
             tf.gather(start, rows),
             sweep,
+            tf.constant(inverse),
         ).numpy()
     return tf.constant(solved)
 
@@ -297,6 +344,7 @@ def reference_solve(
     gram: tf.Tensor,
     start: tf.Tensor | None,
     sweep: Sweep,
+    inverse: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Solve B rows with their matrices ``[B, F, F]`` held at once; plain TensorFlow, in a graph too.
 
@@ -309,6 +357,7 @@ def reference_solve(
         gram: float32 ``[F, F]``.
         start: ``[B, F]``; not needed by ``cholesky``.
         sweep: the objective and the solver.
+        inverse: float32 ``[F, F]``, the `preconditioner` of ``cg``.
 
     Returns:
         ``[B, F]`` of the type of ``fixed``; zeros for a row without entries.
@@ -332,7 +381,11 @@ def reference_solve(
     else:
         assert start is not None
         x = tf.cast(start, tf.float32)
-        x = _conjugate(matrix, right, x, sweep.cg_steps) if sweep.solver == "cg" else _blocks(matrix, right, x, sweep)
+        if sweep.solver == "cg":
+            assert inverse is not None
+            x = _conjugate(matrix, right, x, inverse, sweep.cg_steps)
+        else:
+            x = _blocks(matrix, right, x, sweep)
     return tf.cast(tf.where((lengths > 0)[:, None], x, 0.0), fixed.dtype)
 
 
@@ -340,16 +393,18 @@ def _solve_spd(matrix: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
     return tf.linalg.cholesky_solve(tf.linalg.cholesky(matrix), right[..., None])[..., 0]
 
 
-def _conjugate(matrix: tf.Tensor, right: tf.Tensor, x: tf.Tensor, steps: int) -> tf.Tensor:
+def _conjugate(matrix: tf.Tensor, right: tf.Tensor, x: tf.Tensor, inverse: tf.Tensor, steps: int) -> tf.Tensor:
     r = right - tf.linalg.matvec(matrix, x)
-    p, squared = r, tf.reduce_sum(r * r, axis=1)
+    p = tf.matmul(r, inverse)
+    squared = tf.reduce_sum(r * p, axis=1)
     for _ in range(steps):
         ap = tf.linalg.matvec(matrix, p)
         going = squared >= 1e-20
         step = tf.where(going, tf.math.divide_no_nan(squared, tf.reduce_sum(p * ap, axis=1)), 0.0)[:, None]
         x, r = x + step * p, r - step * ap
-        after = tf.reduce_sum(r * r, axis=1)
-        p = r + tf.math.divide_no_nan(after, squared)[:, None] * p
+        z = tf.matmul(r, inverse)
+        after = tf.reduce_sum(r * z, axis=1)
+        p = z + tf.math.divide_no_nan(after, squared)[:, None] * p
         squared = tf.where(going, after, squared)
     return x
 
