@@ -31,8 +31,9 @@ struct Kernels {
   // columns, which halves the products. A block is kBlock items by kBlock.
   // tiles [kBlock / 16][width][16] = items [first, first + n), zeros behind.
   void (*pack)(const DotTopK&, int64_t first, int64_t n, float* tiles, float* row);
-  // block [n, kBlock] = items [first, first + n) times the packed ones. `rows` has room for n rows.
-  void (*multiply)(const DotTopK&, int64_t first, int64_t n, const float* tiles, float* rows, float* block);
+  // block [n, kBlock] = items [first, first + n) times the first n_columns of the packed ones. `rows` has room for n rows.
+  void (*multiply)(const DotTopK&, int64_t first, int64_t n, int64_t n_columns, const float* tiles, float* rows,
+                   float* block);
   // Row r of the block has scores of the n_columns items from first_column on: offers them to heap r.
   void (*offer_rows)(const DotTopK&, const float* block, int64_t n_rows, int64_t n_columns, int64_t first_column,
                      float* scores, int32_t* ids);

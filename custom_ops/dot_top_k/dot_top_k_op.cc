@@ -57,9 +57,10 @@ absl::Status SearchAllAgainstAll(OpKernelContext* ctx, const DotTopK& t, const K
     for (int64_t b; (b = next.fetch_sub(1)) >= 0;) {
       kernels.pack(t, b * kBlock, size_of(b), tiles, row);
       for (int64_t i = 0; i <= b; ++i) {
-        // Each member begins elsewhere, or they would all wait for the same lock.
-        const int64_t a = (i + member * (b + 1) / team->size()) % (b + 1);
-        kernels.multiply(t, a * kBlock, size_of(a), tiles, rows, scores);
+        // The block on the diagonal first, whose rows fill the columns' heaps. Then each member begins elsewhere, or they
+        // would all wait for the same lock.
+        const int64_t a = i == 0 ? b : (i - 1 + member * b / team->size()) % b;
+        kernels.multiply(t, a * kBlock, size_of(a), size_of(b), tiles, rows, scores);
         {
           absl::MutexLock lock(&locks[a]);
           kernels.offer_rows(t, scores, size_of(a), size_of(b), b * kBlock, best + a * kBlock * t.k,

@@ -12,27 +12,58 @@ namespace TFREC_ISA {
 
 using top_k::DotTopK;
 
-// Offers scores[0:n] of items first, first + 1, ... to the heap.
+// Bit l: lane l of a is at least that of b.
+static inline unsigned AtLeast(Vec a, Vec b) {
+#if TFREC_LANES == 16
+  return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ);
+#elif TFREC_LANES == 8
+  return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ)));
+#else
+  const auto better = a >= b;
+  return (better[0] & 1) | (better[1] & 2) | (better[2] & 4) | (better[3] & 8);
+#endif
+}
+
+// A score that at least k of scores[0:n] reach, or -infinity: the kth of the largest of some groups of them. n is a
+// multiple of the lanes.
+static inline float ReachedBy(const float* scores, int64_t n, int64_t k) {
+  constexpr int kVectors = 4, kGroups = kVectors * kLanes;
+  if (k > kGroups || n < kGroups) return -INFINITY;
+  Vec most[kVectors];
+  for (int v = 0; v < kVectors; ++v) most[v] = Load(scores + v * kLanes);
+  for (int64_t i = kGroups; i + kGroups <= n; i += kGroups) {
+    for (int v = 0; v < kVectors; ++v) {
+      const Vec s = Load(scores + i + v * kLanes);
+      most[v] = most[v] > s ? most[v] : s;
+    }
+  }
+  float groups[kGroups], reached = -INFINITY;
+  for (int v = 0; v < kVectors; ++v) Store(groups + v * kLanes, most[v]);
+  for (float& group : groups) group = group > -INFINITY ? group : -INFINITY;  // not NaN
+  for (int64_t rank = 0; rank < k; ++rank) {
+    int best = 0;
+    for (int g = 1; g < kGroups; ++g) best = groups[g] > groups[best] ? g : best;
+    reached = groups[best];
+    groups[best] = -INFINITY;
+  }
+  return reached;
+}
+
+// Offers scores[0:n] of items first, first + 1, ... to the heap. n is a multiple of the lanes.
 static inline void Offer(const float* scores, int64_t n, int64_t first, int64_t k, float* heap_scores,
                          int32_t* heap_ids) {
   float worst = heap_scores[0];
+  // Without it an empty heap would take one score after another, each better than most before.
+  if (worst == -INFINITY) worst = ReachedBy(scores, n, k);
   for (int64_t i = 0; i < n; i += kLanes) {
-    const Vec v = Load(scores + i);
-#if TFREC_LANES == 16
-    const bool any = _mm512_cmp_ps_mask(v, _mm512_set1_ps(worst), _CMP_GE_OQ) != 0;
-#elif TFREC_LANES == 8
-    const bool any = _mm256_movemask_ps(_mm256_cmp_ps(v, _mm256_set1_ps(worst), _CMP_GE_OQ)) != 0;
-#else
-    const auto better = v >= Fill(worst);
-    const bool any = (better[0] | better[1] | better[2] | better[3]) != 0;
-#endif
-    if (__builtin_expect(!any, 1)) continue;
-    for (int64_t l = i; l < i + kLanes; ++l) {
+    unsigned better = AtLeast(Load(scores + i), Fill(worst));
+    for (; __builtin_expect(better != 0, 0); better &= better - 1) {
+      const int64_t l = i + __builtin_ctz(better);
       // Not all come in order of id: an equal score with a lower one replaces the worst.
       const int32_t id = static_cast<int32_t>(first + l);
-      if (scores[l] >= worst && scores[l] > -INFINITY && top_k::Below(worst, heap_ids[0], scores[l], id)) {
+      if (scores[l] >= worst && scores[l] > -INFINITY && top_k::Below(heap_scores[0], heap_ids[0], scores[l], id)) {
         top_k::Replace(heap_scores, heap_ids, k, scores[l], id);
-        worst = heap_scores[0];
+        if (heap_scores[0] > worst) worst = heap_scores[0];
       }
     }
   }

@@ -95,11 +95,12 @@ static void Pack(const DotTopK& t, int64_t first, int64_t n, float* tiles, float
   }
 }
 
-static void Multiply(const DotTopK& t, int64_t first, int64_t n, const float* tiles, float* rows, float* block) {
+static void Multiply(const DotTopK& t, int64_t first, int64_t n, int64_t n_columns, const float* tiles, float* rows,
+                     float* block) {
   static const float zeros[kTileColumns] = {};
   for (int64_t i = 0; i < n; ++i) LoadRow(t.items, t.half_storage, first + i, t.width, rows + i * t.width);
   const int64_t whole = n / kTileRows * kTileRows;
-  for (int64_t j = 0; j < kBlock; j += 16) {
+  for (int64_t j = 0; j < n_columns; j += 16) {
     for (int64_t i = 0; i < whole; i += kTileRows) {
       Tile<kTileRows, false>(rows + i * t.width, t.width, 1, tiles + j * t.width, 16, t.width, zeros, 0,
                              block + i * kBlock + j, kBlock);
@@ -130,21 +131,13 @@ static void OfferColumns(const DotTopK& t, const float* block, int64_t n_rows, i
                          float* scores, int32_t* ids, float* worst) {
   for (int64_t c = 0; c < kBlock; ++c) worst[c] = c < n_columns ? scores[c * t.k] : INFINITY;
   for (int64_t r = 0; r < n_rows; ++r) {
-    for (int64_t c = 0; c < kBlock; c += kLanes) {
-      const Vec v = Load(block + r * kBlock + c), w = Load(worst + c);
-#if TFREC_LANES == 16
-      const bool any = _mm512_cmp_ps_mask(v, w, _CMP_GE_OQ) != 0;
-#elif TFREC_LANES == 8
-      const bool any = _mm256_movemask_ps(_mm256_cmp_ps(v, w, _CMP_GE_OQ)) != 0;
-#else
-      const auto better = v >= w;
-      const bool any = (better[0] | better[1] | better[2] | better[3]) != 0;
-#endif
-      if (__builtin_expect(!any, 1)) continue;
-      for (int64_t l = c; l < c + kLanes; ++l) {
+    for (int64_t c = 0; c < n_columns; c += kLanes) {
+      unsigned better = AtLeast(Load(block + r * kBlock + c), Load(worst + c));
+      for (; __builtin_expect(better != 0, 0); better &= better - 1) {
+        const int64_t l = c + __builtin_ctz(better);
         const float score = block[r * kBlock + l];
         const int32_t id = static_cast<int32_t>(first_row + r);
-        if (l < n_columns && score >= worst[l] && top_k::Below(scores[l * t.k], ids[l * t.k], score, id)) {
+        if (top_k::Below(scores[l * t.k], ids[l * t.k], score, id)) {
           top_k::Replace(scores + l * t.k, ids + l * t.k, t.k, score, id);
           worst[l] = scores[l * t.k];
         }
