@@ -156,7 +156,6 @@ def ials_ml1m() -> ALSRun:
             unobserved_weight=1 / 6,
             frequency_exponent=1.0,
             iterations=10,
-            solver="block",
         ),
     )
 
@@ -172,8 +171,6 @@ def ials_ml20m() -> ALSRun:
             unobserved_weight=0.1 / 1.1,
             frequency_exponent=1.0,
             iterations=16,
-            solver="block",
-            block_size=128,
         ),
     )
 

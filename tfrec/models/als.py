@@ -54,7 +54,8 @@ class ALS(keras.Model):
         iterations: sweeps over users and items that ``fit`` makes, from 1.
         unobserved_weight: weight of every entry that is not stored, from 0.
         frequency_exponent: nu in ``lambda_u = lambda (n_u + unobserved_weight I)^nu``; 0: lambda for all, 1: iALS.
-        solver: ``cg``, ``cholesky`` (exact) or ``block``, see `tfrec.ops.Sweep`.
+        solver: ``cg`` (preconditioned, from the row's last factors), ``cholesky`` (exact) or ``block``, see
+            `tfrec.ops.Sweep`.
         cg_steps: conjugate gradient steps per half-sweep, from 1.
         block_size: coordinates that ``block`` solves for at once, from 1.
         factor_dtype: ``float16`` or ``float32``, how the factors are stored; sums are float32.
