@@ -34,13 +34,13 @@ void Require(const char* error) {
 template <typename T>
 T* ToDevice(const std::vector<T>& values) {
   void* data = nullptr;
-  Require(tfrec::als::ErrorMessage(cudaMalloc(&data, values.size() * sizeof(T))));
-  Require(tfrec::als::ErrorMessage(cudaMemcpy(data, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice)));
+  Require(tfrec::ErrorMessage(cudaMalloc(&data, values.size() * sizeof(T))));
+  Require(tfrec::ErrorMessage(cudaMemcpy(data, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice)));
   return static_cast<T*>(data);
 }
 void* Allocate(size_t bytes) {
   void* data = nullptr;
-  Require(tfrec::als::ErrorMessage(cudaMalloc(&data, bytes)));
+  Require(tfrec::ErrorMessage(cudaMalloc(&data, bytes)));
   return data;
 }
 
@@ -55,7 +55,7 @@ double Seconds(const Run& run) {
     cudaEventRecord(begin);
     Require(run());
     cudaEventRecord(end);
-    Require(tfrec::als::ErrorMessage(cudaEventSynchronize(end)));
+    Require(tfrec::ErrorMessage(cudaEventSynchronize(end)));
     float milliseconds = 0.0f;
     cudaEventElapsedTime(&milliseconds, begin, end);
     if (i > 0) best = std::min(best, milliseconds * 1e-3);

@@ -1,0 +1,23 @@
+"""The standalone checks of the CUDA kernels build with nvcc alone; on a GPU they run too."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+CUSTOM_OPS = Path(__file__).parents[2] / "custom_ops"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+@pytest.mark.parametrize("name", ["als_half_sweep", "tt_embedding"])
+def test_check_gpu(name, tmp_path):
+    gpu = Path("/dev/nvidiactl").exists()
+    environment = {**os.environ, "TMPDIR": str(tmp_path)} | ({} if gpu else {"NVCC_FLAGS": "-arch=sm_80"})
+    done = subprocess.run(
+        ["sh", str(CUSTOM_OPS / name / "check_gpu.sh")], env=environment, capture_output=True, text=True
+    )
+    # 77: it was built, and found no GPU.
+    assert done.returncode == (0 if gpu else 77), done.stdout + done.stderr
