@@ -221,6 +221,9 @@ class NeuMFConfig:
     """The same for items."""
     embedding_ranks: int = 16
     """Of tensor-train tables: larger is nearer to dense, and slower."""
+    embedding_group: int | None = None
+    """Of tensor-train tables: rows that share a slice of the first of two cores; 1: a low-rank table, each row has
+    embedding_ranks numbers of its own. Default: three cores of about equal size."""
 
 
 @dataclass(frozen=True)
@@ -430,18 +433,23 @@ def identity(recipe: str, config: Run) -> dict[str, Any]:
 def from_json(recipe_config: Run, saved: dict[str, Any]) -> Run:
     """The config that `identity` or `to_json` gave ``saved`` for, of the type of ``recipe_config``.
 
+    A setting that ``saved`` does not have is younger than the run: it gets the default of its class, which stands for
+    what was done before there was the setting.
+
     Raises:
-        KeyError: a setting that the type does not have.
+        KeyError: a setting that the type does not have, or no settings of data or evaluation at all.
     """
+    if "data" not in saved or "evaluation" not in saved:
+        raise KeyError("data, evaluation")
     return _fill(recipe_config, {k: v for k, v in saved.items() if k not in ("recipe", "data_sha256")})
 
 
 def _fill(template: Any, saved: dict[str, Any]) -> Any:
     changes: dict[str, Any] = {}
     known = {f.name: f for f in dataclasses.fields(template)}
-    missing = set(known) - set(saved) - {*_PLACES, "dir"}
-    if missing:
-        raise KeyError(", ".join(sorted(missing)))
+    # All settings have defaults.
+    younger = set(known) - set(saved) - {*_PLACES, "dir"}
+    changes |= {name: getattr(type(template)(), name) for name in younger}
     for name, value in saved.items():
         if name not in known:
             raise KeyError(name)

@@ -41,8 +41,9 @@ def dense_twin(model):
 
 @pytest.mark.parametrize("sides", SIDES, ids=str)
 @pytest.mark.parametrize("graph", [False, True])
-def test_logits_loss_and_gradients_are_those_of_the_dense_tables(random, sides, graph):
-    model = make(*sides, embedding_l2=0.1, mlp_embedding_l2=0.3)
+@pytest.mark.parametrize("group", [None, 1, 7])
+def test_logits_loss_and_gradients_are_those_of_the_dense_tables(random, sides, graph, group):
+    model = make(*sides, embedding_l2=0.1, mlp_embedding_l2=0.3, embedding_group=group)
     twin = dense_twin(model)
     users, items = random.integers(USERS, size=15), random.integers(ITEMS, size=(15, 3))
     np.testing.assert_allclose(model.score(users, items), twin.score(users, items), rtol=1e-4, atol=1e-5)

@@ -64,6 +64,9 @@ class NeuMF(keras.Model):
         user_embedding: ``dense``, a row for each user, or ``tt``, a `TTEmbedding`.
         item_embedding: the same for items.
         embedding_ranks: of the ``tt`` tables, one number for all ranks, from 1.
+        embedding_group: of the ``tt`` tables. None: three cores of about equal size. k, from 1: two cores, in which k
+            neighbouring ids share r numbers and each place in a group has its own map ``[r, D]`` from them to a row.
+            1 is a low-rank table, each row with r numbers to itself: the better form where rows are few.
         chunk_pairs: pairs computed at once; default by device.
         noise_seed: of dropout. The noise of a step depends on this and the step's number only. Ranks take different
             seeds.
@@ -100,6 +103,7 @@ class NeuMF(keras.Model):
         user_embedding: Table = "dense",
         item_embedding: Table = "dense",
         embedding_ranks: int = 16,
+        embedding_group: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -120,7 +124,10 @@ class NeuMF(keras.Model):
             if kind not in ("dense", "tt"):
                 raise InputError(f"`{name}` must be 'dense' or 'tt'.\nReceived: {kind!r}.")
         self.embedding_kinds = {"user": user_embedding, "item": item_embedding}
+        if embedding_group is not None and embedding_group < 1:
+            raise InputError(f"`embedding_group` must be at least 1.\nReceived: embedding_group={embedding_group}.")
         self.embedding_ranks = embedding_ranks
+        self.embedding_group = embedding_group
         self.num_users = num_users
         self.num_items = num_items
         self.mf_dim = mf_dim
@@ -198,10 +205,23 @@ class NeuMF(keras.Model):
         if self.embedding_kinds[side] == "dense":
             return self.add_weight(name=name, shape=(rows, width), initializer=initializer, autocast=False)
         layer = TTEmbedding(
-            rows, width, self.embedding_ranks, embeddings_initializer=initializer, dtype="float32", name=name
+            rows,
+            width,
+            self.embedding_ranks,
+            *self._factors(rows, width),
+            embeddings_initializer=initializer,
+            dtype="float32",
+            name=name,
         )
         layer.build()
         return layer
+
+    def _factors(self, rows: int, width: int) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
+        """Row and column factors of a tensor-train table."""
+        if self.embedding_group is None:
+            return None, None
+        group = min(self.embedding_group, rows)
+        return (-(-rows // group), group), (1, width)
 
     # ---- Keras's interface
 
@@ -547,13 +567,17 @@ class NeuMF(keras.Model):
         return other
 
     def with_tt_embeddings(
-        self, ranks: int, sides: Sequence[Literal["user", "item"]] = ("user", "item")
+        self,
+        ranks: int,
+        sides: Sequence[Literal["user", "item"]] = ("user", "item"),
+        group: int | None = None,
     ) -> tuple[NeuMF, dict[str, float]]:
         """The same network with tables that are approximated by tensor trains, see `TTEmbedding.from_dense`.
 
         Args:
             ranks: of the tables, from 1.
             sides: whose tables.
+            group: the ``embedding_group`` of the class.
 
         Returns:
             the model; and for each side the relative error of its table, Frobenius norms.
@@ -567,12 +591,13 @@ class NeuMF(keras.Model):
                 raise InputError(f"The {side} table is a tensor train already.\nLeave it out.")
             kinds[side] = "tt"
         config = {f"{side}_embedding": kind for side, kind in kinds.items()}
-        other = NeuMF.from_config({**self.get_config(), **config, "embedding_ranks": ranks})
+        other = NeuMF.from_config({**self.get_config(), **config, "embedding_ranks": ranks, "embedding_group": group})
         values, errors = {_name(v): v.numpy() for v in self.weights}, dict[str, float]()
         for side in sides:
             name = f"{side}_embedding"
             table: TTEmbedding = getattr(other, name)
-            made = TTEmbedding.from_dense(values[name], ranks, dtype="float32")
+            p, q = table.shape.row_factors, table.shape.column_factors
+            made = TTEmbedding.from_dense(values[name], ranks, row_factors=p, column_factors=q, dtype="float32")
             values |= {f"{name}/core_{k}": core.numpy() for k, core in enumerate(made.cores, start=1)}
             table.approximation_error = made.approximation_error
             errors[side] = float(made.approximation_error or 0.0)
@@ -599,6 +624,7 @@ class NeuMF(keras.Model):
             "user_embedding": self.embedding_kinds["user"],
             "item_embedding": self.embedding_kinds["item"],
             "embedding_ranks": self.embedding_ranks,
+            "embedding_group": self.embedding_group,
         }
 
 
