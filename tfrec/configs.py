@@ -33,6 +33,28 @@ class SyntheticConfig:
 
 
 @dataclass(frozen=True)
+class CatalogConfig:
+    """The planted model behind the data set ``synthetic-catalog``, see tfrec.data.SyntheticCatalog."""
+
+    num_users: int = 20_000
+    """Number of users."""
+    num_items: int = 10_000_000
+    """Number of items."""
+    category_size: int = 46_656
+    """Items of a category, which is a stretch of ids."""
+    events_per_user: int = 50
+    """Draws of each user."""
+    rank: int = 8
+    """Rank of the planted taste for categories."""
+    strength: float = 2.0
+    """Standard deviation of the taste, in nats."""
+    decay: float = 0.8
+    """How fast popularity falls in a category."""
+    seed: int = 0
+    """Seed of the generator."""
+
+
+@dataclass(frozen=True)
 class SourceConfig:
     """Where the interactions come from."""
 
@@ -103,9 +125,12 @@ class LeaveOneOutConfig(SourceConfig):
         "lastfm-2k",
         "lastfm-360k",
         "ncf-ml-1m",
+        "synthetic-catalog",
     ] = "synthetic"  # type: ignore[assignment]
-    """A published data set, or the embedded synthetic one. ncf-ml-1m: ml-1m with the NCF paper's held-out items and
-    its 99 negatives for each. Not looked at when path is given."""
+    """A published data set, or a generated one. ncf-ml-1m: ml-1m with the NCF paper's held-out items and its 99
+    negatives for each. synthetic-catalog: ten million items in categories. Not looked at when path is given."""
+    catalog: CatalogConfig = field(default_factory=CatalogConfig)
+    """The data set synthetic-catalog."""
     format: Literal["table", "ncf"] = "table"
     """With path. table: a file with column names. ncf: a folder with the NCF paper's NAME.train.rating,
     NAME.test.rating and NAME.test.negative."""

@@ -37,7 +37,8 @@ class Arguments:
     rounds: int = 5
     """How often each alternative is timed."""
     parts: tuple[str, ...] = ()
-    """als: of ml-1m, lastfm-2k, generated-10m, memory and balance; default: all."""
+    """als: of ml-1m, lastfm-2k, generated-10m, memory and balance; tt-quality: of low_rank, pairs and three_cores.
+    Default: all."""
     batch: int | None = None
     """vae-cf: users per step, default 2,000. scaling: samples per step over all ranks, default 2^20."""
     samples_per_second: float | None = None
@@ -77,9 +78,9 @@ def main() -> None:
 
             result = benchmark_tt(arguments.rounds)
         elif arguments.name == "tt-quality":
-            from tfrec.benchmark.tt_quality import benchmark_tt_quality
+            from tfrec.benchmark.tt_quality import FORMS, benchmark_tt_quality
 
-            result = benchmark_tt_quality()
+            result = benchmark_tt_quality(arguments.parts or tuple(FORMS))
         elif arguments.name == "scaling":
             from tfrec.benchmark.scaling import plan
 

@@ -18,6 +18,7 @@ import numpy as np
 from tfrec.benchmark.quantization import RECIPE, train_seed
 from tfrec.benchmark.timing import spread
 from tfrec.configs import NeuMFRun
+from tfrec.errors import InputError
 from tfrec.evaluation import Candidates
 from tfrec.models import NeuMF
 from tfrec.training.compressing import embedding_parameters, fine_tune
@@ -36,17 +37,27 @@ FORMS: dict[str, int | None] = {"low_rank": 1, "pairs": 2, "three_cores": None}
 _EPOCHS, _RATE = 3, 1e-3
 
 
-def benchmark_tt_quality(seeds: tuple[int, ...] = _SEEDS, forms: tuple[str, ...] = tuple(FORMS)) -> dict[str, Any]:
-    """HR@10 and NDCG@10 of each form among the recipe's negatives and among 99; rank, size, seconds of an epoch."""
+def benchmark_tt_quality(forms: tuple[str, ...] = tuple(FORMS)) -> dict[str, Any]:
+    """HR@10 and NDCG@10 of each form among the recipe's negatives and among 99; rank, size, seconds of an epoch.
+
+    Args:
+        forms: of `FORMS`.
+
+    Raises:
+        InputError: an unknown form, or a training failed.
+    """
+    unknown = set(forms) - set(FORMS)
+    if unknown:
+        raise InputError(f"`parts` of tt-quality are {', '.join(FORMS)}.\nReceived: {', '.join(sorted(unknown))}.")
     root = Path(os.environ.get("TFREC_STUDY_RUNS", "runs/quantization"))
     found: dict[str, Any] = {
         "benchmark": "tt-quality",
         "recipe": RECIPE,
-        "seeds": seeds,
+        "seeds": _SEEDS,
         "fine_tuning": {"epochs": _EPOCHS, "learning_rate": _RATE},
         "by_seed": {},
     }
-    for seed in seeds:
+    for seed in _SEEDS:
         result = _study(train_seed(root / f"seed-{seed}", seed), forms)
         found["by_seed"][f"seed_{seed}"] = result
         print(f"seed {seed}: {result}", file=sys.stderr, flush=True)

@@ -39,6 +39,8 @@ Terms: TypeAlias = dict[tuple[str, str], Any]
 #: Pairs that go through the layers at once; see `NeuMF`. On a CPU the activations then fit its cache; a GPU wants more
 #: work per launch.
 CHUNK_PAIRS_CPU, CHUNK_PAIRS_GPU = 5_120, 1 << 18
+#: Items of a tensor-train table whose rows are held at once when all items are scored.
+BLOCK_ITEMS = 1 << 15
 
 
 @keras.saving.register_keras_serializable(package="tfrec")
@@ -320,21 +322,41 @@ class NeuMF(keras.Model):
             float32 ``[B, C]``.
         """
         user_rows, user_index, _ = self._rows("user", users)
-        if items is None:
-            item_rows, item_index = self._gather("item", None), None
-            width = tf.constant(self.num_items)
-        else:
+        if items is not None:
             item_rows, item_index, _ = self._rows("item", items)
-            width = tf.shape(items)[1]
-        terms = self._terms(user_rows, item_rows, self._early())
-        late = self._late()
+            return self._score(user_rows, user_index, item_rows, item_index)
+        if self.embedding_kinds["item"] == "dense":
+            found = self._score(user_rows, user_index, self._gather("item", None), None)
+        else:
+            found = self._score_in_blocks(user_rows, user_index)
+        return tf.ensure_shape(found, [None, self.num_items])
+
+    def _score(
+        self, user_rows: tf.Tensor, user_index: tf.Tensor, item_rows: tf.Tensor, item_index: tf.Tensor | None
+    ) -> tf.Tensor:
+        """Logits of the items that each user's row of ``item_index`` names, or of all ``item_rows``."""
+        terms, late = self._terms(user_rows, item_rows, self._early()), self._late()
+        width = tf.shape(item_rows)[0] if item_index is None else tf.shape(item_index)[1]
 
         def chunk(first: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
             of_items = None if item_index is None else item_index[first:last]
             return self._logits(_take(terms, user_index[first:last], of_items), late)
 
-        found = in_chunks(tf.size(users), self._chunk_users(width), width, chunk)
-        return tf.ensure_shape(found, [None, self.num_items if items is None else items.shape[1]])
+        found = in_chunks(tf.size(user_index), self._chunk_users(width), width, chunk)
+        return tf.ensure_shape(found, [None, None if item_index is None else item_index.shape[1]])
+
+    def _score_in_blocks(self, user_rows: tf.Tensor, user_index: tf.Tensor) -> tf.Tensor:
+        """Logits of all items, some at a time: a tensor train's table is never whole in memory."""
+        count = -(-self.num_items // BLOCK_ITEMS)
+        parts = tf.TensorArray(tf.float32, count, infer_shape=False, element_shape=tf.TensorShape([None, None]))
+
+        def step(i: tf.Tensor, parts: tf.TensorArray) -> Any:
+            ids = tf.range(i * BLOCK_ITEMS, tf.minimum((i + 1) * BLOCK_ITEMS, self.num_items))
+            found = self._score(user_rows, user_index, self._gather("item", ids), None)
+            return i + 1, parts.write(i, tf.transpose(found))  # blocks follow one another on the first axis
+
+        _, parts = tf.while_loop(lambda i, _: i < count, step, (tf.constant(0), parts), parallel_iterations=1)
+        return tf.transpose(parts.concat())
 
     # ---- the loss and its gradients
 
