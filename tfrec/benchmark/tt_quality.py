@@ -7,6 +7,7 @@ epochs, and measured again on the run's test items. The dense runs are trained w
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from dataclasses import replace
@@ -16,13 +17,14 @@ from typing import Any
 import numpy as np
 
 from tfrec.benchmark.quantization import RECIPE, train_seed
-from tfrec.benchmark.timing import spread
+from tfrec.benchmark.timing import seconds_of, spread
 from tfrec.configs import NeuMFRun
 from tfrec.errors import InputError
 from tfrec.evaluation import Candidates
 from tfrec.models import NeuMF
 from tfrec.training.compressing import embedding_parameters, fine_tune
 from tfrec.training.load_run import load_config, load_model
+from tfrec.training.neumf import compile_model, make_sampler
 from tfrec.training.prepare_items import PreparedItems, prepare_items
 from tfrec.training.report_items import make_candidates, measure_items
 from tfrec.training.run_folder import RunFolder
@@ -35,6 +37,7 @@ _RATIO = 10.0
 FORMS: dict[str, int | None] = {"low_rank": 1, "pairs": 2, "three_cores": None}
 #: Picked on the validation items of seed 1.
 _EPOCHS, _RATE = 3, 1e-3
+_TIMED_STEPS, _ROUNDS = 50, 3
 
 
 def benchmark_tt_quality(forms: tuple[str, ...] = tuple(FORMS)) -> dict[str, Any]:
@@ -61,6 +64,7 @@ def benchmark_tt_quality(forms: tuple[str, ...] = tuple(FORMS)) -> dict[str, Any
         result = _study(train_seed(root / f"seed-{seed}", seed), forms)
         found["by_seed"][f"seed_{seed}"] = result
         print(f"seed {seed}: {result}", file=sys.stderr, flush=True)
+    found["seconds_per_epoch"] = _seconds(RunFolder.existing(root / f"seed-{_SEEDS[0]}"), forms)
     rows = list(found["by_seed"].values())
     keys = [key for key in rows[0]["dense"] if "@" in key]
     found["summary"] = {
@@ -99,14 +103,7 @@ def _study(folder: RunFolder, forms: tuple[str, ...]) -> dict[str, Any]:
     }
     model = load_model(folder)
     before = sum(embedding_parameters(model, side) for side in ("user", "item"))
-    seconds = [row["seconds"] for row in _history(folder)]
-    found: dict[str, Any] = {
-        "dense": {
-            "parameters": before,
-            "seconds_per_epoch": float(np.median(seconds)),
-            **_measure(model, config, among),
-        }
-    }
+    found: dict[str, Any] = {"dense": {"parameters": before, **_measure(model, config, among)}}
     for name in forms:
         found |= _form(name, model, before, config, data, among)
     return found
@@ -125,8 +122,8 @@ def _form(
     after = sum(embedding_parameters(small, side) for side in ("user", "item"))
     size = {"ranks": ranks, "parameters": after, "times_smaller": round(before / after, 2)}
     decomposed = {**size, "relative_error": errors, **_measure(small, config, among)}
-    seconds = fine_tune(small, config, data, _EPOCHS, _RATE)
-    tuned = {**size, "seconds_per_epoch": round(float(np.median(seconds)), 1), **_measure(small, config, among)}
+    fine_tune(small, config, data, _EPOCHS, _RATE)
+    tuned = {**size, **_measure(small, config, among)}
     return {f"{name}_decomposed": decomposed, f"{name}_fine_tuned": tuned}
 
 
@@ -138,6 +135,21 @@ def _measure(model: NeuMF, config: NeuMFRun, among: dict[int, Candidates]) -> di
     return found
 
 
-def _history(folder: RunFolder) -> list[dict[str, float]]:
-    header, *lines = folder.history.read_text(encoding="utf-8").split()
-    return [dict(zip(header.split(","), map(float, line.split(",")), strict=True)) for line in lines]
+def _seconds(folder: RunFolder, forms: tuple[str, ...]) -> dict[str, Any]:
+    """Seconds of an epoch of training, dense and in each form, from some steps of each in turns."""
+    config = load_config(folder)
+    assert isinstance(config, NeuMFRun)
+    sampler = make_sampler(config, prepare_items(config.data).train)
+    models = {"dense": load_model(folder)}
+    for name in forms:
+        ranks = largest_ranks(models["dense"], FORMS[name], _RATIO)
+        models[name] = models["dense"].with_tt_embeddings(ranks, group=FORMS[name])[0]
+    steps = sampler.steps().take(_TIMED_STEPS)
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for model in models.values():
+        compile_model(model, config.training, sampler)
+        model.fit(steps, shuffle=False, verbose=0)
+    for _ in range(_ROUNDS):
+        for name, model in models.items():
+            times[name].append(seconds_of(functools.partial(model.fit, steps, shuffle=False, verbose=0)))
+    return {name: spread(np.array(t) * sampler.steps_per_epoch / _TIMED_STEPS) for name, t in times.items()}
