@@ -1,4 +1,4 @@
-"""Compress a finished run of NeuMF: python -m tfrec.compress RUN OUT --ranks 16 [--tables user item]"""
+"""Compress a finished run of NeuMF: python -m tfrec.compress RUN OUT --ranks 16 [--group 1] [--fine-tune 3]"""
 
 from __future__ import annotations
 
@@ -29,6 +29,13 @@ class Arguments:
     """Of the tensor trains: larger is nearer to the tables, and larger."""
     tables: tuple[Literal["user", "item"], ...] = ("user", "item")
     """Which tables."""
+    group: int | None = None
+    """Rows that share a slice of the first of two cores; 1: a low-rank table, for tables of few rows. Default: three
+    cores of about equal size."""
+    fine_tune: int = 0
+    """Epochs of training after the decomposition, on what the run was trained on."""
+    fine_tune_rate: float = 1e-3
+    """Adam's learning rate in the first of them; it falls to 0 as a cosine."""
     data_dir: Path | None = None
     """Folder with the data set, if it is not where $TFREC_DATA says."""
 
@@ -38,6 +45,7 @@ def compress(arguments: Arguments) -> None:
     commands.quiet_tensorflow()
     from tfrec.data.files import atomic_folder, atomic_write
     from tfrec.models import NeuMF
+    from tfrec.training.compressing import embedding_parameters, fine_tune
     from tfrec.training.load_run import load_config, load_model
     from tfrec.training.prepare_items import prepare_items
     from tfrec.training.report import table, write_json
@@ -48,6 +56,11 @@ def compress(arguments: Arguments) -> None:
         raise InputError(f"{arguments.out} is there already.\nName a new folder, or remove it.")
     if not arguments.tables:
         raise InputError("Name at least one table: --tables user item.")
+    if arguments.fine_tune < 0 or not 0 < arguments.fine_tune_rate < float("inf"):
+        raise InputError(
+            "`fine_tune` must be at least 0 and `fine_tune_rate` positive.\n"
+            f"Received: --fine-tune {arguments.fine_tune} --fine-tune-rate {arguments.fine_tune_rate}."
+        )
     folder = RunFolder.existing(arguments.run)
     config = load_config(folder, arguments.data_dir)
     if not isinstance(config, NeuMFRun):
@@ -57,22 +70,24 @@ def compress(arguments: Arguments) -> None:
     before = load_model(folder)
     if not isinstance(before, NeuMF):
         raise InputError(f"{arguments.run} is quantized.\nCompress the run it was made from.")
-    after, errors = before.with_tt_embeddings(arguments.ranks, arguments.tables)
+    after, errors = before.with_tt_embeddings(arguments.ranks, arguments.tables, arguments.group)
     candidates = make_candidates(data, "test", config.evaluation)
     reports = {
         name: measure_items(model.score, candidates, config.evaluation)
         for name, model in (("before", before), ("after", after))
     }
+    if arguments.fine_tune:
+        reports["decomposed"] = reports["after"]
+        fine_tune(after, config, data, arguments.fine_tune, arguments.fine_tune_rate)
+        reports["after"] = measure_items(after.score, candidates, config.evaluation)
     sizes = {
-        name: {
-            side: int(sum(w.shape.num_elements() for w in model.weights if f"{side}_embedding" in w.path))
-            for side in arguments.tables
-        }
+        name: {side: embedding_parameters(model, side) for side in arguments.tables}
         for name, model in (("before", before), ("after", after))
     }
     saved = folder.read_config()
     changes: dict[str, object] = {f"{side}_embedding": "tt" for side in arguments.tables}
-    settings = dataclasses.replace(config.model, embedding_ranks=arguments.ranks, **changes)  # type: ignore[arg-type]
+    changes |= {"embedding_ranks": arguments.ranks, "embedding_group": arguments.group}
+    settings = dataclasses.replace(config.model, **changes)  # type: ignore[arg-type]
     written = identity(saved["recipe"], dataclasses.replace(config, model=settings))
     found = {name: report.to_json() for name, report in reports.items()}
     metrics = folder.read_metrics()
@@ -81,6 +96,9 @@ def compress(arguments: Arguments) -> None:
     metrics["compression"] = {
         "of": str(arguments.run),
         "relative_error": errors,
+        "fine_tuning": {"epochs": arguments.fine_tune, "learning_rate": arguments.fine_tune_rate}
+        if arguments.fine_tune
+        else None,
         "embedding_parameters": sizes,
         "ratio": sum(sizes["before"].values()) / sum(sizes["after"].values()),
         **found,

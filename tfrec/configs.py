@@ -33,6 +33,28 @@ class SyntheticConfig:
 
 
 @dataclass(frozen=True)
+class CatalogConfig:
+    """The planted model behind the data set ``synthetic-catalog``, see tfrec.data.SyntheticCatalog."""
+
+    num_users: int = 20_000
+    """Number of users."""
+    num_items: int = 10_000_000
+    """Number of items."""
+    category_size: int = 46_656
+    """Items of a category, which is a stretch of ids."""
+    events_per_user: int = 50
+    """Draws of each user."""
+    rank: int = 8
+    """Rank of the planted taste for categories."""
+    strength: float = 2.0
+    """Standard deviation of the taste, in nats."""
+    decay: float = 0.8
+    """How fast popularity falls in a category."""
+    seed: int = 0
+    """Seed of the generator."""
+
+
+@dataclass(frozen=True)
 class SourceConfig:
     """Where the interactions come from."""
 
@@ -103,9 +125,12 @@ class LeaveOneOutConfig(SourceConfig):
         "lastfm-2k",
         "lastfm-360k",
         "ncf-ml-1m",
+        "synthetic-catalog",
     ] = "synthetic"  # type: ignore[assignment]
-    """A published data set, or the embedded synthetic one. ncf-ml-1m: ml-1m with the NCF paper's held-out items and
-    its 99 negatives for each. Not looked at when path is given."""
+    """A published data set, or a generated one. ncf-ml-1m: ml-1m with the NCF paper's held-out items and its 99
+    negatives for each. synthetic-catalog: ten million items in categories. Not looked at when path is given."""
+    catalog: CatalogConfig = field(default_factory=CatalogConfig)
+    """The data set synthetic-catalog."""
     format: Literal["table", "ncf"] = "table"
     """With path. table: a file with column names. ncf: a folder with the NCF paper's NAME.train.rating,
     NAME.test.rating and NAME.test.negative."""
@@ -221,6 +246,9 @@ class NeuMFConfig:
     """The same for items."""
     embedding_ranks: int = 16
     """Of tensor-train tables: larger is nearer to dense, and slower."""
+    embedding_group: int | None = None
+    """Of tensor-train tables: rows that share a slice of the first of two cores; 1: a low-rank table, each row has
+    embedding_ranks numbers of its own. Default: three cores of about equal size."""
 
 
 @dataclass(frozen=True)
@@ -430,18 +458,23 @@ def identity(recipe: str, config: Run) -> dict[str, Any]:
 def from_json(recipe_config: Run, saved: dict[str, Any]) -> Run:
     """The config that `identity` or `to_json` gave ``saved`` for, of the type of ``recipe_config``.
 
+    A setting that ``saved`` does not have is younger than the run: it gets the default of its class, which stands for
+    what was done before there was the setting.
+
     Raises:
-        KeyError: a setting that the type does not have.
+        KeyError: a setting that the type does not have, or no settings of data or evaluation at all.
     """
+    if "data" not in saved or "evaluation" not in saved:
+        raise KeyError("data, evaluation")
     return _fill(recipe_config, {k: v for k, v in saved.items() if k not in ("recipe", "data_sha256")})
 
 
 def _fill(template: Any, saved: dict[str, Any]) -> Any:
     changes: dict[str, Any] = {}
     known = {f.name: f for f in dataclasses.fields(template)}
-    missing = set(known) - set(saved) - {*_PLACES, "dir"}
-    if missing:
-        raise KeyError(", ".join(sorted(missing)))
+    # All settings have defaults.
+    younger = set(known) - set(saved) - {*_PLACES, "dir"}
+    changes |= {name: getattr(type(template)(), name) for name in younger}
     for name, value in saved.items():
         if name not in known:
             raise KeyError(name)

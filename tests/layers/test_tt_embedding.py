@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests import oracles
 from tfrec import layers, ops
@@ -303,6 +305,43 @@ def test_a_large_bag_and_its_gradient(random):
     wanted = oracles.tt_gradients([c.numpy() for c in made.cores], ids.ravel(), np.ones([2_000, DIM]))
     for g, w in zip(gradients, wanted, strict=True):
         np.testing.assert_allclose(g, w, rtol=1e-4, atol=1e-5 * np.abs(w).max())
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.one_of(st.integers(0, 3), st.integers(0, 1_000)), max_size=6),
+    st.integers(2, 5),
+    st.sampled_from(["sum", "mean", "sqrtn"]),
+    st.booleans(),
+    st.integers(0, 2**32 - 1),
+)
+def test_bags_of_any_length_and_their_gradients(lengths, num_cores, mode, weighted, seed):
+    random = np.random.default_rng(seed)
+    factors = {"row_factors": (3,) * num_cores, "column_factors": (2,) * num_cores}
+    rows, width = 3**num_cores - 1, 2**num_cores
+    made = layers.TTEmbeddingBag(rows, width, 4, **factors, mode=mode, embeddings_scale=1.0, seed=seed)
+    ids = random.integers(rows, size=sum(lengths))
+    weights = random.uniform(0.1, 2.0, len(ids)).astype(np.float32) if weighted else np.ones(len(ids), np.float32)
+    upstream = random.normal(size=(len(lengths), width)).astype(np.float32)
+    made.build()
+    cores = [core.numpy() for core in made.cores]
+    # Each id's share of its bag's row.
+    share, bag = weights.astype(np.float64), np.repeat(np.arange(len(lengths)), lengths)
+    power = {"sum": None, "mean": 1, "sqrtn": 2}[mode]
+    if power is not None:
+        share = share / (np.bincount(bag, share**power, minlength=len(lengths))[bag] ** (1 / power))
+    wanted = np.zeros((len(lengths), width))
+    np.add.at(wanted, bag, share[:, None] * oracles.tt_table(cores, rows)[ids])
+    ragged = tf.RaggedTensor.from_row_lengths(ids, np.array(lengths, np.int64))
+    given_weights = ragged.with_values(tf.constant(weights)) if weighted else None
+    with tf.GradientTape() as tape:
+        found = made(ragged, given_weights)
+    assert found.shape == wanted.shape
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5 * max(1.0, np.abs(wanted).max(initial=0.0)))
+    gradients = tape.gradient(found, [core.value for core in made.cores], upstream)
+    expected = oracles.tt_gradients(cores, ids, share[:, None] * upstream[bag].astype(np.float64))
+    for g, e in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(tf.convert_to_tensor(g), e, rtol=1e-3, atol=1e-5 * max(1.0, np.abs(e).max()))
 
 
 def test_no_bags_and_no_ids():

@@ -41,8 +41,9 @@ def dense_twin(model):
 
 @pytest.mark.parametrize("sides", SIDES, ids=str)
 @pytest.mark.parametrize("graph", [False, True])
-def test_logits_loss_and_gradients_are_those_of_the_dense_tables(random, sides, graph):
-    model = make(*sides, embedding_l2=0.1, mlp_embedding_l2=0.3)
+@pytest.mark.parametrize("group", [None, 1, 7])
+def test_logits_loss_and_gradients_are_those_of_the_dense_tables(random, sides, graph, group):
+    model = make(*sides, embedding_l2=0.1, mlp_embedding_l2=0.3, embedding_group=group)
     twin = dense_twin(model)
     users, items = random.integers(USERS, size=15), random.integers(ITEMS, size=(15, 3))
     np.testing.assert_allclose(model.score(users, items), twin.score(users, items), rtol=1e-4, atol=1e-5)
@@ -109,7 +110,42 @@ def test_compressed_and_at_full_rank_the_same(random):
         same.with_tt_embeddings(3, ("item",))
 
 
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("branch", ["neumf", "gmf"])
+def test_all_items_are_scored_in_blocks(monkeypatch, graph, branch):
+    model = make(branch=branch)
+    users = np.array([3, 3, 39, 0])
+    whole = model.score(users, np.tile(np.arange(ITEMS), (4, 1)))
+    looked_up = []
+    lookup = model.item_embedding.call
+    monkeypatch.setattr(model.item_embedding, "call", lambda ids: looked_up.append(ids.shape[0]) or lookup(ids))
+    monkeypatch.setattr("tfrec.models.neumf.BLOCK_ITEMS", 7)  # 60 items: eight blocks and one of four
+    found = (tf.function(model.score) if graph else model.score)(tf.constant(users))
+    assert found.shape == (4, ITEMS)
+    np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-6)
+    assert looked_up == ([None] if graph else [7] * 8 + [4])
+    assert model.score(users[:0]).shape == (0, ITEMS)
+
+
+def test_a_group_of_one_is_a_low_rank_table():
+    model = make("dense", "dense")
+    table = model.item_embedding.numpy()
+    left, values, right = np.linalg.svd(table, full_matrices=False)
+    small, errors = model.with_tt_embeddings(3, ("item",), group=1)
+    assert [c.shape for c in small.item_embedding.cores] == [(ITEMS, 1, 1, 3), (1, 3, 8, 1)]
+    np.testing.assert_allclose(small.item_embedding.full_table(), left[:, :3] * values[:3] @ right[:3], atol=1e-5)
+    assert errors["item"] == pytest.approx(np.sqrt((values[3:] ** 2).sum() / (values**2).sum()), rel=1e-4)
+    again = NeuMF.from_config(small.get_config())
+    assert again.item_embedding.shape == small.item_embedding.shape
+
+
+def test_a_group_larger_than_the_table_is_the_table():
+    assert make(embedding_group=1_000).item_embedding.shape.row_factors == (1, ITEMS)
+
+
 def test_rejects():
+    with pytest.raises(InputError, match="`embedding_group` must be at least 1"):
+        make(embedding_group=0)
     with pytest.raises(InputError, match="`user_embedding` must be 'dense' or 'tt'"):
         make("sparse", "tt")
     with pytest.raises(InputError, match="`ranks` must be whole numbers from 1"):

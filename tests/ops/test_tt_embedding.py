@@ -337,3 +337,42 @@ def test_a_gpu_reads_zeros_for_ids_out_of_range(random, dtype):
     up = tf.cast(upstream, tf.float64).numpy()[inside]
     for g, wanted in zip(gradients, expected_gradients(exact(cores), shape, ids[inside], up), strict=True):
         close(g, wanted, TOLERANCE[dtype])
+
+
+#: MiB that a lookup and then its gradient take at their highest above what was there, and the rows' own.
+_MEMORY = """
+import numpy as np, tensorflow as tf
+from pathlib import Path
+from tfrec import ops
+from tfrec.benchmark.memory import resident_bytes
+
+shape = ops.TTShape(1_000_000, (100, 100, 100), (2, 2, 2), (64, 64))
+random = np.random.default_rng(0)
+cores = [tf.constant(random.normal(size=s), tf.float32) for s in shape.core_shapes]
+ids = tf.constant(random.integers(1_000_000, size=1_000_000))
+
+def grown(run):
+    before = resident_bytes("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    kept = run()
+    print((resident_bytes("VmHWM") - before) / 2**20)
+    return kept
+
+for some in (ids[:10], ids):
+    rows = grown(lambda: ops.tt_lookup(some, cores, shape))
+    grown(lambda: [g.numpy().sum() for g in ops.tt_gradients(some, rows, cores, shape)])
+"""
+
+
+@NATIVE
+def test_memory_does_not_grow_with_ids_times_rank():
+    done = subprocess.run([sys.executable, "-c", _MEMORY], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    forward, backward = (float(line) for line in done.stdout.split()[-2:])
+    ids, cores = 1_000_000, 4 * (100 * 2 * 64 + 100 * 64 * 2 * 64 + 100 * 64 * 2) / 2**20
+    stated = ids * (48 + 8 * 3) / 2**20
+    rows, slack = ids * 8 * 4 / 2**20, 16.0  # the allocator's
+    # A tensor of ids x q x rank would be 488 MiB.
+    threads = len(os.sched_getaffinity(0))
+    assert forward < stated + rows + 2 * cores + slack
+    assert backward < stated + (4 + threads) * cores + slack

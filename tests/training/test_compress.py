@@ -23,6 +23,15 @@ def test_compress(tmp_path):
     run("evaluate", "small", "--json", "again.json", cwd=tmp_path)
     again = json.loads((tmp_path / "again.json").read_text())["test"]["model"]
     assert again["hit_rate@10"] == small["compression"]["after"]["hit_rate@10"]
+    out, _ = run("compress", "run", "tuned", "--ranks", "3", "--group", "1", "--fine-tune", "2", cwd=tmp_path)
+    assert "fine-tuning, epoch 2/2" in out
+    tuned = json.loads((tmp_path / "tuned" / "metrics.json").read_text())["compression"]
+    assert tuned["after"]["ndcg@10"] > tuned["decomposed"]["ndcg@10"]
+    run("evaluate", "tuned", "--json", "again.json", cwd=tmp_path)
+    again = json.loads((tmp_path / "again.json").read_text())["test"]["model"]
+    assert again["hit_rate@10"] == tuned["after"]["hit_rate@10"]
+    _, err = run("compress", "run", "other", "--fine-tune-rate", "0", cwd=tmp_path, code=2)
+    assert "`fine_tune_rate` positive" in err
     _, err = run("compress", "run", "small", cwd=tmp_path, code=2)
     assert "is there already" in err
     _, err = run("compress", "small", "other", "--tables", "item", cwd=tmp_path, code=2)

@@ -220,3 +220,18 @@ def test_two_ranks_equal_one(tmp_path):
     assert two["test"]["popularity"] == one["test"]["popularity"]
     for name, value in one["test"]["model"].items():
         assert two["test"]["model"][name] == (pytest.approx(value, abs=0.02) if isinstance(value, float) else value)
+
+
+def test_a_catalogue_with_a_tensor_train(tmp_path):
+    """The recipe of ten million items, with fewer: it learns what neighbouring ids share, and can be served."""
+    catalog = {"users": "600", "items": "8000"}
+    options = [f for name, n in catalog.items() for f in (f"--data.catalog.num-{name}", n)]
+    options += ["--data.catalog.category-size", "400"]  # 20 x 20, the last two digits of 8,000
+    options += ["--training.global-batch-size", "2000", "--training.epochs", "4", "--output-dir", "run"]
+    run("train", "neumf-tt-10m", *options, cwd=tmp_path)
+    test = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]
+    oracle, model, popularity = (test[name]["hit_rate@10"] for name in ("oracle", "model", "popularity"))
+    assert oracle > popularity + 0.1
+    assert oracle + 0.02 > model > popularity
+    out, _ = run("recommend", "run", "--user", "3", "-k", "2", cwd=tmp_path)
+    assert out

@@ -20,7 +20,7 @@ class Arguments:
     """Measure a part of tfrec against its alternatives on this machine."""
 
     name: Annotated[
-        Literal["vae-cf", "neumf", "als", "als-float16", "tt", "quantization", "scaling", "data"],
+        Literal["vae-cf", "neumf", "als", "als-float16", "tt", "tt-quality", "quantization", "scaling", "data"],
         tyro.conf.Positional,
     ]
     """vae-cf: the sparse training step against the same network with dense input and target.
@@ -29,6 +29,7 @@ class Arguments:
     als-float16: precision@10, time and memory of float16 against float32 factors.
     quantization: NeuMF in int8, with and without a split final layer, and tfrec's best, three seeds (trains them).
     tt: tensor-train embeddings against their pure-TensorFlow twin and a dense table, at FBTT-Embedding's shape.
+    tt-quality: NeuMF with tables of a tenth of the size against dense ones, three seeds (trains them).
     scaling: plan a step of NeuMF on 8, 16 and 64 ranks from the speed of one.
     data: reading 20 million ratings from CSV and from the cache."""
     json: Path | None = None
@@ -36,7 +37,8 @@ class Arguments:
     rounds: int = 5
     """How often each alternative is timed."""
     parts: tuple[str, ...] = ()
-    """als: of ml-1m, lastfm-2k, generated-10m, memory and balance; default: all."""
+    """als: of ml-1m, lastfm-2k, generated-10m, memory and balance; tt-quality: of low_rank, pairs and three_cores.
+    Default: all."""
     batch: int | None = None
     """vae-cf: users per step, default 2,000. scaling: samples per step over all ranks, default 2^20."""
     samples_per_second: float | None = None
@@ -75,6 +77,10 @@ def main() -> None:
             from tfrec.benchmark.tt import benchmark_tt
 
             result = benchmark_tt(arguments.rounds)
+        elif arguments.name == "tt-quality":
+            from tfrec.benchmark.tt_quality import FORMS, benchmark_tt_quality
+
+            result = benchmark_tt_quality(arguments.parts or tuple(FORMS))
         elif arguments.name == "scaling":
             from tfrec.benchmark.scaling import plan
 

@@ -45,7 +45,7 @@ def benchmark_quantization(data_dir: Path | None = None) -> dict[str, Any]:
     root = Path(os.environ.get("TFREC_STUDY_RUNS", "runs/quantization"))
     found: dict[str, Any] = {"benchmark": "quantization", "recipe": RECIPE, "seeds": _SEEDS, "by_seed": {}}
     for seed in _SEEDS:
-        folder = _train(root / f"seed-{seed}", seed, data_dir)
+        folder = train_seed(root / f"seed-{seed}", seed, data_dir)
         found["by_seed"][f"seed_{seed}"] = result = _study(folder, seed, data_dir)
         print(f"seed {seed}: {result}", file=sys.stderr, flush=True)
     rows = found["by_seed"].values()
@@ -59,7 +59,12 @@ def benchmark_quantization(data_dir: Path | None = None) -> dict[str, Any]:
     return found
 
 
-def _train(path: Path, seed: int, data_dir: Path | None) -> RunFolder:
+def train_seed(path: Path, seed: int, data_dir: Path | None = None) -> RunFolder:
+    """The folder of the study's float run of a seed, trained if it is not there.
+
+    Raises:
+        InputError: the training failed.
+    """
     command = [sys.executable, "-m", "tfrec.train", RECIPE, "--seed", str(seed), "--output-dir", str(path)]
     if data_dir is not None:
         command += ["--data.dir", str(data_dir)]

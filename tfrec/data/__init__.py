@@ -13,6 +13,7 @@ from tfrec.data.splits import (
     strong_generalization,
 )
 from tfrec.data.synthetic import Synthetic
+from tfrec.data.synthetic_catalog import SyntheticCatalog
 from tfrec.data.tables import from_table
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "LeaveOneOut",
     "StrongGeneralization",
     "Synthetic",
+    "SyntheticCatalog",
     "from_table",
     "leave_one_out",
     "load",

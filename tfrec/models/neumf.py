@@ -39,6 +39,8 @@ Terms: TypeAlias = dict[tuple[str, str], Any]
 #: Pairs that go through the layers at once; see `NeuMF`. On a CPU the activations then fit its cache; a GPU wants more
 #: work per launch.
 CHUNK_PAIRS_CPU, CHUNK_PAIRS_GPU = 5_120, 1 << 18
+#: Items of a tensor-train table whose rows are held at once when all items are scored.
+BLOCK_ITEMS = 1 << 15
 
 
 @keras.saving.register_keras_serializable(package="tfrec")
@@ -64,6 +66,9 @@ class NeuMF(keras.Model):
         user_embedding: ``dense``, a row for each user, or ``tt``, a `TTEmbedding`.
         item_embedding: the same for items.
         embedding_ranks: of the ``tt`` tables, one number for all ranks, from 1.
+        embedding_group: of the ``tt`` tables. None: three cores of about equal size. k, from 1: two cores, in which k
+            neighbouring ids share r numbers and each place in a group has its own map ``[r, D]`` from them to a row.
+            1 is a low-rank table, each row with r numbers to itself: the better form where rows are few.
         chunk_pairs: pairs computed at once; default by device.
         noise_seed: of dropout. The noise of a step depends on this and the step's number only. Ranks take different
             seeds.
@@ -100,6 +105,7 @@ class NeuMF(keras.Model):
         user_embedding: Table = "dense",
         item_embedding: Table = "dense",
         embedding_ranks: int = 16,
+        embedding_group: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -120,7 +126,10 @@ class NeuMF(keras.Model):
             if kind not in ("dense", "tt"):
                 raise InputError(f"`{name}` must be 'dense' or 'tt'.\nReceived: {kind!r}.")
         self.embedding_kinds = {"user": user_embedding, "item": item_embedding}
+        if embedding_group is not None and embedding_group < 1:
+            raise InputError(f"`embedding_group` must be at least 1.\nReceived: embedding_group={embedding_group}.")
         self.embedding_ranks = embedding_ranks
+        self.embedding_group = embedding_group
         self.num_users = num_users
         self.num_items = num_items
         self.mf_dim = mf_dim
@@ -198,10 +207,23 @@ class NeuMF(keras.Model):
         if self.embedding_kinds[side] == "dense":
             return self.add_weight(name=name, shape=(rows, width), initializer=initializer, autocast=False)
         layer = TTEmbedding(
-            rows, width, self.embedding_ranks, embeddings_initializer=initializer, dtype="float32", name=name
+            rows,
+            width,
+            self.embedding_ranks,
+            *self._factors(rows, width),
+            embeddings_initializer=initializer,
+            dtype="float32",
+            name=name,
         )
         layer.build()
         return layer
+
+    def _factors(self, rows: int, width: int) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
+        """Row and column factors of a tensor-train table."""
+        if self.embedding_group is None:
+            return None, None
+        group = min(self.embedding_group, rows)
+        return (-(-rows // group), group), (1, width)
 
     # ---- Keras's interface
 
@@ -300,21 +322,41 @@ class NeuMF(keras.Model):
             float32 ``[B, C]``.
         """
         user_rows, user_index, _ = self._rows("user", users)
-        if items is None:
-            item_rows, item_index = self._gather("item", None), None
-            width = tf.constant(self.num_items)
-        else:
+        if items is not None:
             item_rows, item_index, _ = self._rows("item", items)
-            width = tf.shape(items)[1]
-        terms = self._terms(user_rows, item_rows, self._early())
-        late = self._late()
+            return self._score(user_rows, user_index, item_rows, item_index)
+        if self.embedding_kinds["item"] == "dense":
+            found = self._score(user_rows, user_index, self._gather("item", None), None)
+        else:
+            found = self._score_in_blocks(user_rows, user_index)
+        return tf.ensure_shape(found, [None, self.num_items])
+
+    def _score(
+        self, user_rows: tf.Tensor, user_index: tf.Tensor, item_rows: tf.Tensor, item_index: tf.Tensor | None
+    ) -> tf.Tensor:
+        """Logits of the items that each user's row of ``item_index`` names, or of all ``item_rows``."""
+        terms, late = self._terms(user_rows, item_rows, self._early()), self._late()
+        width = tf.shape(item_rows)[0] if item_index is None else tf.shape(item_index)[1]
 
         def chunk(first: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
             of_items = None if item_index is None else item_index[first:last]
             return self._logits(_take(terms, user_index[first:last], of_items), late)
 
-        found = in_chunks(tf.size(users), self._chunk_users(width), width, chunk)
-        return tf.ensure_shape(found, [None, self.num_items if items is None else items.shape[1]])
+        found = in_chunks(tf.size(user_index), self._chunk_users(width), width, chunk)
+        return tf.ensure_shape(found, [None, None if item_index is None else item_index.shape[1]])
+
+    def _score_in_blocks(self, user_rows: tf.Tensor, user_index: tf.Tensor) -> tf.Tensor:
+        """Logits of all items, some at a time: a tensor train's table is never whole in memory."""
+        count = -(-self.num_items // BLOCK_ITEMS)
+        parts = tf.TensorArray(tf.float32, count, infer_shape=False, element_shape=tf.TensorShape([None, None]))
+
+        def step(i: tf.Tensor, parts: tf.TensorArray) -> Any:
+            ids = tf.range(i * BLOCK_ITEMS, tf.minimum((i + 1) * BLOCK_ITEMS, self.num_items))
+            found = self._score(user_rows, user_index, self._gather("item", ids), None)
+            return i + 1, parts.write(i, tf.transpose(found))  # blocks follow one another on the first axis
+
+        _, parts = tf.while_loop(lambda i, _: i < count, step, (tf.constant(0), parts), parallel_iterations=1)
+        return tf.transpose(parts.concat())
 
     # ---- the loss and its gradients
 
@@ -547,13 +589,17 @@ class NeuMF(keras.Model):
         return other
 
     def with_tt_embeddings(
-        self, ranks: int, sides: Sequence[Literal["user", "item"]] = ("user", "item")
+        self,
+        ranks: int,
+        sides: Sequence[Literal["user", "item"]] = ("user", "item"),
+        group: int | None = None,
     ) -> tuple[NeuMF, dict[str, float]]:
         """The same network with tables that are approximated by tensor trains, see `TTEmbedding.from_dense`.
 
         Args:
             ranks: of the tables, from 1.
             sides: whose tables.
+            group: the ``embedding_group`` of the class.
 
         Returns:
             the model; and for each side the relative error of its table, Frobenius norms.
@@ -567,12 +613,13 @@ class NeuMF(keras.Model):
                 raise InputError(f"The {side} table is a tensor train already.\nLeave it out.")
             kinds[side] = "tt"
         config = {f"{side}_embedding": kind for side, kind in kinds.items()}
-        other = NeuMF.from_config({**self.get_config(), **config, "embedding_ranks": ranks})
+        other = NeuMF.from_config({**self.get_config(), **config, "embedding_ranks": ranks, "embedding_group": group})
         values, errors = {_name(v): v.numpy() for v in self.weights}, dict[str, float]()
         for side in sides:
             name = f"{side}_embedding"
             table: TTEmbedding = getattr(other, name)
-            made = TTEmbedding.from_dense(values[name], ranks, dtype="float32")
+            p, q = table.shape.row_factors, table.shape.column_factors
+            made = TTEmbedding.from_dense(values[name], ranks, row_factors=p, column_factors=q, dtype="float32")
             values |= {f"{name}/core_{k}": core.numpy() for k, core in enumerate(made.cores, start=1)}
             table.approximation_error = made.approximation_error
             errors[side] = float(made.approximation_error or 0.0)
@@ -599,6 +646,7 @@ class NeuMF(keras.Model):
             "user_embedding": self.embedding_kinds["user"],
             "item_embedding": self.embedding_kinds["item"],
             "embedding_ranks": self.embedding_ranks,
+            "embedding_group": self.embedding_group,
         }
 
 

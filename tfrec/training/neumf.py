@@ -142,8 +142,6 @@ def make_sampler(config: NeuMFRun, train: scipy.sparse.csr_matrix) -> PointwiseS
 
 def make_model(config: NeuMFRun, data: PreparedItems, sampler: PointwiseSampler) -> tuple[NeuMF, int]:
     """The compiled model, and how many bytes of gradients a rank hands to the others in a step."""
-    training = config.training
-    check_updates(training, sampler.steps_per_epoch)
     num_users, num_items = data.train.shape
     model = NeuMF(
         num_users,
@@ -160,13 +158,24 @@ def make_model(config: NeuMFRun, data: PreparedItems, sampler: PointwiseSampler)
         user_embedding=config.model.user_embedding,
         item_embedding=config.model.item_embedding,
         embedding_ranks=config.model.embedding_ranks,
+        embedding_group=config.model.embedding_group,
     )
+    return model, compile_model(model, config.training, sampler)
+
+
+def compile_model(model: NeuMF, training: NeuMFTrainingConfig, sampler: PointwiseSampler) -> int:
+    """Compile for ``fit`` with ``sampler.steps()``.
+
+    Returns:
+        How many bytes of gradients a rank hands to the others in a step.
+    """
+    check_updates(training, sampler.steps_per_epoch)
     rows = {
         "user_embedding": sampler.positives_per_step,
         "item_embedding": sampler.positives_per_step * (1 + sampler.num_negatives),
     }
     # The cores of a tensor-train table have no rows of their own: their gradients are small and dense.
-    rows = {t: n for t, n in rows.items() if getattr(config.model, t) == "dense"}
+    rows = {t: n for t, n in rows.items() if model.embedding_kinds[t.removesuffix("_embedding")] == "dense"}
     lazy = [t for t, count in rows.items() if is_lazy(training, count, getattr(model, t).shape[0])]
     if training.backward_passes_per_step > 1:
         if training.embedding_update == "lazy":
@@ -197,7 +206,7 @@ def make_model(config: NeuMFRun, data: PreparedItems, sampler: PointwiseSampler)
         backward_passes_per_step=training.backward_passes_per_step,
     )
     model.optimizer.build(model.trainable_variables)
-    return model, gradient_bytes(model, lazy, rows, training.compression)
+    return gradient_bytes(model, lazy, rows, training.compression)
 
 
 def is_lazy(training: NeuMFTrainingConfig, rows: int, table_rows: int) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse
 
 from tfrec.configs import LeaveOneOutConfig, SourceConfig
-from tfrec.data import Interactions, Synthetic, leave_one_out
+from tfrec.data import Interactions, Synthetic, SyntheticCatalog, leave_one_out
 from tfrec.data.files import checksum
 from tfrec.data.ncf import combined_checksum, load_ncf, load_ncf_ml1m, ncf_files
 from tfrec.data.tables import check_readable
@@ -37,7 +37,7 @@ class PreparedItems:
     validation_items: np.ndarray
     test_items: np.ndarray
     test_negatives: np.ndarray | None
-    oracle: Synthetic | None
+    oracle: Synthetic | SyntheticCatalog | None
 
     @property
     def sha256(self) -> str | None:
@@ -62,7 +62,9 @@ class PreparedItems:
     def vocabulary(self) -> Vocabulary:
         """What the model's numbers stand for, and what users have."""
         events = self.interactions
-        return Vocabulary(events.item_ids, events.labels(), self.popularity(), events.user_ids, self.seen("everything"))
+        # Without titles the ids themselves: as text they would be ten times as large.
+        labels = events.item_ids if events.item_titles is None else events.item_titles
+        return Vocabulary(events.item_ids, labels, self.popularity(), events.user_ids, self.seen("everything"))
 
     def summary(self) -> dict[str, Any]:
         """Counts for the report."""
@@ -112,6 +114,7 @@ def prepare_items(config: LeaveOneOutConfig) -> PreparedItems:
     if config.format == "ncf" and config.path is None:
         raise InputError("The format ncf is of files of your own.\nName their folder with --data.path.")
     test_negatives = None
+    oracle: Synthetic | SyntheticCatalog | None = None
     if config.format == "ncf" or (config.path is None and config.name == "ncf-ml-1m"):
         if config.min_rating not in ("all", "auto"):
             raise InputError("Data in the NCF paper's format is held out already.\nLeave out --data.min-rating.")
@@ -127,12 +130,15 @@ def prepare_items(config: LeaveOneOutConfig) -> PreparedItems:
                 f"A held-out item must not be in the training data.\nReceived: user {user}, item {test_items[user]}."
             )
     else:
-        events = above(load_interactions(_without_ncf(config)), config)
+        is_catalog = config.path is None and config.name == "synthetic-catalog"
+        catalog = SyntheticCatalog(**asdict(config.catalog)) if is_catalog else None
+        events = catalog.interactions() if catalog else above(load_interactions(_without_ncf(config)), config)
+        oracle = catalog
         split = leave_one_out(events, min_user_events=config.min_user_events, validation=True)
         train, validation_items, test_items = split.train, split.validation_items, split.test_items
     train.data[:] = 1.0
-    is_synthetic = config.path is None and config.name == "synthetic"
-    oracle = Synthetic(**asdict(config.synthetic)) if is_synthetic else None
+    if config.path is None and config.name == "synthetic":
+        oracle = Synthetic(**asdict(config.synthetic))
     return PreparedItems(events, train, validation_items, test_items, test_negatives, oracle)
 
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from tfrec import distributed
 from tfrec.configs import CandidateConfig
+from tfrec.data import SyntheticCatalog
 from tfrec.evaluation import Candidates, CandidateScorer, Report, evaluate_candidates
 from tfrec.training.prepare_items import PreparedItems
 
@@ -70,10 +71,23 @@ def popularity_scorer(counts: np.ndarray) -> CandidateScorer:
     return score
 
 
+def _catalog_scorer(oracle: SyntheticCatalog) -> CandidateScorer:
+    """For candidates only: their scores need no row over all items."""
+
+    def score(users: tf.Tensor, items: tf.Tensor | None) -> tf.Tensor:
+        if items is None:
+            items = tf.tile(tf.range(oracle.num_items, dtype=tf.int64)[None, :], [tf.size(users), 1])
+        return tf.ensure_shape(tf.numpy_function(oracle.scores, [users, items], tf.float32), [None, items.shape[1]])
+
+    return score
+
+
 def _oracle_scorer(data: PreparedItems) -> CandidateScorer:
     oracle, ids = data.oracle, data.interactions.user_ids
     columns = data.interactions.item_ids
     assert oracle is not None
+    if isinstance(oracle, SyntheticCatalog):
+        return _catalog_scorer(oracle)
 
     def score(users: tf.Tensor, items: tf.Tensor | None) -> tf.Tensor:
         scores = tf.numpy_function(

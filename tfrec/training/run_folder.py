@@ -23,7 +23,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tfrec.configs import Run, differences, identity
+from tfrec.configs import Run, differences, from_json, identity
 from tfrec.data.files import DAMAGE, atomic_write, make_folder, remove_leftovers
 from tfrec.errors import InputError
 
@@ -92,7 +92,7 @@ class RunFolder:
             return False
         if not config.resume:
             return False
-        changed = differences(self._identity(), identity(recipe, config))
+        changed = differences(self._identity(config), identity(recipe, config))
         if changed:
             raise InputError(
                 f"{self.path} has a run with another config:\n  " + "\n  ".join(changed) + "\n"
@@ -153,8 +153,13 @@ class RunFolder:
             raise InputError(f"{self.metrics} is damaged: {error}.\nTrain again with --no-resume.") from error
         return found
 
-    def _identity(self) -> dict[str, Any]:
-        return {k: v for k, v in self.read_config().items() if k != "data_sha256"}
+    def _identity(self, like: Run) -> dict[str, Any]:
+        """What the folder's run is, with settings that are younger than it as `from_json` takes them."""
+        saved = self.read_config()
+        try:
+            return identity(saved["recipe"], from_json(like, saved))
+        except (KeyError, TypeError, AttributeError):  # of another kind, or of a later version: as it is written
+            return {k: v for k, v in saved.items() if k != "data_sha256"}
 
     def _is_run(self) -> bool:
         """Whether the folder's config.json is one of ours; other people's files are never touched."""

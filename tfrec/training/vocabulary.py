@@ -20,7 +20,7 @@ class Vocabulary:
 
     Args:
         item_ids: ``[I]`` raw ids, int64 or text.
-        labels: ``[I]`` titles.
+        labels: ``[I]`` titles, or the raw ids.
         popularity: ``[I]`` number of training users.
         user_ids: ``[U]`` raw ids of the model's users, int64 or text; None for a model that takes histories.
         seen: with ``user_ids``: ``[U, I]``, what each user has, and what is not recommended to her.
