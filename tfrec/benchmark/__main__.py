@@ -37,8 +37,8 @@ class Arguments:
     rounds: int = 5
     """How often each alternative is timed."""
     parts: tuple[str, ...] = ()
-    """als: of ml-1m, lastfm-2k, generated-10m, memory and balance; tt-quality: of low_rank, pairs and three_cores.
-    Default: all."""
+    """als: of ml-1m, lastfm-2k, generated-10m, memory and balance; tt-quality: of low_rank, low_rank_5, low_rank_20,
+    pairs and three_cores. Default: all."""
     batch: int | None = None
     """vae-cf: users per step, default 2,000. scaling: samples per step over all ranks, default 2^20."""
     samples_per_second: float | None = None
