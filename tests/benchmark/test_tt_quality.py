@@ -17,5 +17,5 @@ def test_the_largest_rank_that_is_ten_times_smaller():
 
 
 def test_an_unknown_form():
-    with pytest.raises(InputError, match="low_rank, pairs, three_cores"):
+    with pytest.raises(InputError, match="low_rank, low_rank_5, low_rank_20, pairs, three_cores"):
         benchmark_tt_quality(("four_cores",))

@@ -110,6 +110,9 @@ def _study(folder: RunFolder, forms: tuple[str, ...]) -> dict[str, Any]:
     found: dict[str, Any] = {"dense": {"parameters": before, **_measure(model, config, among)}}
     for name in forms:
         found |= _form(name, model, before, config, data, among)
+    # What the further epochs alone bring.
+    fine_tune(model, config, data, _EPOCHS, _RATE)
+    found["dense_fine_tuned"] = {"parameters": before, **_measure(model, config, among)}
     return found
 
 
