@@ -41,7 +41,7 @@ struct HalfSweep {
   bool half_storage;           // of fixed, start and solved
   const float* gramian;        // [F, F], Y'Y in float32 over all M fixed rows, symmetric
   const float* inverse;        // [F, F], CG's preconditioner (w0 Y'Y + shift I)^-1, symmetric; null for other solvers
-  float shift;                 // above 0
+  float shift;                 // at least 0
   const void* start;           // [N, F]: where CG and block begin; not read by Cholesky
   void* solved;                // [N, F]; start itself, or no overlap with it
   float alpha;                 // > 0

@@ -151,6 +151,17 @@ def test_training_loss_is_the_objective_and_falls(random, options, objective):
     assert (np.diff(losses) <= 1e-6 * np.array(losses[:-1])).all()
 
 
+@pytest.mark.parametrize("values", [[[3.0]], [[1, 0, 2, 0, 0]], [[1], [0], [5], [0]], np.eye(10, 8)], ids=str)
+@pytest.mark.parametrize("regularization", [0.0, 1e-8, 1e-6])
+def test_more_factors_than_the_matrix_has_directions(values, regularization):
+    """Without regularization nothing but the solver itself keeps factors out of directions that do not matter."""
+    matrix = scipy.sparse.csr_matrix(np.array(values, np.float32))
+    model = ALS(factors=16, regularization=regularization, seed=1)
+    losses = model.fit(matrix, verbose=0, calculate_training_loss=True).history["loss"]
+    assert abs(losses[-1]) < 1e-3
+    assert np.abs(model.user_factors).max() < 100
+
+
 @pytest.mark.parametrize(
     "factors", [64, pytest.param(128, marks=pytest.mark.slow), pytest.param(256, marks=pytest.mark.slow)]
 )

@@ -33,8 +33,10 @@ MAX_FACTORS = 1024
 _LONG = {"cg": 2_048, "cholesky": 8_192, "block": 8_192}
 #: Bytes of gathered factors and matrices that the twin holds at once.
 _CALL_BYTES = 1 << 24
-#: The preconditioner's smallest eigenvalue over the sum of all, at least: float32 holds its inverse to some per cent.
+#: A shift below this part of the sum of the eigenvalues is too small for float32 to hold the inverse.
 _LEAST_SHIFT = 3e-6
+#: Then: the smallest eigenvalue over the largest that is taken for a direction of the table.
+_LEAST_DIRECTION = 1e-5
 
 
 @dataclass(frozen=True)
@@ -156,15 +158,23 @@ def preconditioner(entries: Entries, gram: tf.Tensor, sweep: Sweep) -> tuple[np.
         sweep: the objective.
 
     Returns:
-        float32 ``[F, F]``, and s: the regularization of a row of mean length, or more where float32 could not hold the
-        inverse otherwise. Without a preconditioner in the objective (w0 = 0, lambda = 0): the identity.
+        float32 ``[F, F]``, and s, the regularization of a row of mean length. Where s is so small that float32 could
+        not hold the inverse, it is that of the directions alone that the table has. Without both (w0 = 0, lambda = 0):
+        the identity, and 1.
     """
     base = sweep.unobserved_weight * gram.numpy().astype(np.float64)
-    usual = float(row_regularization(sweep, np.array([entries.mean_length]), entries.num_fixed)[0])
-    shift = float(np.float32(max(usual, _LEAST_SHIFT * np.trace(base)) or 1.0))
-    if not np.isfinite(base).all():
-        return np.full(base.shape, np.nan, np.float32), shift if np.isfinite(shift) else 1.0
-    inverse = np.linalg.inv(base + shift * np.eye(len(base)))
+    shift = float(np.float32(row_regularization(sweep, np.array([entries.mean_length]), entries.num_fixed)[0]))
+    if not np.isfinite(base).all() or not np.isfinite(shift):
+        return np.full(base.shape, np.nan, np.float32), 1.0
+    if shift == 0 and not base.any():
+        return np.eye(len(base), dtype=np.float32), 1.0
+    if shift >= _LEAST_SHIFT * np.trace(base):
+        inverse = np.linalg.inv(base + shift * np.eye(len(base)))
+    else:
+        # Too little holds a row where the table has no direction, so CG must not go there.
+        sizes, directions = np.linalg.eigh(base)
+        kept = sizes > _LEAST_DIRECTION * sizes[-1]
+        inverse = (directions[:, kept] / (sizes[kept] + shift)) @ directions[:, kept].T
     return ((inverse + inverse.T) / 2).astype(np.float32), shift
 
 
