@@ -73,6 +73,13 @@ def test_rejects(run, tmp_path, options, match):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_refusal_is_a_message_and_no_traceback(run, tmp_path):
+    done = tfrec("quantize", run, tmp_path / "out", "--weights", "9", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "2 to 8 bits" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_runs_of_other_models(tmp_path):
     assert tfrec("train", "popularity", "--output-dir", "run", cwd=tmp_path).returncode == 0
     done = tfrec("quantize", "run", cwd=tmp_path)

@@ -80,7 +80,7 @@ def main() -> None:
         elif arguments.name == "tt-quality":
             from tfrec.benchmark.tt_quality import FORMS, benchmark_tt_quality
 
-            result = benchmark_tt_quality(arguments.parts or tuple(FORMS))
+            result = benchmark_tt_quality(arguments.parts or tuple(FORMS), arguments.rounds)
         elif arguments.name == "scaling":
             from tfrec.benchmark.scaling import plan
 

@@ -41,14 +41,15 @@ FORMS: dict[str, tuple[int | None, float]] = {
 }
 #: Picked on the validation items of seed 1.
 _EPOCHS, _RATE = 3, 1e-3
-_TIMED_STEPS, _ROUNDS = 50, 3
+_TIMED_STEPS = 50
 
 
-def benchmark_tt_quality(forms: tuple[str, ...] = tuple(FORMS)) -> dict[str, Any]:
+def benchmark_tt_quality(forms: tuple[str, ...] = tuple(FORMS), rounds: int = 5) -> dict[str, Any]:
     """HR@10 and NDCG@10 of each form among the recipe's negatives and among 99; rank, size, seconds of an epoch.
 
     Args:
         forms: of `FORMS`.
+        rounds: how often the steps of each are timed.
 
     Raises:
         InputError: an unknown form, or a training failed.
@@ -68,7 +69,7 @@ def benchmark_tt_quality(forms: tuple[str, ...] = tuple(FORMS)) -> dict[str, Any
         result = _study(train_seed(root / f"seed-{seed}", seed), forms)
         found["by_seed"][f"seed_{seed}"] = result
         print(f"seed {seed}: {result}", file=sys.stderr, flush=True)
-    found["seconds_per_epoch"] = _seconds(RunFolder.existing(root / f"seed-{_SEEDS[0]}"), forms)
+    found["seconds_per_epoch"] = _seconds(RunFolder.existing(root / f"seed-{_SEEDS[0]}"), forms, rounds)
     rows = list(found["by_seed"].values())
     keys = [key for key in rows[0]["dense"] if "@" in key]
     found["summary"] = {
@@ -143,7 +144,7 @@ def _measure(model: NeuMF, config: NeuMFRun, among: dict[int, Candidates]) -> di
     return found
 
 
-def _seconds(folder: RunFolder, forms: tuple[str, ...]) -> dict[str, Any]:
+def _seconds(folder: RunFolder, forms: tuple[str, ...], rounds: int) -> dict[str, Any]:
     """Seconds of an epoch of training, dense and in each form, from some steps of each in turns."""
     config = load_config(folder)
     assert isinstance(config, NeuMFRun)
@@ -158,7 +159,7 @@ def _seconds(folder: RunFolder, forms: tuple[str, ...]) -> dict[str, Any]:
     for model in models.values():
         compile_model(model, config.training, sampler)
         model.fit(steps, shuffle=False, verbose=0)
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         for name, model in models.items():
             times[name].append(seconds_of(functools.partial(model.fit, steps, shuffle=False, verbose=0)))
     return {name: spread(np.array(t) * sampler.steps_per_epoch / _TIMED_STEPS) for name, t in times.items()}

@@ -33,8 +33,8 @@ MAX_FACTORS = 1024
 _LONG = {"cg": 2_048, "cholesky": 8_192, "block": 8_192}
 #: Bytes of gathered factors and matrices that the twin holds at once.
 _CALL_BYTES = 1 << 24
-#: A shift below this part of the sum of the eigenvalues is too small for float32 to hold the inverse.
-_LEAST_SHIFT = 3e-6
+#: Below this part of the sum of the eigenvalues, the smallest one is too small for float32 to hold the inverse.
+_LEAST_SIZE = 3e-6
 #: Then: the smallest eigenvalue over the largest that is taken for a direction of the table.
 _LEAST_DIRECTION = 1e-5
 
@@ -158,8 +158,8 @@ def preconditioner(entries: Entries, gram: tf.Tensor, sweep: Sweep) -> tuple[np.
         sweep: the objective.
 
     Returns:
-        float32 ``[F, F]``, and s, the regularization of a row of mean length. Where s is so small that float32 could
-        not hold the inverse, it is that of the directions alone that the table has. Without both (w0 = 0, lambda = 0):
+        float32 ``[F, F]``, and s, the regularization of a row of mean length. Where float32 could not hold the
+        inverse, it is that of the directions alone that the table has. Without both (w0 = 0, lambda = 0):
         the identity, and 1.
     """
     base = sweep.unobserved_weight * gram.numpy().astype(np.float64)
@@ -168,9 +168,9 @@ def preconditioner(entries: Entries, gram: tf.Tensor, sweep: Sweep) -> tuple[np.
         return np.full(base.shape, np.nan, np.float32), 1.0
     if shift == 0 and not base.any():
         return np.eye(len(base), dtype=np.float32), 1.0
-    if shift >= _LEAST_SHIFT * np.trace(base):
-        inverse = np.linalg.inv(base + shift * np.eye(len(base)))
-    else:
+    inverse = np.linalg.inv(base + shift * np.eye(len(base))) if shift > 0 else None
+    # One over the norm is the smallest eigenvalue, or less.
+    if inverse is None or np.linalg.norm(inverse) * np.trace(base) * _LEAST_SIZE > 1:
         # Too little holds a row where the table has no direction, so CG must not go there.
         sizes, directions = np.linalg.eigh(base)
         kept = sizes > _LEAST_DIRECTION * sizes[-1]
