@@ -81,13 +81,13 @@ def check(name, events):
         assert events.user_ids.tolist() == ["00000c28", "0001bd96"]
         assert events.item_ids.tolist() == ['"weird" al', "betty blowtorch"]
         assert events.values.tolist() == [2137, 1099, 706]
-        assert events.source["rows_without_artist"] == 1
-        assert not events.explicit
+        assert events.left_out == {"no artist": 1}
+        assert events.kind == "counts"
         return
     assert events.user_ids.tolist() == [1, 2]
     assert events.item_ids.tolist() == [10, 31]
     assert events.item_index.tolist() == [1, 0]
-    assert events.explicit == (name != "lastfm-2k")
+    assert events.kind == ("counts" if name == "lastfm-2k" else "ratings")
     assert (events.timestamps is None) == (name == "lastfm-2k")
     expected = {
         "lastfm-2k": ['"Weird" Al', "Sigur Rós"],

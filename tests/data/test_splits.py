@@ -18,7 +18,7 @@ def interactions(user, item, value=None, time=None):
         user_ids=users,
         item_ids=items,
         timestamps=None if time is None else np.asarray(time, np.int64),
-        explicit=value is not None,
+        kind="events" if value is None else "ratings",
     )
 
 

@@ -26,7 +26,7 @@ def check_good(events):
     assert events.item_index.tolist() == [0, 1, 1]
     assert events.values.tolist() == [4.5, 2, 5]
     assert events.timestamps.tolist() == [100, 101, 99]
-    assert events.explicit
+    assert events.kind == "ratings"
 
 
 def test_csv(tmp_path):
@@ -60,7 +60,7 @@ def test_text_ids_titles_and_dates(tmp_path):
     assert events.user_ids.tolist() == ["adam", "zoë"]
     assert events.item_titles.tolist() == ["Solaris", "Amélie 🎬"]
     assert np.diff(events.timestamps).tolist() == [-86_400_000_000, 2 * 86_400_000_000]
-    assert not events.explicit
+    assert events.kind == "events"
     assert events.values.tolist() == [1, 1, 1]
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from tfrec.data.cache import cached
 from tfrec.data.download import fetch, unpack, verify
 from tfrec.data.files import cache_folder, checksum
-from tfrec.data.interactions import Interactions
+from tfrec.data.interactions import Interactions, ValueKind
 from tfrec.data.tables import build_interactions, check_readable, from_table, parse_csv
 from tfrec.errors import InputError
 
@@ -36,8 +36,7 @@ class Layout:
         titles_columns: (position of the id, position of the title).
         titles_header: whether it has a header line.
         encoding: of the file of titles.
-        explicit: the values are ratings, not counts.
-        half_stars: ratings run from .5 to 5.
+        kind: what a value says, see `tfrec.data.interactions.ValueKind`.
     """
 
     ratings: str
@@ -49,7 +48,7 @@ class Layout:
     titles_columns: tuple[int, int] = (0, 1)
     titles_header: bool = True
     encoding: str = "utf-8"
-    explicit: bool = True
+    kind: ValueKind = "ratings"
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ DATASETS: dict[str, Dataset] = {
                 columns={"user": "userID", "item": "artistID", "rating": "weight"},
                 titles="artists.dat",
                 titles_delimiter="\t",
-                explicit=False,
+                kind="counts",
             ),
         ),
         Dataset(
@@ -143,7 +142,7 @@ DATASETS: dict[str, Dataset] = {
                 # A third of the artists have no MusicBrainz id, so the name is the id, as in implicit.
                 columns={"user": "user", "item": "artist", "rating": "plays"},
                 names=("user", "artist_mbid", "artist", "plays"),
-                explicit=False,
+                kind="counts",
             ),
         ),
     )
@@ -284,21 +283,23 @@ def read_layout(folder: Path, dataset: Dataset, titles: Path | None, source: dic
     del content
     if table.num_rows == 0:
         raise InputError(f"{path} has no rows.\nGet {dataset.archive} from its publisher.")
+    left_out: dict[str, int] = {}
     if dataset.name == "lastfm-360k":
-        table, left_out = _drop_nameless(table)
-        source = {**source, "rows_without_artist": left_out}
+        table, nameless = _drop_nameless(table)
+        left_out["no artist"] = nameless
     events = build_interactions(
         path,
         table,
         layout.columns,
         name=dataset.name,
-        explicit=layout.explicit,
+        kind=layout.kind,
         text_ids=dataset.name == "lastfm-360k",
         first_line=1 if layout.names else 2,
     )
     return replace(
         events,
         source=source,
+        left_out=left_out,
         item_titles=_read_titles(titles, layout, events.item_ids) if titles else None,
     )
 

@@ -21,7 +21,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from tfrec.data.files import DAMAGE
-from tfrec.data.interactions import Interactions, index_ids
+from tfrec.data.interactions import Interactions, ValueKind, index_ids
 from tfrec.errors import InputError
 
 #: A column of text in which fewer than this share of the values are not whole numbers is a column of whole
@@ -85,7 +85,7 @@ def from_table(
         table,
         columns,
         name=name or path.name,
-        explicit=rating is not None,
+        kind="ratings" if rating is not None else "events",
         text_ids=text_ids,
     )
 
@@ -96,7 +96,7 @@ def build_interactions(
     columns: dict[str, str],
     *,
     name: str,
-    explicit: bool,
+    kind: ValueKind,
     text_ids: bool = False,
     first_line: int = 2,
 ) -> Interactions:
@@ -107,7 +107,7 @@ def build_interactions(
         table: the parsed columns.
         columns: role (``user``, ``item``, ``rating``, ``timestamp``, ``title``) -> name of the column.
         name: for reports.
-        explicit: the values are ratings.
+        kind: what a value says.
         text_ids: ids are text.
         first_line: the line of the first row, for errors.
 
@@ -128,9 +128,9 @@ def build_interactions(
     if "title" in columns:
         # One title per item: that of its first event.
         _, first = np.unique(item_index, return_index=True)
-        kind = table[columns["title"]].type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
-            raise InputError(f"{path}: column `{columns['title']}` must hold titles: text.\nReceived: {kind}.")
+        stored = table[columns["title"]].type
+        if not (pa.types.is_string(stored) or pa.types.is_large_string(stored) or pa.types.is_integer(stored)):
+            raise InputError(f"{path}: column `{columns['title']}` must hold titles: text.\nReceived: {stored}.")
         spans = pc.match_substring_regex(pc.cast(table[columns["title"]], pa.string()), r"[\r\n]")
         where.reject(
             pc.fill_null(spans, False),
@@ -148,7 +148,7 @@ def build_interactions(
         item_ids=item_ids,
         timestamps=times,
         item_titles=titles,
-        explicit=explicit,
+        kind=kind,
         name=name,
     )
 

@@ -93,7 +93,7 @@ def load_interactions(config: SourceConfig) -> Interactions:
 def min_rating(config: SourceConfig, interactions: Interactions) -> float | None:
     """The threshold that ``config`` means for these events."""
     if config.min_rating == "auto":
-        return 3.5 if interactions.explicit else None
+        return 3.5 if interactions.kind == "ratings" else None
     return None if config.min_rating == "all" else config.min_rating
 
 
