@@ -16,7 +16,8 @@ from tfrec.data.cache import cached
 from tfrec.data.download import fetch, unpack, verify
 from tfrec.data.files import cache_folder, checksum
 from tfrec.data.interactions import Interactions, ValueKind
-from tfrec.data.tables import build_interactions, check_readable, from_table, parse_csv
+from tfrec.data.delimited import parse_csv
+from tfrec.data.tables import build_interactions, check_readable, from_table
 from tfrec.errors import InputError
 
 _GROUPLENS = "https://files.grouplens.org/datasets"

@@ -22,7 +22,8 @@ from tfrec.data.datasets import load
 from tfrec.data.download import fetch, verify
 from tfrec.data.files import cache_folder, checksum
 from tfrec.data.interactions import Interactions
-from tfrec.data.tables import check_readable, parse_csv
+from tfrec.data.delimited import parse_csv
+from tfrec.data.tables import check_readable
 from tfrec.errors import InputError
 
 _COLUMNS = ("user", "item", "rating", "timestamp")

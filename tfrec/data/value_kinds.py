@@ -1,0 +1,79 @@
+"""What a column of values says: ratings, counts or votes. Decided by a stated rule, or named.
+
+The rule, in order:
+
+1. Values below 0: *votes* where all are -1, 0 or 1. Anything else is not guessed: dislikes, returned goods and "no
+   rating" (-1) all look alike.
+2. *Ratings*, where the values lie on a scale (steps of one half, from 0 to at most 10, not all the same) and either the
+   column's name says so (rating, stars, score, grade), or there are halves and hardly any row repeats a pair of user and
+   item. A column whose name says quantity, plays, clicks or the like is never one of ratings.
+3. *Counts*, otherwise. So counts are never taken for ratings because they are small.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+
+from tfrec.data.interactions import ValueKind
+from tfrec.errors import InputError
+
+_GRADES = re.compile(r"rating|stars?\b|score|grade|rated", re.IGNORECASE)
+_AMOUNTS = re.compile(
+    r"qty|quantit|count|plays?\b|clicks?|views?|listens?|purchases?|orders?|units?|amount|number|num_|freq|times",
+    re.IGNORECASE,
+)
+#: More rows than this share that repeat a pair say that values without a name for it are counts.
+_REPEATED = 0.1
+
+
+def value_kind(column: str, values: np.ndarray, repeated: float) -> tuple[ValueKind, str]:
+    """The kind of ``values``, and why.
+
+    Args:
+        column: its name.
+        values: float32 ``[N]``, finite.
+        repeated: the share of rows that repeat a pair of user and item.
+
+    Raises:
+        InputError: values below 0 that are not -1, 0 and 1.
+    """
+    if len(values) == 0:
+        return "counts", f"column `{column}` has no values"
+    low, high = float(values.min()), float(values.max())
+    span = f"column `{column}`, values from {low:g} to {high:g}"
+    if low < 0:
+        if low == -1 and high <= 1 and np.isin(values, (-1, 0, 1)).all():
+            return "votes", f"column `{column}` has nothing but -1, 0 and 1"
+        negative = int((values < 0).sum())
+        raise InputError(
+            f"What do the values below 0 in column `{column}` mean?\nReceived: {negative:,} of {len(values):,}, from "
+            f"{low:g} to {high:g}.\nDislikes: values='votes', --data.values votes. Returned goods, to be subtracted: "
+            "values='counts', --data.values counts. A grade, or -1 for no rating: values='ratings', --data.values ratings "
+            "(what is not above --data.min-rating is left out)."
+        )
+    on_scale = 0 < high <= 10 and low < high and bool((values * 2 == np.floor(values * 2)).all())
+    if on_scale and not _AMOUNTS.search(column):
+        if _GRADES.search(column):
+            return "ratings", f"{span}, in a column named so"
+        if not (values == np.floor(values)).all() and repeated <= _REPEATED:
+            return "ratings", f"{span} in steps of one half"
+    return "counts", span
+
+
+def default_threshold(kind: ValueKind, high: float) -> float:
+    """Above which value a pair is positive unless somebody says otherwise.
+
+    Args:
+        kind: of the values.
+        high: the highest one.
+
+    Returns:
+        For ratings 7 tenths of the scale: 3.5 where the highest is at most 5, else .7 of the highest, rounded up to a
+        whole number first. 0 for everything else.
+    """
+    if kind != "ratings":
+        return 0.0
+    return 3.5 if high <= 5 else round(0.7 * math.ceil(high), 6)
