@@ -210,19 +210,21 @@ def history(folder: RunFolder, config: Run, user: str, vocabulary: Vocabulary) -
     """
     import numpy as np
 
-    from tfrec.training.prepare import load_interactions, min_rating
+    from tfrec.data.value_kinds import threshold
+    from tfrec.training.prepare import load_interactions
 
     events = load_interactions(config.data)
     folder.check_data(events.source.get("sha256"))
-    mine = events.user_index == find_user(user, events.user_ids)
+    user_index = find_user(user, events.user_ids)
     number = {raw: i for i, raw in enumerate(vocabulary.item_ids.tolist())}
-    threshold = min_rating(config.data, events)
 
     def numbers(mask: np.ndarray) -> np.ndarray:
-        raw = events.item_ids[events.item_index[mask]].tolist()
+        raw = pairs.item_ids[pairs.item_index[mask]].tolist()
         return np.array([number[r] for r in raw if r in number], np.int64)
 
-    liked = mine if threshold is None else mine & (events.values > threshold)
+    pairs = events.merge()
+    mine = pairs.user_index == user_index
+    liked = mine & (pairs.values > threshold(events, config.data.min_rating))
     return numbers(liked), numbers(mine)
 
 

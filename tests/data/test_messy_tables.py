@@ -39,7 +39,9 @@ def test_a_tsv_has_no_quoting(tmp_path):
 
 def test_a_quote_that_swallows_lines_is_named(tmp_path):
     path = write(tmp_path, "\n".join(SWALLOW) + "\n")
-    with pytest.raises(InputError, match=r"(?s)line 2: a quote opens here.*line 4.*--data.quoting off.*--data.quoting on"):
+    with pytest.raises(
+        InputError, match=r"(?s)line 2: a quote opens here.*line 4.*--data.quoting off.*--data.quoting on"
+    ):
         from_table(path, **UIN)
     assert from_table(path, quoting="off", **UIN).values.tolist() == [3, 4, 9, 2]
     assert from_table(path, quoting="on", **UIN).values.tolist() == [9, 2]
@@ -255,7 +257,9 @@ def test_day_and_month_are_never_guessed(tmp_path):
 
 
 def test_times_with_zones_fractions_and_commas(tmp_path):
-    path = write(tmp_path, "u,i,t\n1,1,2024-12-31T23:59:59.5+01:00\n1,2,2024-12-31 22:59:59.5\n1,3,2024-12-31T22:59:59.5Z\n")
+    path = write(
+        tmp_path, "u,i,t\n1,1,2024-12-31T23:59:59.5+01:00\n1,2,2024-12-31 22:59:59.5\n1,3,2024-12-31T22:59:59.5Z\n"
+    )
     assert len(set(from_table(path, "u", "i", timestamp="t").timestamps.tolist())) == 1
 
 
@@ -317,7 +321,13 @@ def test_all_obstacles_at_once_with_the_options_that_get_past_them(tmp_path):
         "536367,POST,POSTAGE,1,12/14/2010 8:26,17851\n"
     )
     path = write(tmp_path, text.encode("latin-1"))
-    columns = {"user": "CustomerID", "item": "StockCode", "rating": "Quantity", "timestamp": "InvoiceDate", "title": "Description"}
+    columns = {
+        "user": "CustomerID",
+        "item": "StockCode",
+        "rating": "Quantity",
+        "timestamp": "InvoiceDate",
+        "title": "Description",
+    }
     with pytest.raises(InputError) as caught:
         from_table(path, **columns)
     message = str(caught.value)

@@ -230,7 +230,7 @@ def _text_ids(role: str, name: str, column: pa.ChunkedArray, keep_text: bool) ->
             Problem(
                 f"the {role} id is written in two ways, with and without .0, among ids that are text",
                 f"{shown}, and {shown.split('.')[0]}' elsewhere",
-                f"Write column `{name}` in one way; or take each spelling as an id of its own: {either(dict(_TEXT_IDS))}.",
+                f"Write column `{name}` in one way; or take each spelling as an id: {either(dict(_TEXT_IDS))}.",
                 _TEXT_IDS,
                 bad,
             )
@@ -336,4 +336,6 @@ def read_titles(column: pa.ChunkedArray, name: str, rows: np.ndarray, item_ids: 
     if not (is_text(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise InputError(f"Column `{name}` must hold titles: text.\nReceived: {kind}.\nName another column.")
     chosen = pc.cast(pc.cast(column.take(pa.array(rows)), kind), pa.string()).to_pylist()
-    return np.array([t if t and t.strip() else str(i) for t, i in zip(chosen, item_ids, strict=True)] + [None], object)[:-1]
+    return np.array([t if t and t.strip() else str(i) for t, i in zip(chosen, item_ids, strict=True)] + [None], object)[
+        :-1
+    ]

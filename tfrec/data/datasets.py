@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 from tfrec.data.cache import cached
-from tfrec.data.download import fetch, unpack, verify
-from tfrec.data.files import cache_folder, checksum
-from tfrec.data.interactions import Interactions, ValueKind
 from tfrec.data.delimited import parse_csv
-from tfrec.data.tables import build_interactions, check_readable, from_table
+from tfrec.data.download import fetch, unpack, verify
+from tfrec.data.files import cache_folder, checksum, combined_checksum
+from tfrec.data.interactions import Interactions, ValueKind
+from tfrec.data.tables import build_interactions, check_readable, from_table, table_files
 from tfrec.errors import InputError
 
 _GROUPLENS = "https://files.grouplens.org/datasets"
@@ -209,14 +210,14 @@ def load(name: str, data_dir: str | Path | None = None, **synthetic: Any) -> Int
     return cached(key, prepare)
 
 
-def load_table(path: str | Path, **options: Any) -> Interactions:
-    """`from_table` with its result cached by the file's checksum and the options."""
-    path = Path(path)
-    check_readable(path)
-    key = {"table": checksum(path), "suffix": path.name, "options": options}
-
-    events = cached(key, lambda: from_table(path, **options))
-    return replace(events, source={"file": str(path), "sha256": key["table"]})
+def load_table(path: str | Path | Sequence[str | Path], **options: Any) -> Interactions:
+    """`from_table` with its result cached by the files' checksum and the options."""
+    files = table_files(path)
+    key = {"table": combined_checksum(files), "suffix": [file.name for file in files], "options": options}
+    events = cached(key, lambda: from_table(files, **options))
+    found = replace(events, source={"file": str(path), "sha256": key["table"]})
+    found.__dict__["num_pairs"] = events.num_pairs
+    return found
 
 
 def _find(dataset: Dataset, data_dir: str | Path | None) -> Path:

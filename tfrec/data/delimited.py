@@ -14,6 +14,7 @@ import pyarrow.csv
 
 from tfrec.errors import InputError
 
+
 def _open_bytes(path: Path) -> Any:
     return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
 

@@ -164,6 +164,27 @@ class Interactions:
             account=self.report.drop(reason, len(kept) - int(np.count_nonzero(kept))),
         )
 
+    def positives(
+        self, above: float = 0.0, *, keep: Literal["first", "last"] = "first", dislikes: bool = False
+    ) -> Interactions:
+        """The positive pairs: those with a value above ``above``, merged first (see `merge`).
+
+        Args:
+            above: from 0.
+            keep: as of `merge`.
+            dislikes: of votes, keep the negative ones too, as what they are.
+
+        Raises:
+            InputError: a negative or infinite ``above``.
+        """
+        if not 0 <= above < float("inf"):
+            raise InputError(f"The threshold of positive values (`min_rating`) must be from 0.\nReceived: {above}.")
+        pairs = self.merge(keep)
+        if dislikes and self.kind == "votes":
+            return pairs.where((pairs.values > above) | (pairs.values < 0), "without opinion (votes)")
+        what = f"below the threshold {above:g} ({self.kind})" if above > 0 else f"of 0 or less ({self.kind})"
+        return pairs.where(pairs.values > above, what)
+
     def to_csr(self, *, binary: bool = False) -> scipy.sparse.csr_matrix:
         """The U x I matrix of values, float32, columns sorted; the events of a pair as `merge` makes them one.
 

@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 
 from tfrec.data.datasets import load
-from tfrec.data.download import fetch, verify
-from tfrec.data.files import cache_folder, checksum
-from tfrec.data.interactions import Interactions
 from tfrec.data.delimited import parse_csv
+from tfrec.data.download import fetch, verify
+from tfrec.data.files import cache_folder, combined_checksum
+from tfrec.data.interactions import Interactions
 from tfrec.data.tables import check_readable
 from tfrec.errors import InputError
 
@@ -150,11 +150,6 @@ def load_ncf_ml1m(data_dir: str | Path | None = None) -> NCFData:
         },
     )
     return NCFData(train, test_items, negatives)
-
-
-def combined_checksum(files: list[Path]) -> str:
-    """SHA-256 over the SHA-256 of several files, in order."""
-    return hashlib.sha256(" ".join(checksum(f) for f in files).encode()).hexdigest()
 
 
 def _read_ratings(path: Path) -> dict[str, np.ndarray]:

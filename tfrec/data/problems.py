@@ -66,7 +66,9 @@ def raise_problems(problems: Sequence[Problem], where: Callable[[int], str], pat
     if options:
         lines.append("With this the file is read: " + command_line(options) + f" (in Python: {keywords(options)})")
         if any(not problem.options for problem in problems):
-            lines[-1] = "Mend what has no option; for the rest: " + lines[-1].removeprefix("With this the file is read: ")
+            lines[-1] = "Mend what has no option; for the rest: " + lines[-1].removeprefix(
+                "With this the file is read: "
+            )
     raise InputError("\n".join(lines))
 
 

@@ -46,7 +46,7 @@ class Records:
         return 0, "", 0
 
     def swallowed(self) -> tuple[int, int | None] | None:
-        """First and last line of a record in which a quote has probably swallowed lines; last is None at the file's end.
+        """First and last line of a record in which a quote has probably swallowed lines; no last line at the end.
 
         That is one whose lines, without quoting, each have as many columns as a record should have, or in which a
         quote that closes is not followed by a delimiter.
@@ -70,7 +70,7 @@ class Records:
                 kept.append(line)
                 yield line
 
-        quoting = csv.QUOTE_MINIMAL if self._quotes else csv.QUOTE_NONE
+        quoting: Literal[0, 3] = 0 if self._quotes else 3  # csv.QUOTE_MINIMAL, csv.QUOTE_NONE
         with self._file.open_text() as stream:
             for _ in range(self._skip):
                 stream.readline()

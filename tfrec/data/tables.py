@@ -8,6 +8,7 @@ said at once. Lines are looked up again only for a message.
 from __future__ import annotations
 
 import csv
+import functools
 import glob
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -58,8 +59,9 @@ def from_table(
     Blanks around ids and column names are stripped. Empty lines are no rows.
 
     Args:
-        path: CSV, TSV or other delimited text, also packed (gzip, bz2, xz, zstd, or zip with one file), or Parquet; what
-            it is is told by its first bytes. A list of such files, a pattern (``plays/*.parquet``), or a folder of parts.
+        path: CSV, TSV or other delimited text, also packed (gzip, bz2, xz, zstd, or zip with one file), or Parquet;
+            what it is is told by its first bytes. A list of such files, a pattern (``plays/*.parquet``), or a folder
+            of parts.
         user: name of the column of user ids, whole numbers from 0 or text, see `tfrec.data.columns.read_ids`.
         item: name of the column of item ids.
         rating: name of the column of ratings, counts or votes; None: every event counts 1 and is positive.
@@ -67,12 +69,12 @@ def from_table(
             time.
         title: name of a column with the item's title; None: none.
         values: what ``rating`` holds; auto: told by the rule in `tfrec.data.value_kinds`.
-        bad_rows: rows without an id, with a number of columns other than the first line's, a rating that is no number or
-            a time that is none. error: refuse the table, and name the first of each kind. drop: leave them out, counted
-            in ``report``.
+        bad_rows: rows without an id, with a number of columns other than the first line's, a rating that is no number
+            or a time that is none. error: refuse the table, and name the first of each kind. drop: leave them out,
+            counted in ``report``.
         delimiter: one character; None: tab for ``.tsv``, else the one of ``, ; tab |`` that the first line has most of.
-        quoting: whether ``"`` quotes (RFC 4180). auto: in all text but that delimited by tabs, and an error where a quote
-            that is probably not closed would swallow lines. on: always. off: never.
+        quoting: whether ``"`` quotes (RFC 4180). auto: in all text but that delimited by tabs, and an error where a
+            quote that is probably not closed would swallow lines. on: always. off: never.
         decimal: what stands before the fraction of a rating: ``.`` or ``,``.
         encoding: of the text; None: UTF-8, or UTF-16 and UTF-32 with a byte order mark.
         column_names: the names of the columns where the first line is data already.
@@ -101,8 +103,8 @@ def from_table(
     _check_choices(quoting=(quoting, ("auto", "on", "off")), decimal=(decimal, (".", ",")))
     if values != "auto" and rating is None:
         raise InputError(
-            f"`values` says what the column of ratings or counts holds, and none is named.\nReceived: values={values!r}.\n"
-            "Name it: rating='COLUMN', --data.rating COLUMN."
+            f"`values` says what the column of ratings or counts holds, and none is named.\n"
+            f"Received: values={values!r}.\nName it: rating='COLUMN', --data.rating COLUMN."
         )
     files = table_files(path)
     wanted = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "title": title}
@@ -159,7 +161,7 @@ def build_interactions(
         InputError: an entry that is missing or wrong, with its line.
     """
     part = _Part(path, table.select(list(columns.values())).rename_columns(list(columns)), first_line=first_line)
-    events = _build(table=part.table, read=_Columns(columns, text_ids), where=_Where([part]), problems=[], left_out={}, drop=False, name=name)  # fmt: skip
+    events = _build(part.table, _Columns(columns, text_ids), _Where([part]), [], {}, False, name)
     object.__setattr__(events, "kind", kind)
     return events
 
@@ -233,15 +235,13 @@ def _build(
         droppable = [p for p in found if p.bad is not None and p.reason is not None] if drop else []
         found = [p for p in found if p not in droppable]
         if problems or found:
-            rows = origin
-            raise_problems(
-                problems + found, where if rows is None else lambda row: where(int(rows[row])), where.path
-            )
+            raise_problems(problems + found, functools.partial(_place, where, origin), where.path)
         if not droppable:
             break
         bad = np.zeros(table.num_rows, bool)
         for problem in droppable:
-            assert problem.bad is not None and problem.reason is not None
+            assert problem.bad is not None
+            assert problem.reason is not None
             left_out[problem.reason] = left_out.get(problem.reason, 0) + int((problem.bad & ~bad).sum())
             bad |= problem.bad
         origin = np.flatnonzero(~bad) if origin is None else origin[~bad]
@@ -271,6 +271,10 @@ def _build(
     )
 
 
+def _place(where: _Where, origin: np.ndarray | None, row: int) -> str:
+    return where(row if origin is None else int(origin[row]))
+
+
 def _convert(table: pa.Table, read: _Columns, where: _Where) -> tuple[list[Problem], dict[str, Any], Any, Any]:
     found: list[Problem] = []
     try:
@@ -291,7 +295,7 @@ def _convert(table: pa.Table, read: _Columns, where: _Where) -> tuple[list[Probl
 def table_files(path: str | Path | Sequence[str | Path]) -> list[Path]:
     """The files that ``path`` stands for: itself, those of a pattern, the parts in a folder, or all of a list.
 
-    Parts are taken in the order of their names; names that begin with ``.`` or ``_`` are no parts, as in Spark and Hive.
+    Parts are taken in the order of their names; names that begin with ``.`` or ``_`` are no parts (as in Spark, Hive).
 
     Raises:
         InputError: there is none, or one cannot be read.
@@ -312,7 +316,8 @@ def table_files(path: str | Path | Sequence[str | Path]) -> list[Path]:
         ]
         if not parts:
             raise InputError(
-                f"{one} is not a file, and no table is in that folder.\nExpected files ending in {', '.join(SUFFIXES)}.\n"
+                f"{one} is not a file, and no table is in that folder.\n"
+                f"Expected files ending in {', '.join(SUFFIXES)}.\n"
                 "Give the CSV, TSV or Parquet file itself; or, for the NCF paper's three files, add --data.format ncf."
             )
     elif not one.exists() and glob.has_magic(str(path)):
@@ -341,7 +346,9 @@ def _concatenate(parts: Sequence[_Part]) -> pa.Table:
         return pa.concat_tables([_plain(table) for table in tables], promote_options="permissive")
     except pa.ArrowException as error:
         kinds = {f"{part.path}: {part.table.schema.types}" for part in parts}
-        raise InputError(f"The files do not fit together: {error}.\nReceived: {'; '.join(sorted(kinds)[:3])}.") from error
+        raise InputError(
+            f"The files do not fit together: {error}.\nReceived: {'; '.join(sorted(kinds)[:3])}."
+        ) from error
 
 
 def _plain(table: pa.Table) -> pa.Table:
@@ -370,7 +377,8 @@ def _check_columns(path: Path, columns: dict[str, str], present: list[str], by_l
         raise InputError(
             f"{path}: the first line looks like data, not like column names.\n"
             f"Received: {', '.join(present)[:200]}.\n"
-            f"Name the columns in the order of the file, and use these names: column_names=[...], on the command line e.g. "
+            "Name the columns in the order of the file, and use these names: column_names=[...], on the command line "
+            "e.g. "
             f"--data.column-names {' '.join(names)} --data.user {names[0]}"
             + (f" --data.item {names[1]}" if len(names) > 1 else "")
         )
@@ -457,16 +465,18 @@ def _read_text(path: Path, columns: dict[str, str], options: _TextOptions) -> _P
     delimiter = options.delimiter
     if header.lower().startswith("sep=") and len(header) == 5:  # a line for Excel alone
         delimiter, skip = delimiter or header[4], 1
-        with file.open_text() as stream:
-            stream.readline()
-            header = stream.readline().rstrip("\r\n")
+        with file.open_text() as lines:
+            lines.readline()
+            header = lines.readline().rstrip("\r\n")
     if delimiter is None:
         is_tsv = ".tsv" in [suffix.lower() for suffix in path.suffixes]
         delimiter = "\t" if is_tsv else max(",\t;|", key=lambda c: (header.count(c), c == ","))
     if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n':
         raise InputError(f"`delimiter` must be one ASCII character, and no quote.\nReceived: {delimiter!r}.")
     quotes = options.quoting == "on" or (options.quoting == "auto" and delimiter != "\t")
-    fields = next(csv.reader([header], delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE), [])
+    fields = next(
+        csv.reader([header], delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE), []
+    )
     raw = fields if options.column_names is None else options.column_names
     if len(raw) != len(fields):
         raise InputError(
@@ -494,8 +504,8 @@ def _read_text(path: Path, columns: dict[str, str], options: _TextOptions) -> _P
             Problem(
                 f"expected {len(present)} columns ({', '.join(present)[:200]})",
                 f"{count}: {text[:200]!r}" + (f" ({malformed:,} such rows)" if malformed > 1 else ""),
-                f"Mend or remove the line (a quote that is not closed, or a {delimiter!r} inside a value, does this), or "
-                f"leave such rows out: {either(dict(_DROP))}.",
+                f"Mend or remove the line (a quote that is not closed does this, or a {delimiter!r} inside a value), "
+                f"or leave such rows out: {either(dict(_DROP))}.",
                 _DROP,
                 place=f"{path}, line {line}",
             )
@@ -583,7 +593,9 @@ def _guessed_encoding(file: TextFile) -> tuple[TextFile, Problem]:
     options = {"encoding": found.guess}
     advice = f"Name its encoding: {either(options)}, which reads {found.sample!r} here. If that is wrong, try another."
     if found.mixed:
-        advice = f"Other lines are {file.encoding} text, so mend this one; or read all of it in another encoding: {either(options)}."
+        advice = (
+            f"Other lines are {file.encoding} text, so mend this one; or read all of it otherwise: {either(options)}."
+        )
     problem = Problem(
         f"not {file.encoding.replace('-', '')} text" if not file.named else f"not {file.encoding} text, as was named",
         None,

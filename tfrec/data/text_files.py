@@ -228,7 +228,7 @@ def find_undecodable(file: TextFile) -> Undecodable | None:
         return None
     number, line, at = first
     start, end = max(0, at - 12), at + 12
-    for separator in b",;\t|\"\r\n":
+    for separator in b',;\t|"\r\n':
         start = max(start, line.rfind(separator, 0, at) + 1)
         found = line.find(separator, at)
         end = min(end, found) if found >= 0 else end

@@ -17,13 +17,16 @@ _DROP = (("bad_rows", "drop"),)
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MICROSECOND = datetime.timedelta(microseconds=1)
 _DAYS = (
-    "%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d", "%m/%d/%y", "%d/%m/%y", "%d.%m.%Y", "%m.%d.%Y", "%d.%m.%y", "%d-%m-%Y", "%m-%d-%Y",
-    "%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%d-%b-%y", "%Y.%m.%d",
+    "%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d", "%m/%d/%y", "%d/%m/%y", "%d.%m.%Y", "%m.%d.%Y", "%d.%m.%y", "%d-%m-%Y",
+    "%m-%d-%Y",     "%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%d-%b-%y", "%Y.%m.%d",
 )  # fmt: skip
 _CLOCKS = ("", "%H:%M", "%H:%M:%S", "%H:%M:%S.%f", "%I:%M %p", "%I:%M:%S %p")
 _OTHERS = ("%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z", "%d/%b/%Y:%H:%M:%S %z", "%a %b %d %H:%M:%S %Y")
 #: What is tried where dates are not ISO 8601, to name it in the message.
-FORMATS = (*(f"{day}{gap}{clock}" for day in _DAYS for clock in _CLOCKS for gap in ((" ", "T", ", ") if clock else ("",))), *_OTHERS)  # fmt: skip
+FORMATS = (
+    *(f"{day}{gap}{clock}" for day in _DAYS for clock in _CLOCKS for gap in ((" ", "T", ", ") if clock else ("",))),
+    *_OTHERS,
+)
 _SAMPLE = 1_000
 
 
@@ -42,6 +45,9 @@ def read_times(name: str, column: pa.ChunkedArray, time_format: str | None) -> t
     """
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if is_text(kind):
+        usual = _usual(column) if time_format is None else _usual_format(column, time_format)
+        if usual is not None:
+            return usual, []
         texts = Texts.of(column)
         return _text_times(name, texts) if time_format is None else _formatted(name, texts, time_format)
     if pa.types.is_dictionary(column.type):
@@ -65,6 +71,37 @@ def read_times(name: str, column: pa.ChunkedArray, time_format: str | None) -> t
         return values, []
     row = int(np.flatnonzero(bad)[0])
     return values, [_bad_time(name, "nothing" if missing[row] else repr(column[row].as_py()), bad)]
+
+
+def _usual(column: pa.ChunkedArray) -> np.ndarray | None:
+    """The times of a column of text in which every one is a whole number, or every one a date; else None.
+
+    As a whole, without looking for equal ones: times are nearly all different.
+    """
+    for kind in (pa.int64(), pa.timestamp("us"), pa.timestamp("us", "UTC")):
+        try:
+            found = pc.cast(column.slice(0, 1_000), kind)  # most that do not fit show here
+            found = pc.cast(pc.cast(column, kind), pa.int64())
+        except pa.ArrowInvalid:
+            continue
+        return None if found.null_count else numpy_of(found)
+    return None
+
+
+#: What Arrow's parser lacks or reads otherwise than Python's: fractions of a second, zones, AM and PM, short years.
+_SLOW = ("%f", "%z", "%Z", "%p", "%y")
+
+
+def _usual_format(column: pa.ChunkedArray, time_format: str) -> np.ndarray | None:
+    """The times of a column of text where Arrow reads every one by ``time_format``; else None."""
+    _check_format(time_format)
+    if any(part in time_format for part in _SLOW):
+        return None
+    try:
+        plain = pc.cast(column, pa.string())
+        return numpy_of(pc.cast(pc.strptime(plain, format=time_format, unit="us"), pa.int64()))
+    except pa.ArrowInvalid:
+        return None
 
 
 def _of_floats(seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -138,25 +175,25 @@ def _each(different: pa.Array, parse: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _formatted(name: str, texts: Texts, time_format: str) -> tuple[np.ndarray, list[Problem]]:
-    def parse(text: str) -> datetime.datetime:
-        return datetime.datetime.strptime(text, time_format)
-
-    try:
-        parse(datetime.datetime(2024, 12, 31, tzinfo=datetime.UTC).strftime(time_format))
-    except ValueError as error:
-        raise InputError(
-            f"`time_format` must be one of datetime.strptime, e.g. '%m/%d/%Y %H:%M'.\nReceived: {time_format!r} ({error})."
-        ) from error
     fast = pc.strptime(texts.texts, format=time_format, unit="us", error_is_null=True)
     found = numpy_of(pc.fill_null(pc.cast(fast, pa.int64()), 0)).copy()
     wrong = numpy_of(pc.is_null(fast)).copy()
-    # Fractions of a second, zones and AM or PM are beyond the fast one, or read otherwise: that is looked at anew.
-    slow = np.flatnonzero(wrong) if not any(part in time_format for part in ("%f", "%z", "%Z", "%p", "%y")) else None
-    rest = texts.texts if slow is None else texts.texts.take(pa.array(slow))
-    again, still = _each(rest, parse)
-    found[slow if slow is not None else slice(None)] = again
-    wrong[slow if slow is not None else slice(None)] = still
+    slow = np.arange(len(wrong)) if any(part in time_format for part in _SLOW) else np.flatnonzero(wrong)
+    found[slow], wrong[slow] = _each(
+        texts.texts.take(pa.array(slow)), lambda t: datetime.datetime.strptime(t, time_format)
+    )
     return _spread(name, texts, found, wrong, f"a date in the format {time_format!r}")
+
+
+def _check_format(time_format: str) -> None:
+    try:
+        shown = datetime.datetime(2024, 12, 31, tzinfo=datetime.UTC).strftime(time_format)
+        datetime.datetime.strptime(shown, time_format)
+    except ValueError as error:
+        raise InputError(
+            f"`time_format` must be one of datetime.strptime, e.g. '%m/%d/%Y %H:%M'.\n"
+            f"Received: {time_format!r} ({error})."
+        ) from error
 
 
 def _other_format(name: str, different: pa.Array, wrong: np.ndarray) -> Problem:

@@ -4,9 +4,9 @@ The rule, in order:
 
 1. Values below 0: *votes* where all are -1, 0 or 1. Anything else is not guessed: dislikes, returned goods and "no
    rating" (-1) all look alike.
-2. *Ratings*, where the values lie on a scale (steps of one half, from 0 to at most 10, not all the same) and either the
-   column's name says so (rating, stars, score, grade), or there are halves and hardly any row repeats a pair of user and
-   item. A column whose name says quantity, plays, clicks or the like is never one of ratings.
+2. *Ratings*, where the values lie on a scale (steps of one half, from 0 to at most 10, not all the same) and either
+   the column's name says so (rating, stars, score, grade), or there are halves and hardly any row repeats a pair of
+   user and item. A column whose name says quantity, plays, clicks or the like is never one of ratings.
 3. *Counts*, otherwise. So counts are never taken for ratings because they are small.
 """
 
@@ -17,7 +17,7 @@ import re
 
 import numpy as np
 
-from tfrec.data.interactions import ValueKind
+from tfrec.data.interactions import Interactions, ValueKind
 from tfrec.errors import InputError
 
 _GRADES = re.compile(r"rating|stars?\b|score|grade|rated", re.IGNORECASE)
@@ -51,8 +51,8 @@ def value_kind(column: str, values: np.ndarray, repeated: float) -> tuple[ValueK
         raise InputError(
             f"What do the values below 0 in column `{column}` mean?\nReceived: {negative:,} of {len(values):,}, from "
             f"{low:g} to {high:g}.\nDislikes: values='votes', --data.values votes. Returned goods, to be subtracted: "
-            "values='counts', --data.values counts. A grade, or -1 for no rating: values='ratings', --data.values ratings "
-            "(what is not above --data.min-rating is left out)."
+            "values='counts', --data.values counts. A grade, or -1 for no rating: values='ratings', --data.values "
+            "ratings (what is not above --data.min-rating is left out)."
         )
     on_scale = 0 < high <= 10 and low < high and bool((values * 2 == np.floor(values * 2)).all())
     if on_scale and not _AMOUNTS.search(column):
@@ -63,17 +63,28 @@ def value_kind(column: str, values: np.ndarray, repeated: float) -> tuple[ValueK
     return "counts", span
 
 
-def default_threshold(kind: ValueKind, high: float) -> float:
-    """Above which value a pair is positive unless somebody says otherwise.
+def threshold(events: Interactions, min_rating: float | str | None = "auto") -> float:
+    """Above which value a pair of ``events`` is positive.
 
     Args:
-        kind: of the values.
-        high: the highest one.
+        events: of any kind.
+        min_rating: a number from 0; None or ``all``: 0; ``auto``: for ratings 7 tenths of the scale, which is 3.5 where
+            the highest is at most 5, else .7 of the highest, rounded up to a whole number first; 0 for everything else.
+            For events without values it is always 0.
 
-    Returns:
-        For ratings 7 tenths of the scale: 3.5 where the highest is at most 5, else .7 of the highest, rounded up to a
-        whole number first. 0 for everything else.
+    Raises:
+        InputError: something else.
     """
-    if kind != "ratings":
+    if min_rating is None or min_rating == "all" or events.kind == "events":
         return 0.0
-    return 3.5 if high <= 5 else round(0.7 * math.ceil(high), 6)
+    if min_rating == "auto":
+        if events.kind != "ratings" or len(events) == 0:
+            return 0.0
+        high = float(events.values.max())
+        return 3.5 if high <= 5 else round(0.7 * math.ceil(high), 6)
+    if isinstance(min_rating, str) or not 0 <= min_rating < math.inf:
+        raise InputError(
+            f"The threshold of positive values must be a number from 0, auto or all.\nReceived: {min_rating!r}.\n"
+            "Set `min_rating`, --data.min-rating."
+        )
+    return float(min_rating)
