@@ -277,3 +277,19 @@ def int8_top_k(queries, query_scales, items, item_scales, k, excluded):
         best = sorted(left, key=lambda i: (-row[i], i))[:k]
         found.append((best, row[best]))
     return found
+
+
+def ndcg_of_ranking(scores, gains, k, ties):
+    """NDCG@k with gains of one user by going through every order of equal scores."""
+    import itertools
+
+    items = range(len(scores))
+    orders = [
+        order
+        for order in itertools.permutations(items)
+        if all(scores[a] >= scores[b] for a, b in itertools.pairwise(order))
+    ]
+    discounts = [1 / np.log2(place + 2) for place in range(k)]
+    best = sum(g * d for g, d in zip(sorted(gains, reverse=True), discounts, strict=False))
+    values = [sum(gains[item] * d for item, d in zip(order, discounts, strict=False)) / best for order in orders]
+    return {"expected": np.mean, "pessimistic": min, "optimistic": max}[ties](values)
