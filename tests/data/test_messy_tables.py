@@ -319,6 +319,7 @@ def test_all_obstacles_at_once_with_the_options_that_get_past_them(tmp_path):
         "536365,85123A,CAFÉ HOLDER,6,12/1/2010 8:26,17850\n"
         "536366,71053,LANTERN,6,12/13/2010 8:26,\n"
         "536367,POST,POSTAGE,1,12/14/2010 8:26,17851\n"
+        "C536367,POST,POSTAGE,-2,12/15/2010 8:26,17850\n"
     )
     path = write(tmp_path, text.encode("latin-1"))
     columns = {
@@ -331,13 +332,18 @@ def test_all_obstacles_at_once_with_the_options_that_get_past_them(tmp_path):
     with pytest.raises(InputError) as caught:
         from_table(path, **columns)
     message = str(caught.value)
-    assert "3 things" in message
-    assert "--data.encoding cp1252 --data.bad-rows drop --data.time-format '%m/%d/%Y %H:%M'" in message
-    events = from_table(path, encoding="cp1252", bad_rows="drop", time_format="%m/%d/%Y %H:%M", **columns)
+    assert "4 things" in message
+    assert (
+        "--data.encoding cp1252 --data.bad-rows drop --data.values counts --data.time-format '%m/%d/%Y %H:%M'"
+        in message
+    )
+    options = {"encoding": "cp1252", "bad_rows": "drop", "values": "counts", "time_format": "%m/%d/%Y %H:%M"}
+    events = from_table(path, **options, **columns)
     assert events.item_ids.tolist() == ["85123A", "POST"]
     assert events.item_titles.tolist() == ["CAFÉ HOLDER", "POSTAGE"]
     assert events.kind == "counts"
-    assert str(events.report) == "3 rows: 2 pairs kept; 1 without user id"
+    assert str(events.report) == "4 rows: 3 pairs kept; 1 without user id"
+    assert str(events.positives().report) == "4 rows: 2 pairs kept; 1 without user id; 1 of 0 or less (counts)"
 
 
 # --- what values mean
@@ -373,7 +379,9 @@ def test_halves_that_repeat_pairs_are_no_ratings(tmp_path):
 
 def test_values_below_zero_are_asked_for(tmp_path):
     path = write(tmp_path, "u,i,qty\n1,1,6\n1,2,3\n1,1,-6\n2,2,1\n")
-    with pytest.raises(InputError, match=r"(?s)below 0.*votes.*counts.*ratings"):
+    with pytest.raises(
+        InputError, match=r"(?s)below 0.*1 of 4, the lowest -6.*values counts.*values votes.*values ratings"
+    ):
         from_table(path, "u", "i", "qty")
     events = from_table(path, "u", "i", "qty", values="counts")
     assert events.to_csr().toarray().tolist() == [[0, 3], [0, 1]]

@@ -27,7 +27,7 @@ from tfrec.data.problems import Problem, either, raise_problems
 from tfrec.data.quoting import Quoting, Records
 from tfrec.data.text_files import PACKING_DAMAGE, CountedStream, TextFile, check_readable, find_undecodable
 from tfrec.data.times import read_times
-from tfrec.data.value_kinds import value_kind
+from tfrec.data.value_kinds import unclear_values, value_kind
 from tfrec.errors import InputError
 
 #: What `from_table` reads from a folder.
@@ -123,7 +123,7 @@ def from_table(
         if left_out["malformed"]:
             raise InputError(f"{_shown(files)}: no row could be read; all {left_out['malformed']:,} are malformed.")
         raise InputError(f"{_shown(files)} has column names but no rows.\nGive a file with at least one interaction.")
-    read = _Columns(columns, text_ids, decimal, time_format)
+    read = _Columns(columns, text_ids, decimal, time_format, ask_values=values == "auto")
     events = _build(table, read, where, problems, left_out, bad_rows == "drop", name or _shown(files))
     if rating is not None:
         kind, rule = (values, "as named") if values != "auto" else _kind_of(events, columns["rating"])
@@ -174,6 +174,7 @@ class _Columns:
     text_ids: bool = False
     decimal: str = "."
     time_format: str | None = None
+    ask_values: bool = False
 
 
 @dataclass(frozen=True)
@@ -284,6 +285,8 @@ def _convert(table: pa.Table, read: _Columns, where: _Where) -> tuple[list[Probl
         if "rating" in read.names:
             values, problems = read_values(read.names["rating"], table["rating"], read.decimal)
             found += problems
+            unclear = unclear_values(read.names["rating"], values) if read.ask_values else None
+            found += [unclear] if unclear is not None else []
         if "timestamp" in read.names:
             times, problems = read_times(read.names["timestamp"], table["timestamp"], read.time_format)
             found += problems

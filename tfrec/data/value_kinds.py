@@ -18,6 +18,7 @@ import re
 import numpy as np
 
 from tfrec.data.interactions import Interactions, ValueKind
+from tfrec.data.problems import Problem
 from tfrec.errors import InputError
 
 _GRADES = re.compile(r"rating|stars?\b|score|grade|rated", re.IGNORECASE)
@@ -29,6 +30,27 @@ _AMOUNTS = re.compile(
 _REPEATED = 0.1
 
 
+def unclear_values(column: str, values: np.ndarray) -> Problem | None:
+    """The problem of values below 0 that are not -1, 0 and 1; None: there is none.
+
+    Args:
+        column: its name.
+        values: float32 ``[N]``, finite.
+    """
+    low, high = float(values.min(initial=0)), float(values.max(initial=0))
+    if low >= 0 or (low == -1 and high <= 1 and np.isin(values, (-1, 0, 1)).all()):
+        return None
+    likely = "counts" if _AMOUNTS.search(column) else "ratings" if _GRADES.search(column) else "votes"
+    return Problem(
+        f"values below 0 in column `{column}` may mean several things",
+        f"{int((values < 0).sum()):,} of {len(values):,}, the lowest {low:g}, the highest {high:g}",
+        "Say which. Returned goods, to be subtracted: --data.values counts. Dislikes: --data.values votes. Grades, or "
+        "-1 for no rating: --data.values ratings, which leaves out what is not above --data.min-rating. (In Python: "
+        "values=...)",
+        (("values", likely),),
+    )
+
+
 def value_kind(column: str, values: np.ndarray, repeated: float) -> tuple[ValueKind, str]:
     """The kind of ``values``, and why.
 
@@ -36,24 +58,13 @@ def value_kind(column: str, values: np.ndarray, repeated: float) -> tuple[ValueK
         column: its name.
         values: float32 ``[N]``, finite.
         repeated: the share of rows that repeat a pair of user and item.
-
-    Raises:
-        InputError: values below 0 that are not -1, 0 and 1.
     """
     if len(values) == 0:
         return "counts", f"column `{column}` has no values"
     low, high = float(values.min()), float(values.max())
     span = f"column `{column}`, values from {low:g} to {high:g}"
     if low < 0:
-        if low == -1 and high <= 1 and np.isin(values, (-1, 0, 1)).all():
-            return "votes", f"column `{column}` has nothing but -1, 0 and 1"
-        negative = int((values < 0).sum())
-        raise InputError(
-            f"What do the values below 0 in column `{column}` mean?\nReceived: {negative:,} of {len(values):,}, from "
-            f"{low:g} to {high:g}.\nDislikes: values='votes', --data.values votes. Returned goods, to be subtracted: "
-            "values='counts', --data.values counts. A grade, or -1 for no rating: values='ratings', --data.values "
-            "ratings (what is not above --data.min-rating is left out)."
-        )
+        return "votes", f"column `{column}` has nothing but -1, 0 and 1"
     on_scale = 0 < high <= 10 and low < high and bool((values * 2 == np.floor(values * 2)).all())
     if on_scale and not _AMOUNTS.search(column):
         if _GRADES.search(column):
