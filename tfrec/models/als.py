@@ -24,8 +24,8 @@ import tensorflow as tf
 from tfrec import ops
 from tfrec.errors import InputError
 from tfrec.layers import ALSFactors
-from tfrec.layers.als_factors import check_factors
-from tfrec.models.als_inputs import check_confidences, count, row_number, row_numbers, sparse_matrix
+from tfrec.layers.als_factors import check_factors, check_rows
+from tfrec.models.als_inputs import Choice, check_confidences, count, row_number, row_numbers, sparse_matrix
 from tfrec.ops.als import reference_solve, row_regularization
 
 #: (iteration from 1, seconds of it, training loss or None)
@@ -136,8 +136,10 @@ class ALS(keras.Model):
         """Make the tables, unless they are there; `fit` does it by itself."""
         if self.num_users is not None:
             return
-        self.num_users, self.num_items = count(num_users, "num_users"), count(num_items, "num_items")
-        self._fitted_shape = (self.num_users, self.num_items)
+        num_users, num_items = count(num_users, "num_users"), count(num_items, "num_items")
+        for rows in (num_users, num_items):
+            check_rows(rows, self.factors, self.factor_dtype)
+        self._fitted_shape = self.num_users, self.num_items = num_users, num_items
         seeds = np.random.SeedSequence(self.seed).generate_state(2)
         self.users = ALSFactors(num_users, self.factors, self.factor_dtype, int(seeds[0]), name="users")
         self.items = ALSFactors(num_items, self.factors, self.factor_dtype, int(seeds[1]), name="items")
@@ -326,12 +328,14 @@ class ALS(keras.Model):
             InputError: numbers that are negative or occur twice, another number of rows, or a table that would not
                 fit this machine's memory.
         """
-        self._set_rows(self.users, users, "users", self.recalculate_users(user_items))
+        rows = self.recalculate_users(user_items)
+        self._set_rows(self.users, users, "users", rows)
         self.num_users = self.users.num_rows
 
     def partial_fit_items(self, items: int | Sequence[int] | np.ndarray, item_users: Any) -> None:
         """The same for items: ``[B]`` and ``[B, U]``."""
-        self._set_rows(self.items, items, "items", self.recalculate_items(item_users))
+        rows = self.recalculate_items(item_users)
+        self._set_rows(self.items, items, "items", rows)
         self.num_items = self.items.num_rows
 
     def _rows_of_users(self, given: Any, rows: int | None = None) -> scipy.sparse.csr_matrix:
@@ -399,15 +403,13 @@ class ALS(keras.Model):
 
         Returns:
             item numbers and scores: int32 and float32 ``[k]`` for one user, shorter where fewer are left; ``[B, k]``
-            for several, with k at most the number of items to choose from, filled up with -1 and -infinity. Nothing
-            is recommended to a user with factors of zero.
+            for several, filled up with -1 and -infinity. Nothing is recommended to a user with factors of zero.
 
         Raises:
             InputError: unknown users or items, ``user_items`` missing or with another number of rows, or both
                 ``items`` and ``filter_items``.
         """
         self._require_fitted()
-        one = np.ndim(users) == 0
         numbers = row_numbers(users, "users", None if recalculate else self.num_users)
         k, rows = count(k), None
         if filter_seen or recalculate:
@@ -419,8 +421,9 @@ class ALS(keras.Model):
             rows = self._rows_of_users(user_items, len(numbers))
         queries = tf.constant(self.recalculate_users(rows)) if recalculate else _rows_of(self.users, numbers)
         seen = rows if filter_seen else None
-        ids, scores = self._best(queries, self.items, k, seen, items, filter_items, "items")
-        return _answer(ids, scores, one)
+        choice = Choice.of(self.items.num_rows, ("items", items), ("filter_items", filter_items))
+        ids, scores = self._best(queries, tf.convert_to_tensor(self.items.table.value), k, seen, choice)
+        return _answer(ids, scores, np.ndim(users) == 0)
 
     def similar_items(
         self,
@@ -446,7 +449,8 @@ class ALS(keras.Model):
         """
         self._require_fitted()
         new = self.recalculate_items(item_users) if recalculate and item_users is not None else None
-        return self._similar(self.items, items, k, filter_items, among, recalculate, new, "items")
+        choice = Choice.of(self.items.num_rows, ("among", among), ("filter_items", filter_items))
+        return self._similar(self.items, items, k, choice, recalculate, new, "items")
 
     def similar_users(
         self,
@@ -460,7 +464,8 @@ class ALS(keras.Model):
         """The same for users; ``user_items`` is ``[B, I]``."""
         self._require_fitted()
         new = self.recalculate_users(user_items) if recalculate and user_items is not None else None
-        return self._similar(self.users, users, k, filter_users, among, recalculate, new, "users")
+        choice = Choice.of(self.users.num_rows, ("among", among), ("filter_users", filter_users))
+        return self._similar(self.users, users, k, choice, recalculate, new, "users")
 
     def rank_items(self, users: int | Sequence[int] | np.ndarray, items: Sequence[int] | np.ndarray) -> Any:
         """All of ``items`` by falling score: ``recommend(users, items=items, k=len(items), filter_seen=False)``."""
@@ -512,8 +517,7 @@ class ALS(keras.Model):
         side: ALSFactors,
         wanted: Any,
         k: int,
-        filtered: Any,
-        among: Any,
+        choice: Choice,
         recalculate: bool,
         new: np.ndarray | None,
         what: str,
@@ -528,43 +532,29 @@ class ALS(keras.Model):
         unit = _unit(table)
         everything = new is None and np.array_equal(numbers, np.arange(side.num_rows))
         queries = unit if everything else _unit(tf.constant(new) if new is not None else tf.gather(table, numbers))
-        ids, scores = self._best(queries, side, count(k), None, among, filtered, what, unit)
+        ids, scores = self._best(queries, unit, count(k), None, choice)
         return _answer(ids, scores, np.ndim(wanted) == 0)
 
     def _best(
         self,
         queries: tf.Tensor,
-        side: ALSFactors,
+        table: tf.Tensor,
         k: int,
         seen: scipy.sparse.csr_matrix | None,
-        among: Any,
-        filtered: Any,
-        what: str,
-        table: tf.Tensor | None = None,
+        choice: Choice,
     ) -> tuple[np.ndarray, np.ndarray]:
-        unwanted = row_numbers([] if filtered is None else filtered, what, side.num_rows)
-        if among is not None and len(unwanted):
-            raise InputError(f"Give the {what} to choose among, or those to leave out, not both.")
-        k = min(k, side.num_rows)
-        table = tf.convert_to_tensor(side.table.value) if table is None else table
-        offsets, columns = None, np.zeros(0, np.int32)
-        if seen is not None:
-            offsets, columns = seen.indptr.astype(np.int64), seen.indices
-        chosen = None
-        if among is not None:
-            chosen = np.unique(row_numbers(among, what, side.num_rows))
-            k = min(k, len(chosen))
-        elif len(unwanted):
-            chosen = np.setdiff1d(np.arange(side.num_rows), unwanted)
-        if queries.shape[0] == 0 or (chosen is not None and len(chosen) == 0):
-            shape = (queries.shape[0], k)
-            return np.full(shape, -1, np.int32), np.full(shape, -np.inf, np.float32)
+        """The best k rows of a table, without those seen; where fewer are left, -1 and -infinity."""
+        offsets, columns, chosen, k = None, np.zeros(0, np.int32), choice.rows, min(k, choice.most)
         if chosen is not None:
             table = tf.gather(table, chosen)
-            if seen is not None:
-                part = scipy.sparse.csr_matrix(seen[:, chosen])
-                part.sort_indices()
-                offsets, columns = part.indptr.astype(np.int64), part.indices
+        if seen is not None:
+            if chosen is not None:
+                seen = scipy.sparse.csr_matrix(seen[:, chosen])
+                seen.sort_indices()
+            offsets, columns = seen.indptr.astype(np.int64), seen.indices
+        if 0 in (queries.shape[0], table.shape[0], k):
+            shape = (queries.shape[0], k)
+            return np.full(shape, -1, np.int32), np.full(shape, -np.inf, np.float32)
         ids, scores = ops.dot_top_k(queries, table, k, offsets, columns)
         if chosen is not None:
             ids = np.where(ids >= 0, chosen[ids], -1).astype(np.int32)

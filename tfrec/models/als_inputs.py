@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import reprlib
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,8 @@ def _check_shape(
     if narrow or (rows is not None and given_rows != rows):
         expected = tuple("any" if s is None else s for s in (rows, columns))
         or_less = f", or have from {fewest} columns" if fewest != columns else ""
-        raise InputError(f"`{name}` must be of shape {expected}{or_less}.\nReceived: shape {shape}.")
+        several = "" if rows is None or given_rows == rows else f"\nGive a row for each: {name}=matrix[numbers]."
+        raise InputError(f"`{name}` must be of shape {expected}{or_less}.\nReceived: shape {shape}.{several}")
 
 
 def _as_csr(source: Any, name: str) -> scipy.sparse.csr_matrix:
@@ -160,8 +162,8 @@ def row_numbers(given: Any, name: str, limit: int | None) -> np.ndarray:
     end = 2**63 - 1 if limit is None else limit
     if array.size and (int(array.min()) < 0 or int(array.max()) >= end):
         wrong = array[(array < 0) | (array >= end)][0]
-        top = f" to {limit - 1}" if limit is not None else ""
-        raise InputError(f"`{name}` must lie in 0{top}.\nReceived: {wrong}.")
+        expected = "be at least 0" if limit is None else f"lie in 0 to {limit - 1}"
+        raise InputError(f"`{name}` must {expected}.\nReceived: {wrong}.")
     return array.astype(np.int64)
 
 
@@ -170,6 +172,38 @@ def row_number(given: Any, name: str, limit: int) -> int:
     if np.ndim(given) != 0:
         raise InputError(f"`{name}` must be one whole number.\nReceived: {reprlib.repr(given)}.")
     return int(row_numbers(given, name, limit)[0])
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which rows of a table may be answered.
+
+    Args:
+        rows: int64, ascending; None: all.
+        most: answers that there may be: the rows of the table, or those to choose among.
+    """
+
+    rows: np.ndarray | None
+    most: int
+
+    @classmethod
+    def of(cls, num_rows: int, among: tuple[str, Any], without: tuple[str, Any]) -> Choice:
+        """From the rows to choose among, or those to leave out, with the names of the arguments.
+
+        Raises:
+            InputError: both, or rows that the table does not have.
+        """
+        unwanted = row_numbers([] if without[1] is None else without[1], without[0], num_rows)
+        if among[1] is None:
+            return cls(np.setdiff1d(np.arange(num_rows), unwanted) if len(unwanted) else None, num_rows)
+        wanted = row_numbers(among[1], among[0], num_rows)
+        if len(unwanted):
+            raise InputError(
+                f"Give `{among[0]}` to choose among, or `{without[0]}` to leave out, not both.\n"
+                f"Received: {len(wanted)} and {len(unwanted)} numbers."
+            )
+        wanted = np.unique(wanted)
+        return cls(wanted, len(wanted))
 
 
 def count(k: Any, name: str = "k") -> int:

@@ -15,6 +15,7 @@ sum (1 - s)^2 + alpha0 sum over all s^2 is this one with w0 = alpha0 / (1 + alph
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,6 +64,12 @@ class Sweep:
     block_size: int = 64
 
     def __post_init__(self) -> None:
+        whole = ("cg_steps", "block_size")
+        for name in ("alpha", "regularization", "unobserved_weight", "frequency_exponent", *whole):
+            value, kind = getattr(self, name), numbers.Integral if name in whole else numbers.Real
+            if isinstance(value, bool) or not isinstance(value, kind):
+                expected = "a whole number" if name in whole else "a number"
+                raise InputError(f"`{name}` must be {expected}.\nReceived: {name}={value!r}.")
         for name, low in (("regularization", 0), ("unobserved_weight", 0), ("frequency_exponent", 0)):
             value = getattr(self, name)
             if not low <= value < float("inf"):
