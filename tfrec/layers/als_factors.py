@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -91,24 +91,20 @@ class ALSFactors(keras.layers.Layer):
         Raises:
             InputError: a table that does not fit this machine's memory.
         """
-        longer = max(self.num_rows, int(numbers.max()) + 1)
-        if longer == self.num_rows:
-            self.table.value.scatter_nd_update(numbers[:, None], rows)
-            return
-        check_rows(longer, self.factors, self.factor_dtype)
-        table = np.zeros([longer, self.factors], self.factor_dtype)
-        table[: self.num_rows] = self.table.numpy()
-        table[numbers] = rows
-        # The variable is replaced and not the layer, so that whoever holds the layer sees the new rows, and a saved
-        # model has one table.
-        self.num_rows = longer
-        self._untrack_variable(self.table)
-        locked = self._tracker.locked
-        self._tracker.unlock()
-        self.table = self._add_table()
-        if locked:
-            self._tracker.lock()
-        self.table.assign(table)
+        longer, old = max(self.num_rows, int(numbers.max()) + 1), self.table
+        if longer > self.num_rows:
+            check_rows(longer, self.factors, self.factor_dtype)
+            # The variable is replaced and not the layer, so that whoever holds the layer sees the new rows, and a
+            # saved model has one table.
+            kept, self.num_rows = self.num_rows, longer
+            self._untrack_variable(old)
+            locked = self._tracker.locked
+            self._tracker.unlock()
+            self.table = self._add_table()
+            if locked:
+                self._tracker.lock()
+            self.table.value[:kept].assign(tf.convert_to_tensor(old.value))
+        self.table.value.scatter_nd_update(numbers[:, None], rows)
 
     def half_sweep(
         self, entries: ops.Entries, fixed: tf.Tensor, gram: tf.Tensor, sweep: ops.Sweep
@@ -160,11 +156,19 @@ def check_rows(num_rows: int, factors: int, factor_dtype: str) -> None:
     """Raise InputError for a number of rows that no table can have here, before it is tried."""
     if isinstance(num_rows, bool) or not isinstance(num_rows, int | np.integer) or num_rows < 1:
         raise InputError(f"`num_rows` must be a whole number, at least 1.\nReceived: {num_rows}.")
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    size = int(num_rows) * int(factors) * np.dtype(factor_dtype).itemsize
+    memory, size = _free_bytes(), int(num_rows) * int(factors) * np.dtype(factor_dtype).itemsize
     if num_rows >= 2**31 or size > memory:
         raise InputError(
-            f"A table of {num_rows:,} rows takes {size / 2**30:,.1f} GiB, this machine has {memory / 2**30:,.1f}, and "
-            f"numbers of rows end at {2**31 - 1:,}.\nReceived: factors={factors}, factor_dtype={factor_dtype!r}.\n"
+            f"A table of {num_rows:,} rows takes {size / 2**30:,.1f} GiB, this machine has {memory / 2**30:,.1f} free, "
+            f"and numbers of rows end at {2**31 - 1:,}.\nReceived: factors={factors}, factor_dtype={factor_dtype!r}.\n"
             "Number users and items from 0 on without gaps, as tfrec.data.Interactions does, in place of raw ids."
         )
+
+
+def _free_bytes() -> float:
+    """Memory that this machine could give, and infinity where it does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024.0 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return float("inf")

@@ -140,6 +140,8 @@ class ALS(keras.Model):
         for rows in (num_users, num_items):
             check_rows(rows, self.factors, self.factor_dtype)
         self._fitted_shape = self.num_users, self.num_items = num_users, num_items
+        # Keras locks a model that was loaded, or called in vain, before it has its tables.
+        self._tracker.unlock()
         seeds = np.random.SeedSequence(self.seed).generate_state(2)
         self.users = ALSFactors(num_users, self.factors, self.factor_dtype, int(seeds[0]), name="users")
         self.items = ALSFactors(num_items, self.factors, self.factor_dtype, int(seeds[1]), name="items")
