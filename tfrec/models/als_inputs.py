@@ -81,7 +81,8 @@ def _of_tensor(source: tf.SparseTensor, name: str) -> scipy.sparse.coo_array:
         raise InputError(f"`{name}` has an entry outside its shape.\nReceived: shape {shape}.")
     if not (source.dtype.is_floating or source.dtype.is_integer or source.dtype.is_bool):
         raise InputError(f"`{name}` must have real numbers.\nReceived: values of type {source.dtype.name}.")
-    return scipy.sparse.coo_array((source.values.numpy(), tuple(index.T)), shape=shape)
+    values = tf.cast(source.values, tf.float32) if source.dtype in (tf.float16, tf.bfloat16) else source.values
+    return scipy.sparse.coo_array((values.numpy(), tuple(index.T)), shape=shape)
 
 
 def _check_shape(
