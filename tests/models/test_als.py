@@ -14,6 +14,7 @@ from tfrec.errors import InputError
 from tfrec.models import ALS
 from tfrec.models.als import balanced_range
 from tfrec.ops import Sweep, als
+from tfrec.serving import UserItemRecommender
 
 
 def checkerboard(size=40):
@@ -155,8 +156,19 @@ def test_dislikes_only(random, monkeypatch, options, twin):
     assert not {5, 11} & set(model.similar_users(6, k=60)[0].tolist())
     model.partial_fit_users([6], matrix[5])
     assert model.recommend(6, filter_seen=False)[0].tolist() == []
-    rows = tf.sparse.from_dense(dense[[5, 6]])
+    rows = tf.sparse.from_dense(dense[[5, 7]])
     assert not model(rows)[0].numpy().any()
+    # Served: nothing, and not the first items of the catalogue with a score of 0.
+    assert (model.probabilities(rows)[0] == -np.inf).numpy().all()
+    np.testing.assert_array_equal(model.probabilities(rows)[1], model(rows)[1])
+    names = (np.arange(60), np.arange(40), np.arange(40), np.ones(40))
+    served = UserItemRecommender(model, *names, scipy.sparse.csr_matrix(matrix))
+    answer = served.recommend(tf.constant([5, 7], tf.int64), tf.constant(3))
+    assert answer["counts"].numpy().tolist() == [0, 3]
+    assert answer["ids"][0].numpy().tolist() == [-1] * 3
+    assert served.score(tf.constant([5], tf.int64), tf.constant([[1, 2]], tf.int64))["scores"].numpy().tolist() == [
+        [0, 0]
+    ]
 
 
 def test_choosing_and_leaving_out(fitted):

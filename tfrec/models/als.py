@@ -571,7 +571,8 @@ class ALS(keras.Model):
         """Scores of pairs, or of all items for sparse rows of new users (their exact factors, in TensorFlow alone)."""
         self._require_fitted()
         if isinstance(inputs, tf.SparseTensor):
-            return self._scores_of_rows(inputs)
+            x, y = self._solve_rows(inputs)
+            return tf.matmul(x, y, transpose_b=True)
         if not isinstance(inputs, tuple | list) or len(inputs) != 2:
             raise InputError(
                 "ALS is called with (users, items), or with sparse rows of users.\n"
@@ -598,14 +599,20 @@ class ALS(keras.Model):
         return tf.linalg.matvec(self.items(items), x)
 
     def preference(self, users: tf.Tensor, items: tf.Tensor | None = None) -> tf.Tensor:
-        """What is served: the score itself, near 1 for what a user is sure to like."""
-        return self.score(users, items)
+        """What is served: the score itself, near 1 for what a user is sure to like.
+
+        Of all items a user with factors of zero is served none: the scores are -infinity, and not 0 for each.
+        """
+        scores = self.score(users, items)
+        return scores if items is not None else _none_for_zeros(self.users(users), scores)
 
     def probabilities(self, rows: tf.SparseTensor) -> tf.Tensor:
-        """What is served for histories: the scores, float32 ``[B, I]``."""
-        return self(rows)
+        """What is served for histories: the scores, float32 ``[B, I]``; -infinity where the factors are zero."""
+        x, y = self._solve_rows(rows)
+        return _none_for_zeros(x, tf.matmul(x, y, transpose_b=True))
 
-    def _scores_of_rows(self, rows: tf.SparseTensor) -> tf.Tensor:
+    def _solve_rows(self, rows: tf.SparseTensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The factors ``[B, F]`` of users with these rows, and those of the items, float32."""
         width, least = self.items.num_rows, self._fitted_shape[1]
         message = f"Rows must have {width} columns, one for each item."
         if rows.shape.rank != 2 or (rows.shape[1] is not None and not least <= rows.shape[1] <= width):
@@ -627,7 +634,7 @@ class ALS(keras.Model):
         columns, values = tf.cast(rows.indices[:, 1], tf.int32), tf.cast(rows.values, tf.float32)
         x = reference_solve(starts, lengths, columns, values, table, gram, None, exact)
         x = tf.debugging.check_numerics(tf.cast(x, tf.float32), f"A row's factors are not finite{self._range_hint()}")
-        return tf.matmul(x, y, transpose_b=True)
+        return x, y
 
     def export(
         self,
@@ -719,6 +726,10 @@ def _rows_of(side: ALSFactors, numbers: np.ndarray) -> tf.Tensor:
     table = tf.convert_to_tensor(side.table.value)
     everything = len(numbers) == side.num_rows and np.array_equal(numbers, np.arange(side.num_rows))
     return table if everything else tf.gather(table, numbers)
+
+
+def _none_for_zeros(x: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+    return tf.where(tf.reduce_any(x != 0, axis=1, keepdims=True), scores, -np.inf)
 
 
 def _unit(rows: tf.Tensor) -> tf.Tensor:
