@@ -87,6 +87,29 @@ def test_cg_converges_to_the_exact_solution(random, kernels, objective):
     np.testing.assert_allclose(found, wanted, atol=1e-3 * np.abs(wanted).max())
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("options", [{"solver": s, "block_size": 5} for s in als.SOLVERS])
+def test_rows_with_dislikes_only_become_zero(random, kernels, options, dtype):
+    """Their right-hand side is zero. An iterative solver that begins elsewhere would leave what it rounds."""
+    matrix, table, start = problem(random, 24, dtype)
+    for row in (0, 7, 11, 59):
+        part = slice(matrix.indptr[row], matrix.indptr[row + 1])
+        matrix.data[part] = -np.abs(matrix.data[part])
+    disliked = [u for u in range(60) if (matrix[[u]].data < 0).all() and matrix[[u]].nnz]
+    assert set(disliked) >= {0, 7, 11, 59}
+    found = solve(matrix, table, start, **options)
+    np.testing.assert_array_equal(found[disliked], 0)
+    assert found[[u for u in range(60) if (matrix[[u]].data > 0).any()]].any(axis=1).all()
+    # In place, and a part of the rows only.
+    entries, fixed, variable = ops.Entries(matrix, 5, 60), tf.constant(table), tf.Variable(start)
+    sweep = ops.Sweep(**options)
+    bad, _ = ops.half_sweep_in_place(entries, fixed, ops.gramian(fixed), variable, 5, sweep, 0, 55)
+    assert bad == -1
+    np.testing.assert_array_equal(variable.numpy()[[u for u in disliked if u >= 5]], 0)
+    np.testing.assert_array_equal(variable.numpy()[:5], start[:5])
+    np.testing.assert_allclose(variable.numpy()[5:], found[5:], atol=2e-3 * np.abs(found).max())
+
+
 def dense_systems(matrix, table, options):
     """The matrix and the right-hand side of each row that has entries, float64."""
     alpha, w0 = options.get("alpha", 1.0), options.get("unobserved_weight", 1.0)
@@ -317,6 +340,11 @@ def test_the_native_operation_rejects(change, message):
         ({"solver": "lu"}, "`solver` must be one of cg, cholesky, block"),
         ({"cg_steps": 0}, "`cg_steps` must be at least 1"),
         ({"block_size": 0}, "`block_size` must be at least 1"),
+        ({"alpha": "2"}, "`alpha` must be a number.\nReceived: alpha='2'"),
+        ({"regularization": None}, "`regularization` must be a number"),
+        ({"unobserved_weight": True}, "`unobserved_weight` must be a number"),
+        ({"cg_steps": 2.5}, "`cg_steps` must be a whole number.\nReceived: cg_steps=2.5"),
+        ({"block_size": True}, "`block_size` must be a whole number"),
     ],
 )
 def test_a_sweep_rejects(options, message):
