@@ -210,6 +210,25 @@ def test_mixed_precision(precision, lazy):
     np.testing.assert_allclose(logits, expected, rtol=0.05, atol=0.05 if precision == "mixed_float16" else 0.2)
 
 
+@pytest.mark.parametrize("lazy", [(), ("user_embedding",)])
+def test_gradients_come_times_the_loss_scale(lazy):
+    """As the optimizer divides by it; Adam, whose steps do not depend on the size, would not tell."""
+    users, items, labels = batch()
+    _, _, expected = oracles.neumf(as_float64(make()), users, items, labels, l2=0.1)
+    keras.config.set_dtype_policy("mixed_float16")
+    model = make(embedding_l2=0.1)
+    model.compile(Adam(lazy=bool(lazy)), lazy_tables=lazy)
+    model.optimizer.build(model.trainable_variables)
+    scale = float(model.optimizer.dynamic_scale)
+    assert scale > 1
+    _, gradients = model.loss_and_gradients(*map(tf.constant, (users, items, labels)))
+    for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
+        if variable.name in ("user_embedding", "item_embedding", "final_kernel"):
+            wanted = expected[variable.name.split("_")[0]]
+            found = tf.convert_to_tensor(gradient).numpy().reshape(wanted.shape) / scale
+            np.testing.assert_allclose(found, wanted, atol=0.02 * np.abs(wanted).max(), err_msg=variable.name)
+
+
 def test_saves_and_loads(tmp_path):
     model = make(embedding_l2=0.1, split_final=True)
     source = sampler()
