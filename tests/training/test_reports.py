@@ -7,14 +7,24 @@ import pytest
 import scipy.sparse
 import tensorflow as tf
 
-from tfrec.configs import CandidateConfig, EvaluationConfig, LeaveOneOutConfig, SourceConfig
+from tfrec.configs import (
+    CandidateConfig,
+    DataConfig,
+    EvaluationConfig,
+    LeaveOneOutConfig,
+    SourceConfig,
+    VAECFRun,
+)
 from tfrec.data import Interactions, strong_generalization
 from tfrec.models import Popularity
+from tfrec.recommend import history
 from tfrec.training.prepare import Prepared
 from tfrec.training.prepare_entries import PreparedEntries
 from tfrec.training.prepare_items import PreparedItems, above, prepare_items
 from tfrec.training.report import measure_all
 from tfrec.training.report_items import make_candidates, measure_all_items, measure_items
+from tfrec.training.run_folder import RunFolder
+from tfrec.training.vocabulary import Vocabulary
 
 USERS, ITEMS = 40, 30
 
@@ -197,3 +207,20 @@ def test_leave_one_out_of_a_table(tmp_path):
     assert data.test_items.tolist() == [1, -1]
     assert data.validation_items.tolist() == [2, -1]
     assert data.train.toarray().tolist() == [[1, 0, 0, 1], [1, 0, 0, 1]]
+
+
+def test_a_users_history_is_what_was_liked_and_what_was_seen(log, random, monkeypatch, tmp_path):
+    """By raw ids, in the model's numbers; items unknown to the model are left out of both."""
+    events = replace(log, values=np.where(log.item_index % 2 == 0, 5.0, 3.0).astype(np.float32), explicit=True)
+    monkeypatch.setattr("tfrec.training.prepare.load_interactions", lambda config: events)
+    monkeypatch.setattr(RunFolder, "check_data", lambda self, sha256: None)
+    known = random.permutation(ITEMS)[:20] * 100  # the model's items, in its order
+    labels = np.array([f"title {i}" for i in known // 100], dtype=object)
+    vocabulary = Vocabulary(known, labels, np.ones(len(known)))
+    config = VAECFRun(data=DataConfig(min_rating=3.0))
+    user = int(log.user_ids[np.bincount(log.user_index).argmax()])
+    liked, seen = history(RunFolder(tmp_path), config, str(user), vocabulary)
+    mine = set((log.item_index[log.user_index == user // 10] * 100).tolist()) & set(known.tolist())
+    assert len(mine) > 3
+    assert sorted(known[seen].tolist()) == sorted(mine)
+    assert sorted(known[liked].tolist()) == sorted(i for i in mine if i // 100 % 2 == 0)
