@@ -39,7 +39,12 @@ def pairs_of(matrix, users, items, events):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"min_rating": 1.0, "min_item_events": 18}, {"min_rating": 2.0, "min_user_events": 9, "seed": 5}, {"target_share": 0.45}],
+    [
+        {},
+        {"min_rating": 1.0, "min_item_events": 18},
+        {"min_rating": 2.0, "min_user_events": 9, "seed": 5},
+        {"target_share": 0.45},
+    ],
     ids=str,
 )
 def test_strong_generalization_is_the_papers(ratings, options):
