@@ -136,6 +136,8 @@ def test_split_final_is_exactly_the_same():
     split = model.with_split_final()
     assert {"gmf_kernel", "mlp_kernel", "gmf_bias", "mlp_bias"} <= {w.name for w in split.weights}
     np.testing.assert_array_equal(split((users, items)), model((users, items)))
+    for bias in split.final_biases:  # to each branch half
+        np.testing.assert_array_equal(bias, model.final_biases[0].numpy() / 2)
     joined = split.with_split_final(False)
     for a, b in zip(joined.weights, model.weights, strict=True):
         np.testing.assert_array_equal(a.value, b.value)

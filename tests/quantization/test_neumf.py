@@ -159,6 +159,16 @@ def test_a_candidate_list_of_nobody(calibrated):
     assert made.score(tf.zeros([0], tf.int64), tf.zeros([0, 4], tf.int64)).shape == (0, 4)
 
 
+@pytest.mark.parametrize(("fraction", "positive"), [(1.0, 61), (0.1, 6), (0.001, 1)])
+def test_a_fraction_of_the_training_pairs_is_looked_at(fraction, positive):
+    """61 positives with two unseen items each."""
+    train = positives()
+    assert train.nnz == 61
+    found = calibrate(trained(), train, fraction, negatives=2)
+    assert found.samples == 3 * positive
+    assert sum(found["hidden_1"].histogram) == 3 * positive * 7
+
+
 def test_dead_units_and_constant_activations():
     model = trained()
     for variable in model.trainable_variables:
