@@ -110,11 +110,18 @@ def test_rows_with_dislikes_only_become_zero(random, kernels, options, dtype):
     np.testing.assert_allclose(variable.numpy()[5:], found[5:], atol=2e-3 * np.abs(found).max())
 
 
+def penalties(matrix, options):
+    """lambda (n_u + w0 M)^nu of each row."""
+    full = {"regularization": 0.01, "unobserved_weight": 1.0, "frequency_exponent": 0.0, **options}
+    size = np.diff(matrix.indptr) + full["unobserved_weight"] * matrix.shape[1]
+    return full["regularization"] * size ** full["frequency_exponent"]
+
+
 def dense_systems(matrix, table, options):
     """The matrix and the right-hand side of each row that has entries, float64."""
     alpha, w0 = options.get("alpha", 1.0), options.get("unobserved_weight", 1.0)
     table = table.astype(np.float64)
-    penalty = als.row_regularization(ops.Sweep(**options), np.diff(matrix.indptr), len(table))
+    penalty = penalties(matrix, options)
     for u in np.flatnonzero(np.diff(matrix.indptr)):
         part = slice(matrix.indptr[u], matrix.indptr[u + 1])
         y, v = table[matrix.indices[part]], matrix.data[part].astype(np.float64)
@@ -173,12 +180,24 @@ def test_the_preconditioner_of_a_table_without_full_rank(random, options):
 
 
 def objective_of_rows(matrix, table, rows, options):
-    sweep = ops.Sweep(**options)
-    penalty = als.row_regularization(sweep, np.diff(matrix.indptr), matrix.shape[1])
+    """Dense and in float64: every pair of a row counts, its stored ones with their confidence."""
+    alpha, w0 = options.get("alpha", 1.0), options.get("unobserved_weight", 1.0)
+    values = matrix.toarray().astype(np.float64)
+    weight = np.where(values != 0, alpha * np.abs(values), w0)
+    missed = (values > 0) - rows.astype(np.float64) @ table.astype(np.float64).T
+    return (weight * missed**2).sum(axis=1) + penalties(matrix, options) * (rows.astype(np.float64) ** 2).sum(axis=1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_losses_are_the_objective_without_its_penalty(random, kernels, objective, dtype):
+    matrix, table, rows = problem(random, 17, dtype)
     entries, fixed = ops.Entries(matrix), tf.constant(table)
-    return ops.losses(entries, fixed, ops.gramian(fixed), tf.constant(rows.astype(table.dtype)), sweep) + penalty * (
-        rows**2
-    ).sum(axis=1)
+    found = ops.losses(entries, fixed, ops.gramian(fixed), tf.constant(rows), ops.Sweep(**objective))
+    wanted = objective_of_rows(matrix, table, rows, {**objective, "regularization": 0.0})
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    penalty = als.row_regularization(ops.Sweep(**objective), np.diff(matrix.indptr), matrix.shape[1])
+    np.testing.assert_allclose(penalty, penalties(matrix, objective))
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

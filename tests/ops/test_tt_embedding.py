@@ -181,6 +181,24 @@ def test_fused_updates_are_those_of_keras(random, kernels, name):
             np.testing.assert_allclose(ours.numpy(), their.numpy(), rtol=1e-5, atol=0.05 * 5e-4)
 
 
+@pytest.mark.parametrize("name", ["adagrad", "adam"])
+def test_epsilon_stands_where_keras_has_it(random, kernels, name):
+    """Gradients so small that it decides the step: beside the root for Adam, under it for Adagrad."""
+    shape = SHAPES[2]
+    start = random_cores(random, shape)
+    cores = [tf.Variable(c) for c in start]
+    slots = [tf.Variable(tf.zeros(c.shape)) for _ in range(tt_embedding.SLOTS[name]) for c in cores]
+    ids = tf.constant(random.integers(shape.num_rows, size=50))
+    upstream = tf.constant(1e-5 * random.normal(size=(50, shape.width)), tf.float32)
+    gradients = [g.numpy() for g in ops.tt_gradients(ids, upstream, start, shape)]
+    ops.tt_update(ids, upstream, cores, slots, 0.01, shape, name, epsilon=1e-5)
+    for core, before, g in zip(cores, start, gradients, strict=True):
+        g = g.astype(np.float64)
+        step = g / np.sqrt(g**2 + 1e-5) if name == "adagrad" else 0.1 * g / (np.sqrt(0.001 * g**2) + 1e-5)
+        assert np.abs(step).max() > 1e-3
+        np.testing.assert_allclose(before - core, 0.01 * step, atol=1e-6 * np.abs(before).max(), rtol=1e-3)
+
+
 @pytest.mark.parametrize("optimizer", [None, *KERAS])
 def test_every_row_of_every_core_moves(random, optimizer):
     """FBTT's benchmark table, where its fused updates leave 70 of 200 rows of the first core as they are."""
