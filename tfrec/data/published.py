@@ -213,6 +213,14 @@ def _parse(block: bytes, delimiter: str, names: list[str], types: dict[str, Any]
         return None
 
 
+def _is_utf8(block: bytes) -> bool:
+    try:
+        pc.cast(pa.array([block], pa.binary()), pa.string())
+    except pa.ArrowException:
+        return False
+    return True
+
+
 def _header(path: Path, line: bytes, form: Form) -> tuple[str, ...]:
     text = line.decode("utf-8", errors="replace")
     if form.quoting:
@@ -232,7 +240,7 @@ def _fast(block: bytes, form: Form, names: tuple[str, ...], left_out: Counter[st
     """What `_slow` gives, in a fraction of the time, or None in doubt; nothing is counted then."""
     if "text" not in form.fields.values():
         return parse_numbers(block, form.delimiter, list(names), form.fields)
-    if b"\0" in block:
+    if b"\0" in block or not _is_utf8(block):
         return None
     broken = 0
 

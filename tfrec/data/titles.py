@@ -68,12 +68,12 @@ def read_titles(path: Path, delimiter: str, header: bool) -> Titles:
     else:
         encoding = "utf-8"
         # Not `str.splitlines`, to which latin-1's 0x85 and others are the end of a line.
-        for line in data.removeprefix(codecs.BOM_UTF8).splitlines():
+        for raw in data.removeprefix(codecs.BOM_UTF8).splitlines():
             try:
-                lines.append(line.decode())
+                lines.append(raw.decode())
             except UnicodeDecodeError:
                 encoding = "latin-1"
-                lines.append(line.decode("latin-1"))
+                lines.append(raw.decode("latin-1"))
     columns = (0, 1)
     if header and lines:
         columns = _columns(_split(lines[0], delimiter))
