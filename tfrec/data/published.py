@@ -184,7 +184,7 @@ def finite_number(text: bytes) -> float | None:
     """The number that ``text`` is, or None; what float32 cannot hold is none."""
     text = text.strip(b" ")
     number = float(text) if _NUMBER.fullmatch(text) else np.inf
-    return number if abs(number) <= np.finfo(np.float32).max else None
+    return number if abs(number) <= float(np.finfo(np.float32).max) else None
 
 
 def time_number(text: bytes) -> int | float | None:
