@@ -127,15 +127,18 @@ def announce_data(data: Any) -> None:
     Args:
         data: a `Prepared`, `PreparedItems` or `PreparedEntries`.
     """
-    if distributed.rank() == 0:
-        events = data.interactions
-        print(f"{printable(events.name)}: {data.report}", flush=True)
-        if events.kind != "events":
-            print(
-                printable(
-                    f"Values are {events.kind}{f' ({events.kind_rule})' if events.kind_rule else ''}; {data.positive}."
-                )
-            )
+    if distributed.rank() != 0:
+        return
+    events = data.interactions
+    print(printable(f"{events.name}: {data.report}"), flush=True)
+    notes = getattr(data, "notes", {})
+    if notes:
+        print(
+            printable("Of these files: " + "; ".join(f"{count:,} {what}" for what, count in notes.items())), flush=True
+        )
+    if events.kind != "events":
+        rule = f" ({events.kind_rule})" if events.kind_rule else ""
+        print(printable(f"Values are {events.kind}{rule}; {data.positive}."), flush=True)
 
 
 def positive(config: SourceConfig, events: Interactions) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ class PreparedItems:
         oracle: the planted model when the data is synthetic.
         report: what became of the source's rows.
         positive: which pairs are positive, in words.
+        notes: what -> how many, of what is unusual in files in the NCF paper's format, see `tfrec.data.ncf.NCFData`.
     """
 
     interactions: Interactions
@@ -43,6 +45,7 @@ class PreparedItems:
     oracle: Synthetic | SyntheticCatalog | None
     report: Report
     positive: str = ""
+    notes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str | None:
@@ -81,8 +84,7 @@ class PreparedItems:
             "test_items": int((self.test_items >= 0).sum()),
         }
         if self.test_negatives is not None:
-            own = (self.test_negatives == self.test_items[:, None]).sum()
-            split |= {"negatives_per_user": self.test_negatives.shape[1], "negatives_that_are_the_item": int(own)}
+            split |= {"negatives_per_user": self.test_negatives.shape[1], "notes": dict(self.notes)}
         return {**self.interactions.summary(), "report": self.report.summary(), "split": split}
 
 
@@ -118,12 +120,13 @@ def prepare_items(config: LeaveOneOutConfig) -> PreparedItems:
     if config.format == "ncf" and config.path is None:
         raise InputError("The format ncf is of files of your own.\nName their folder with --data.path.")
     test_negatives, words = None, ""
+    notes: Mapping[str, int] = {}
     oracle: Synthetic | SyntheticCatalog | None = None
     if config.format == "ncf" or (config.path is None and config.name == "ncf-ml-1m"):
         if config.min_rating not in ("all", "auto"):
             raise InputError("Data in the NCF paper's format is held out already.\nLeave out --data.min-rating.")
         found = load_ncf(config.path) if config.path is not None else load_ncf_ml1m(config.dir)
-        events, test_items, test_negatives = found.train, found.test_items, found.test_negatives
+        events, test_items, test_negatives, notes = found.train, found.test_items, found.test_negatives, found.notes
         # Where the test item is gone already, the latest that is left is for validation.
         split = leave_one_out(events, min_user_events=config.min_user_events - 1)
         train, validation_items = split.train, split.test_items
@@ -144,7 +147,9 @@ def prepare_items(config: LeaveOneOutConfig) -> PreparedItems:
     train.data[:] = 1.0
     if config.path is None and config.name == "synthetic":
         oracle = Synthetic(**asdict(config.synthetic))
-    return PreparedItems(events, train, validation_items, test_items, test_negatives, oracle, split.report, words)
+    return PreparedItems(
+        events, train, validation_items, test_items, test_negatives, oracle, split.report, words, notes
+    )
 
 
 def split_has(matrix: scipy.sparse.csr_matrix, items: np.ndarray) -> np.ndarray:
