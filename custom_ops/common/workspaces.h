@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "op.h"
+#include "planted_fault.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -31,6 +32,9 @@ class Workspaces {
     TF_RETURN_IF_ERROR(Scratch(ctx, count * stride_, &holder_, &memory_));
 #if defined(__SANITIZE_ADDRESS__)
     for (int i = 0; i < count; ++i) ASAN_POISON_MEMORY_REGION(memory_ + i * stride_ + bytes, stride_ - bytes);
+#endif
+#ifdef TFREC_PLANTED_FAULTS
+    if (PlantedFault("workspace")) static_cast<volatile char*>(memory_)[bytes] = 0;
 #endif
     return absl::OkStatus();
   }
