@@ -649,7 +649,7 @@ def damaged(random: np.random.Generator, array: np.ndarray) -> tuple[str, np.nda
     if kind == "cut":
         return kind, np.delete(array, slice(-1, None), axis)
     if kind == "more":
-        other = array.shape[:axis] + (1,) + array.shape[axis + 1 :]
+        other = (*array.shape[:axis], 1, *array.shape[axis + 1 :])
         return kind, np.concatenate([array, np.ones(other, array.dtype)], axis)
     if kind == "empty":
         return kind, np.delete(array, slice(None), axis)

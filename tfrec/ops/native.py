@@ -40,7 +40,8 @@ def library() -> Any | None:
     path = library_path()
     if not path.is_file() and os.environ.get("TFREC_OPS_LIBRARY"):
         raise InputError(
-            f"TFREC_OPS_LIBRARY must name a library of tfrec's native operations.\nReceived: {path}, which is no file.\n"
+            f"TFREC_OPS_LIBRARY must name a library of tfrec's native operations.\n"
+            f"Received: {path}, which is no file.\n"
             "Unset it to use the one that was installed."
         )
     if not path.is_file():
