@@ -312,6 +312,7 @@ def test_solutions_beyond_float16_are_reported_with_their_row(random, kernels):
         ({"row_offsets": [0, 2, 1]}, "`row_offsets` must not fall. Received: 2 then 1 at row 1"),
         ({"row_offsets": [0, 1]}, "`row_offsets` must be [num_rows + 1]"),
         ({"row_order": [0, 2]}, "`row_order` must hold each row once"),
+        ({"row_order": [1, 1]}, "`row_order` must hold each row once, 0 to 1. Received: 1 at position 1"),
         ({"row_order": [0]}, "`row_order` must be [num_rows], here [2]"),
         ({"values": [1.0]}, "`values` must be of the shape of `columns`"),
         ({"gramian": [[1.0]]}, "`gramian` must be [factors, factors]"),
@@ -321,6 +322,13 @@ def test_solutions_beyond_float16_are_reported_with_their_row(random, kernels):
         ({"alpha": float("nan")}, "`alpha` must be a finite number >= 0"),
         ({"regularization": -1.0}, "`regularization` must be a finite number >= 0"),
         ({"fixed": np.ones([4, 1025])}, "`fixed` must have 1 to 1024 factors. Received: 1025"),
+        ({"alpha": [1.0]}, "`alpha` must be a scalar. Received shape: [1]"),
+        ({"shift": []}, "`shift` must be a scalar. Received shape: [0]"),
+        ({"num_long": [0, 1]}, "`num_long` must be a scalar. Received shape: [2]"),
+        ({"num_long": 3}, "`num_long` must be 0 to 2"),
+        ({"num_long": -1}, "`num_long` must be 0 to 2"),
+        ({"row_offsets": [0, 2**63 - 1, 2]}, "`row_offsets` must not fall"),
+        ({"row_offsets": [-(2**63), 1, 2]}, "`row_offsets` must lie in 0 to 2"),
     ],
 )
 def test_the_native_operation_rejects(change, message):
@@ -348,6 +356,60 @@ def test_the_native_operation_rejects(change, message):
     assert message in caught.value.message
 
 
+@pytest.mark.skipif(ops.library() is None, reason="needs the native library: TFREC_BUILD_OPS=1 pip install -e .")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"first_row": 2**63 - 1}, "`first_row` and the 2 rows of `row_offsets` must lie in the 3 rows of `table`"),
+        ({"first_row": 2**63 - 2}, "Received: first_row=9223372036854775806"),
+        ({"first_row": -(2**63)}, "`first_row` and the 2 rows"),
+        ({"first_row": 2}, "`first_row` and the 2 rows"),
+        ({"first_row": [1]}, "`first_row` must be a scalar"),
+        ({"first_row": []}, "`first_row` must be a scalar"),
+        ({"row_offsets": []}, "`row_offsets` must be [num_rows + 1]"),
+        ({"row_offsets": [[0, 1, 2]]}, "`row_offsets` must be [num_rows + 1]"),
+        ({"table": "handles"}, "`table` must be a variable. Received handles of shape: [1]"),
+        ({"table": "vector"}, "`table` must be a matrix of the type of `fixed`"),
+        ({"table": "half"}, "`table` must be a matrix of the type of `fixed`"),
+        ({"cg_steps": 2**31 - 1}, "`cg_steps` must be 1 to 65536. Received: 2147483647"),
+        ({"cg_steps": 0}, "at least minimum 1"),
+        ({"block_size": 2**31}, "out of range for an int32"),
+    ],
+    ids=str,
+)
+def test_the_native_operation_in_place_rejects(change, message):
+    tables = {
+        "vector": tf.Variable(tf.zeros([6])),
+        "half": tf.Variable(tf.zeros([3, 2], tf.float16)),
+        None: tf.Variable(tf.reshape(tf.range(6.0), [3, 2])),
+    }
+    table = tables.get(change.get("table"), tables[None])
+    before = table.numpy()
+    arguments = {
+        "row_offsets": np.array(change.get("row_offsets", [0, 1, 2]), np.int64),
+        "columns": np.array([0, 1], np.int32),
+        "values": np.ones(2, np.float32),
+        "row_order": np.array([0, 1], np.int64),
+        "fixed": np.ones([4, 2], np.float32),
+        "gramian": np.eye(2, dtype=np.float32),
+        "table": tf.reshape(table.handle, [1]) if change.get("table") == "handles" else table.handle,
+        "alpha": 1.0,
+        "regularization": 0.1,
+        "unobserved_weight": 1.0,
+        "frequency_exponent": 0.0,
+        "first_row": np.array(change.get("first_row", 0), np.int64),
+        "inverse": np.eye(2, dtype=np.float32),
+        "shift": 0.1,
+        "solver": "cg",
+        "cg_steps": change.get("cg_steps", 3),
+        "block_size": change.get("block_size", 8),
+    }
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        ops.library().tfrec_als_half_sweep_in_place(**arguments)
+    assert message in caught.value.message
+    np.testing.assert_array_equal(table.numpy(), before)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -358,6 +420,7 @@ def test_the_native_operation_rejects(change, message):
         ({"frequency_exponent": float("inf")}, "`frequency_exponent` must be at least 0"),
         ({"solver": "lu"}, "`solver` must be one of cg, cholesky, block"),
         ({"cg_steps": 0}, "`cg_steps` must be at least 1"),
+        ({"cg_steps": 65_537}, "`cg_steps` must be at most 65536"),
         ({"block_size": 0}, "`block_size` must be at least 1"),
         ({"alpha": "2"}, "`alpha` must be a number.\nReceived: alpha='2'"),
         ({"regularization": None}, "`regularization` must be a number"),
@@ -442,7 +505,8 @@ def test_a_missing_library_warns_once_and_the_twin_answers(tmp_path):
         "    assert n.library() is None and n.library() is None\n"
         "print(len(seen), 'TFREC_BUILD_OPS=1' in str(seen[0].message))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    environment = {name: value for name, value in os.environ.items() if name != "TFREC_OPS_LIBRARY"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "1 True", done.stderr
 
 
@@ -453,4 +517,13 @@ def test_a_library_of_another_tensorflow_says_how_to_rebuild(tmp_path, monkeypat
     broken.write_bytes(b"not a library")
     monkeypatch.setattr(native, "library_path", lambda: broken)
     with pytest.raises(InputError, match="launch/setup --force"):
+        native.library.__wrapped__()
+
+
+def test_a_library_that_is_named_must_be_there(tmp_path, monkeypatch):
+    from tfrec.ops import native
+
+    monkeypatch.setenv("TFREC_OPS_LIBRARY", str(tmp_path / "libtfrec_ops.so"))
+    assert native.library_path() == tmp_path / "libtfrec_ops.so"
+    with pytest.raises(InputError, match="TFREC_OPS_LIBRARY must name a library"):
         native.library.__wrapped__()

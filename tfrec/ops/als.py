@@ -28,8 +28,8 @@ from tfrec.ops.native import library
 
 Solver = Literal["cg", "cholesky", "block"]
 SOLVERS: tuple[Solver, ...] = ("cg", "cholesky", "block")
-#: The most factors a kernel takes.
-MAX_FACTORS = 1024
+#: The most factors a kernel takes, and the most steps of CG.
+MAX_FACTORS, MAX_STEPS = 1024, 65_536
 #: From how many entries on several blocks of a GPU share a row: LongRowEntries in custom_ops/als_half_sweep/als_cuda.h.
 _LONG = {"cg": 2_048, "cholesky": 8_192, "block": 8_192}
 #: Bytes of gathered factors and matrices that the twin holds at once.
@@ -51,7 +51,7 @@ class Sweep:
         frequency_exponent: nu, from 0.
         solver: ``cg`` (conjugate gradients from the row's last factors), ``cholesky`` (exact) or ``block`` (exact in
             blocks of coordinates, one after another; iALS++).
-        cg_steps: of ``cg``, from 1. It is preconditioned, see `preconditioner`.
+        cg_steps: of ``cg``, from 1 to 65,536. It is preconditioned, see `preconditioner`.
         block_size: of ``block``, from 1.
     """
 
@@ -81,6 +81,8 @@ class Sweep:
         for name in ("cg_steps", "block_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"`{name}` must be at least 1.\nReceived: {name}={getattr(self, name)}.")
+        if self.cg_steps > MAX_STEPS:
+            raise InputError(f"`cg_steps` must be at most {MAX_STEPS}.\nReceived: cg_steps={self.cg_steps}.")
 
 
 class Entries:
