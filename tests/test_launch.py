@@ -55,6 +55,15 @@ def test_missing_tools_are_named(tmp_path, present, match):
     assert not (tmp_path / "venv").exists()
 
 
+def test_sanitize_says_what_is_missing(tmp_path):
+    done = run("sanitize", "--fast")
+    assert done.returncode == 2
+    assert "unknown argument '--fast'" in done.stderr
+    done = run("sanitize", TFREC_VENV=str(tmp_path / "venv"))
+    assert done.returncode == 1
+    assert "has no Python. Run launch/setup --test first" in done.stderr
+
+
 def test_wrong_python_version(tmp_path):
     fake = tmp_path / "python"
     fake.write_text("#!/bin/sh\nif [ \"$1\" = --version ]; then echo 'Python 3.9.1'; exit 0; fi\nexit 1\n")
