@@ -27,6 +27,7 @@ import tensorflow as tf
 from tfrec.errors import InputError
 from tfrec.layers.relu_dropout import kept_share, relu_dropout
 from tfrec.layers.tt_embedding import TTEmbedding
+from tfrec.models.base import Model
 from tfrec.ops import tt_gradients
 
 Branch = Literal["neumf", "gmf", "mlp"]
@@ -44,7 +45,7 @@ BLOCK_ITEMS = 1 << 15
 
 
 @keras.saving.register_keras_serializable(package="tfrec")
-class NeuMF(keras.Model):
+class NeuMF(Model):
     """NeuMF, or one of its branches alone.
 
     Args:
@@ -109,6 +110,7 @@ class NeuMF(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._check_policy()
         _check(
             num_users,
             num_items,
@@ -308,8 +310,16 @@ class NeuMF(keras.Model):
     # ---- scoring
 
     def preference(self, users: tf.Tensor, items: tf.Tensor | None = None) -> tf.Tensor:
-        """What is served: the probability that a user takes an item when offered it. Arguments as for `score`."""
+        """The probability that a user takes an item when offered it. Arguments as for `score`. Rank by `score`: here
+        different logits may round to one number."""
         return tf.sigmoid(self.score(users, items))
+
+    def shown(self, best: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+        """What is shown beside items with the scores ``best``: their `preference`."""
+        return tf.sigmoid(best)
+
+    def _served(self) -> tuple[Callable[[Any], tf.Tensor], list[Any]]:
+        return serve_pairs(self)
 
     def score(self, users: tf.Tensor, items: tf.Tensor | None = None) -> tf.Tensor:
         """Logits of candidates, without dropout and without gradient.
@@ -508,12 +518,15 @@ class NeuMF(keras.Model):
         hidden_layers = len(self.kernels) - 1 if self._mlp else 0
         kernels, biases = late[:hidden_layers], late[hidden_layers : 2 * hidden_layers]
         final_kernels, final_biases = self._final(late[2 * hidden_layers :])
+        # Scores are float32 from the last product on: rounded to 16 bits, those of different items would be equal.
+        last = self.compute_dtype if seed is not None else "float32"
+        final_kernels = [tf.cast(kernel, last) for kernel in final_kernels]
         parts = []
         if self._gmf:
             product = terms["user", "gmf"][:, None, :] * terms["item", "gmf"]
             shape = tf.shape(product)[:2]
             product = self._activation("product", tf.reshape(product, [-1, self._gmf]))
-            parts.append(tf.matmul(product, final_kernels[0]))
+            parts.append(tf.matmul(tf.cast(product, last), final_kernels[0]))
         if self._mlp:
             drop = self.dropout if seed is not None else 0.0
             unscale = 1.0 / kept_share(drop)
@@ -526,7 +539,7 @@ class NeuMF(keras.Model):
             for i, (kernel, bias) in enumerate(zip(kernels, biases, strict=True), start=1):
                 hidden = relu_dropout(tf.matmul(hidden, kernel * unscale) + bias, drop, noise + tf.constant([0, i]))
                 hidden = self._activation(f"hidden_{i + 1}", hidden)
-            parts.append(tf.matmul(hidden, final_kernels[-1] * unscale))
+            parts.append(tf.matmul(tf.cast(hidden, last), final_kernels[-1] * unscale))
         # The same order of sums whether the layer is split or not, so that the two are the same numbers.
         logit = tf.add_n([tf.cast(p, tf.float32) for p in parts]) + tf.cast(tf.add_n(final_biases), tf.float32)
         return tf.reshape(logit, shape)
@@ -709,6 +722,29 @@ def _pairs(inputs: Any) -> tuple[tf.Tensor, tf.Tensor]:
             f"NeuMF takes users [B] and items [B] or [B, C].\nReceived: users {users.shape}, items {items.shape}."
         )
     return users, items
+
+
+def serve_pairs(model: Model) -> tuple[Callable[[Any], tf.Tensor], list[Any]]:
+    """What an export of a model of users and items answers: every form of input that the model takes, the signature
+    being that of ``user`` int64 ``[B]`` and ``item`` int64 ``[B, C]``."""
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, None], tf.int64)], autograph=False
+    )
+    def score(users: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
+        return model((users, items), training=False)
+
+    def serve(inputs: Any) -> tf.Tensor:
+        users, items = _pairs(inputs)
+        found = score(tf.cast(users, tf.int64), tf.cast(items, tf.int64))
+        return tf.ensure_shape(found, [None, items.shape[1]])
+
+    specs: list[Any] = []
+    for shape in ([None, None], [None]):
+        for dtype in (tf.int64, tf.int32):
+            user, item = tf.TensorSpec([None], dtype, name="user"), tf.TensorSpec(shape, dtype, name="item")
+            specs += [{"user": user, "item": item}, (user, item)]
+    return serve, specs
 
 
 def _like(items: tf.Tensor, values: Any, name: str) -> tf.Tensor:
