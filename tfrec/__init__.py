@@ -1,7 +1,8 @@
 """Recommenders on Keras 3 and TensorFlow, trained data-parallel with Horovod.
 
-Importing ``tfrec`` is cheap: TensorFlow is loaded only with the part that needs it. The parts are there without an import
-of their own, ``tfrec.models.ALS``, and `keras.saving.load_model` finds every class of tfrec after ``import tfrec``.
+Importing ``tfrec`` is cheap: TensorFlow is loaded only with the part that needs it. The parts are there without an
+import of their own, ``tfrec.models.ALS``, and `keras.saving.load_model` finds every class of tfrec after
+``import tfrec``.
 """
 
 import importlib

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfrec.errors import InputError
 
+
 @keras.saving.register_keras_serializable(package="tfrec")
 class SparseDense(keras.layers.Layer):
     """``activation(x @ kernel + bias)`` for a SparseTensor x, which is never made dense.

@@ -45,7 +45,7 @@ class TTEmbedding(keras.layers.Layer):
             Keras's other settings; the model's optimizer does not see them. Once per backward pass of a lookup. Not
             with float16, whose loss scale the layer would not know.
         fused_learning_rate: for it; the variable ``learning_rate`` of the layer changes it later.
-        mask_zero: as in `keras.layers.Embedding`: id 0 is padding, and layers that follow get a mask that leaves it out.
+        mask_zero: as in `keras.layers.Embedding`: id 0 is padding, which a mask tells the layers that follow.
         seed: of the first values; None: drawn from NumPy, so `keras.utils.set_random_seed` holds for it.
         reference: compute in plain TensorFlow, which XLA compiles too.
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfrec.errors import InputError
 from tfrec.layers.reference import plain_operations
 
+#: The greatest finite number.
+FLOAT_MAX = float(np.finfo(np.float32).max)
 #: What may be computed in; weights, losses and outputs are float32.
 _COMPUTE = ("float32", "float16", "bfloat16")
 
@@ -22,6 +26,19 @@ class Model(keras.Model):
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> keras.KerasTensor:
         """The shape of what ``call`` gives, float32."""
         return keras.KerasTensor(super().compute_output_spec(*args, **kwargs).shape, dtype="float32")
+
+    def save(self, filepath: str | Path, overwrite: bool = True, zipped: bool | None = None, **kwargs: Any) -> None:
+        """As `keras.Model.save`, in the format ``.keras``.
+
+        Raises:
+            InputError: the name ends in .h5 or .hdf5: Keras's old format keeps no model whose class is its own.
+        """
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise InputError(
+                f"A {type(self).__name__} is saved as a .keras file.\nReceived: {filepath}.\n"
+                "Name it so; for the weights alone use save_weights('NAME.weights.h5')."
+            )
+        super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
 
     def _served(self) -> tuple[Callable[[Any], tf.Tensor], list[Any]]:
         """What an export answers: a function of one argument, and the types of argument that it is traced for, that of
@@ -69,3 +86,17 @@ class Model(keras.Model):
                 f"{type(self).__name__} keeps weights and losses in float32: `dtype` must be float32, mixed_float16 or "
                 f"mixed_bfloat16.\nReceived: {self.dtype_policy.name}."
             )
+
+
+def bind(method: Any, model: keras.Model, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call of one of Keras's methods, by name."""
+    given = inspect.signature(method).bind(model, *args, **kwargs).arguments
+    given |= given.pop("kwargs", {})
+    del given["self"]
+    return given
+
+
+def check_within(values: tf.Tensor, low: float, high: float, message: str) -> Any:
+    """An error, in a graph too, unless all ``values`` lie in ``[low, high]``; NaN does not."""
+    wrong = tf.boolean_mask(values, ~((values >= low) & (values <= high)))
+    return tf.debugging.Assert(tf.equal(tf.size(wrong), 0), [message, "Received:", wrong[:3]])

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfrec.errors import InputError
 from tfrec.models.base import Model
-from tfrec.models.rows import check_width
+from tfrec.models.rows import check_width, serve_rows
 
 
 @keras.saving.register_keras_serializable(package="tfrec")
@@ -44,6 +44,7 @@ class Popularity(Model):
         self.counts = self.add_weight(
             name="counts", shape=(num_items,), initializer="zeros", dtype="float32", trainable=False, autocast=False
         )
+        self.build((None, num_items))
 
     def adapt(self, interactions: scipy.sparse.csr_matrix) -> None:
         """Count the users of each item. ``interactions`` is ``[U, I]``; entries with a value of 0 do not count.
@@ -76,13 +77,12 @@ class Popularity(Model):
         return self.shown(counts, counts)
 
     def shown(self, best: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-        """What is shown beside the items of the scores ``best`` ``[B, k]`` of all ``scores`` ``[B, I]``: their share of all
-        interactions."""
+        """What is shown beside the items of the scores ``best`` ``[B, k]`` of all ``scores`` ``[B, I]``: their share of
+        all interactions."""
         return best / tf.maximum(tf.reduce_sum(scores, axis=1, keepdims=True), 1.0)
 
     def _served(self) -> tuple[Callable[[Any], tf.Tensor], list[Any]]:
-        shape = [None, self.num_items]
-        return self.__call__, [tf.TensorSpec(shape, tf.float32, name="x"), tf.SparseTensorSpec(shape, tf.float32)]
+        return serve_rows(self)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
         """``[B, I]``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -44,16 +45,33 @@ def sparse_rows(x: Any, width: int, name: str) -> tf.SparseTensor:
         return tf.SparseTensor(x.indices, tf.identity(x.values), x.dense_shape)
 
 
+def serve_rows(model: Any) -> tuple[Callable[[Any], tf.Tensor], list[Any]]:
+    """What an export of a model over rows ``[B, num_items]`` answers: dense and sparse ones of the usual types, the
+    signature being that of dense float32."""
+    shape = [None, model.num_items]
+
+    @tf.function(input_signature=[tf.SparseTensorSpec(shape, tf.float32)], autograph=False)
+    def score(rows: tf.SparseTensor) -> tf.Tensor:
+        return model(rows, training=False)
+
+    def serve(rows: Any) -> tf.Tensor:
+        return tf.ensure_shape(score(tf.cast(sparse_rows(rows, model.num_items, "x"), tf.float32)), shape)
+
+    types = (tf.float32, tf.float64, tf.int64, tf.int32)
+    return serve, [*(tf.TensorSpec(shape, t, name="x") for t in types), *(tf.SparseTensorSpec(shape, t) for t in types)]
+
+
 def checked_rows(source: Any, name: str, width: int, counts: bool = True) -> Any:
-    """A matrix or tensor with its width and, with ``counts``, its numbers checked: finite and at least 0. SciPy matrices
-    come back as CSR in canonical form, SparseTensors in order. Pipelines come back as they are.
+    """A matrix or tensor with its width and, with ``counts``, its numbers checked: finite and at least 0. SciPy
+    matrices come back as CSR in canonical form, SparseTensors in order. Pipelines come back as they are.
 
     Raises:
         InputError: another width; negative numbers, NaN or infinity, with the row of the first.
     """
+    given: Any = source
     if scipy.sparse.issparse(source):
-        check_width(source.shape, width, name)
-        matrix: Any = source.tocsr()
+        check_width(given.shape, width, name)
+        matrix: Any = given.tocsr()
         if not matrix.has_canonical_format:
             matrix = matrix.copy()
             matrix.sum_duplicates()
@@ -74,21 +92,15 @@ def checked_rows(source: Any, name: str, width: int, counts: bool = True) -> Any
     return source
 
 
-def check_weights(source: Any, name: str) -> Any:
-    """Weights ``[B]``, as they are, with their numbers checked.
-
-    Raises:
-        InputError: another shape; negative numbers, NaN or infinity.
-    """
+def check_weights(source: Any, name: str) -> None:
+    """Raise InputError unless these are weights ``[B]``, finite and at least 0."""
     array = np.asarray(source)
     if array.ndim != 1 and not (array.ndim == 2 and array.shape[1] == 1):
         raise InputError(f"`{name}` must have one number for each row.\nReceived: shape {array.shape}.")
-    _check_numbers(array.reshape(-1), name, lambda at: at)
-    return source
+    _check_numbers(array.reshape(-1), name, lambda at: at, "weights")
 
 
-def _check_numbers(values: np.ndarray, name: str, row: Any) -> None:
-    what = "counts" if "weight" not in name and not name.endswith("[2]") else "weights"
+def _check_numbers(values: np.ndarray, name: str, row: Callable[[int], int], what: str = "counts") -> None:
     if values.dtype.kind not in "biuf":
         raise InputError(f"`{name}` must be {what}, numbers.\nReceived: dtype {values.dtype}.")
     if values.size == 0 or values.dtype.kind in "bu":

@@ -14,11 +14,12 @@ and 7; Mult-DAE (no sampling, no KL) is section 2.3 there.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
+import scipy.sparse
 import tensorflow as tf
 
 from tfrec.errors import InputError
@@ -30,8 +31,8 @@ from tfrec.layers import (
     multinomial_nll,
 )
 from tfrec.layers.multinomial import CHUNK_BYTES
-from tfrec.models.base import Model
-from tfrec.models.rows import check_weights, check_width, checked_rows, sparse_rows
+from tfrec.models.base import FLOAT_MAX, Model, bind, check_within
+from tfrec.models.rows import check_weights, check_width, checked_rows, serve_rows, sparse_rows
 
 #: Turns what an input pipeline yields into a batch of sparse rows.
 Gather = Callable[[tf.Tensor], tf.SparseTensor]
@@ -55,8 +56,8 @@ class VAECF(Model):
         noise_seed: of dropout and sampling. The noise of a step depends on this and the step's number only, so a
             resumed training draws what an uninterrupted one would have. Ranks take different seeds.
 
-    Input shape: SparseTensor ``[B, I]``, entries in order of row, or dense; ``fit``, ``evaluate`` and ``predict`` take a
-    SciPy matrix too.
+    Input shape: SparseTensor ``[B, I]``, entries in order of row, or dense; ``fit``, ``evaluate`` and ``predict``
+    take a SciPy matrix too.
     Output shape: logits, float32 ``[B, I]``.
 
     ``fit``, ``evaluate`` and ``predict`` work as in Keras; ``compile`` takes an optimizer and no loss, since the
@@ -65,15 +66,15 @@ class VAECF(Model):
     - ``x`` are counts: finite, from 0;
     - ``y``, if given, are the counts to predict, ``[B, I]`` as well: the likelihood is that of ``y`` given ``x``, so
       ``fit(past, future)`` trains on what came later. Without it a row predicts itself;
-    - ``sample_weight``, ``[B]``, from 0: the loss is the mean over the batch of each user's loss times the user's weight,
-      as in Keras;
+    - ``sample_weight``, ``[B]``, from 0: the loss is the mean over the batch of each user's loss times the user's
+      weight, as in Keras;
     - ``class_weight`` is refused: users have no classes;
     - ``validation_data`` is ``x``, ``(x, y)`` or ``(x, y, sample_weight)``.
 
     Raises:
         InputError: an argument out of range; rows of another width than I; counts or weights that are negative, NaN or
-            infinite. What comes from a pipeline is looked at batch by batch, before a weight changes; there wrong counts
-            are a `tf.errors.InvalidArgumentError`.
+            infinite. What comes from a pipeline is looked at batch by batch, before a weight changes; there wrong
+            counts are a `tf.errors.InvalidArgumentError`.
 
     Example:
         >>> model = VAECF(num_items=4, hidden_dims=(8,), latent_dim=2)
@@ -192,7 +193,7 @@ class VAECF(Model):
         Args:
             optimizer: any Keras optimizer.
             gather: turns a batch of user numbers, whole and ``[B]``, into sparse rows, on the device, e.g.
-                ``tfrec.data.csr.ResidentMatrix(...).gather`` for a pipeline of user numbers. Rows are taken as they are.
+                ``tfrec.data.csr.ResidentMatrix(...).gather`` for a pipeline of user numbers. Rows stay as they are.
             **kwargs: as in Keras, but for ``loss``. ``metrics`` get the counts of ``y`` (without it, of ``x``) and the
                 logits, dense ``[B, I]``. With ``y`` an item that ``x`` has is no candidate: its logit lies below all
                 others of the row. So ranking metrics, such as keras-rs's ``NDCG(k=100)``, with
@@ -215,10 +216,18 @@ class VAECF(Model):
 
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """As `keras.Model.fit`; for ``x``, ``y`` and weights see the class."""
-        return super().fit(**self._checked(keras.Model.fit, args, kwargs))
+        given = self._checked(keras.Model.fit, args, kwargs)
+        try:
+            return super().fit(**given)
+        except Exception:
+            # A function whose tracing failed may make no variables when it is called again: the next fit traces anew.
+            self.train_function = self.test_function = None
+            raise
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.evaluate`: the loss at the mean of z, without dropout."""
+        if "_use_cached_eval_dataset" in kwargs:  # within ``fit``, which has looked at the data
+            return super().evaluate(*args, **kwargs)
         return super().evaluate(**self._checked(keras.Model.evaluate, args, kwargs))
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
@@ -227,49 +236,62 @@ class VAECF(Model):
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.train_on_batch`."""
-        return super().train_on_batch(**self._checked(keras.Model.train_on_batch, args, kwargs))
+        return super().train_on_batch(**self._checked(keras.Model.train_on_batch, args, kwargs, batch=True))
 
     def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.test_on_batch`."""
-        return super().test_on_batch(**self._checked(keras.Model.test_on_batch, args, kwargs))
+        return super().test_on_batch(**self._checked(keras.Model.test_on_batch, args, kwargs, batch=True))
 
     def predict_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.predict_on_batch`."""
-        return super().predict_on_batch(**self._checked(keras.Model.predict_on_batch, args, kwargs, counts=False))
+        given = self._checked(keras.Model.predict_on_batch, args, kwargs, counts=False, batch=True)
+        return super().predict_on_batch(**given)
 
-    def _checked(self, method: Any, args: Any, kwargs: dict[str, Any], counts: bool = True) -> dict[str, Any]:
-        """The arguments of one of Keras's methods, with whatever is at hand looked at before work starts."""
-        given = inspect.signature(method).bind(self, *args, **kwargs).arguments
-        given |= given.pop("kwargs", {})
-        del given["self"]
+    def _checked(
+        self, method: Any, args: Any, kwargs: dict[str, Any], counts: bool = True, batch: bool = False
+    ) -> dict[str, Any]:
+        """The arguments of one of Keras's methods, with whatever is at hand looked at before work starts.
+
+        Args:
+            method: whose.
+            args: positional ones.
+            kwargs: others.
+            counts: whether numbers must be finite and from 0.
+            batch: whether Keras hands them to the step as they are, which takes tensors only.
+        """
+        given = bind(method, self, args, kwargs)
         if given.get("class_weight") is not None:
             raise InputError(
                 "VAECF has no classes to weight.\nReceived: class_weight.\n"
                 "Give `sample_weight`, a number for each user."
             )
-        for name in ("x", "y"):
-            if given.get(name) is not None:
-                given[name] = self._checked_rows(given[name], name, counts)
-        if given.get("sample_weight") is not None:
-            given["sample_weight"] = check_weights(given["sample_weight"], "sample_weight")
-        if given.get("validation_data") is not None:
-            data = given["validation_data"]
-            parts = keras.utils.unpack_x_y_sample_weight(data)
-            if not isinstance(data, tuple | list):
-                given["validation_data"] = self._checked_rows(data, "validation_data", counts)
-            else:
-                x, y, weight = parts
-                names = ("validation_data[0]", "validation_data[1]", "validation_data[2]")
-                x = self._checked_rows(x, names[0], counts)
-                y = None if y is None else self._checked_rows(y, names[1], counts)
-                weight = None if weight is None else check_weights(weight, names[2])
-                given["validation_data"] = (x, y, weight)
+        names = ("x", "y", "sample_weight")
+        found = self._checked_data([given.get(name) for name in names], names, counts, batch)
+        given |= {name: source for name, source in zip(names, found, strict=True) if source is not None}
+        if given.get("sample_weight") is not None and given.get("y") is None:
+            given["y"] = _itself(given["x"])
+        data = given.get("validation_data")
+        if isinstance(data, tuple | list):
+            parts = list(keras.utils.unpack_x_y_sample_weight(data))
+            parts = self._checked_data(parts, [f"validation_data[{i}]" for i in range(3)], counts, batch)
+            if parts[2] is not None and parts[1] is None:
+                parts[1] = _itself(parts[0])
+            given["validation_data"] = tuple(parts)
+        elif data is not None:
+            given["validation_data"] = self._checked_data([data], ["validation_data"], counts, batch)[0]
         return given
 
-    def _checked_rows(self, source: Any, name: str, counts: bool) -> Any:
-        if self._gather is not None and _are_users(source):
-            return source
-        return checked_rows(source, name, self.num_items, counts)
+    def _checked_data(self, data: Sequence[Any], names: Sequence[str], counts: bool, batch: bool) -> list[Any]:
+        """Rows, their targets and their weights, as far as they are given."""
+        found = []
+        for place, (source, name) in enumerate(zip(data, names, strict=True)):
+            if source is not None and place == 2:
+                check_weights(source, name)
+            elif source is not None and not (place == 0 and self._gather is not None and _are_users(source)):
+                source = checked_rows(source, name, self.num_items, counts)
+                source = _tensor(source) if batch else source
+            found.append(source)
+        return found
 
     def call(self, x: tf.SparseTensor | tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Logits of all items, float32 ``[B, I]``, at the mean of z; with ``training``, with dropout and a drawn z."""
@@ -288,11 +310,7 @@ class VAECF(Model):
         return (input_shape[0], self.num_items)
 
     def _served(self) -> tuple[Callable[[Any], tf.Tensor], list[Any]]:
-        shape = [None, self.num_items]
-        return lambda x: self(x, training=False), [
-            tf.TensorSpec(shape, tf.float32, name="x"),
-            tf.SparseTensorSpec(shape, tf.float32),
-        ]
+        return serve_rows(self)
 
     def probabilities(self, x: tf.SparseTensor | tf.Tensor) -> tf.Tensor:
         """The distribution over all items, float32 ``[B, I]``. Rank by the logits: here different ones may round to one
@@ -318,8 +336,10 @@ class VAECF(Model):
             loss, hidden = self._track_loss(x, y, weight, training=True)
             scaled = self.optimizer.scale_loss(loss)
         weights = self.trainable_weights
-        self.optimizer.apply_gradients(zip(tape.gradient(scaled, weights), weights, strict=True))
-        self.steps.assign_add(1)
+        # Wrong numbers have raised before the loss is there: then nothing changes, the counters neither.
+        with tf.control_dependencies([loss]):
+            self.optimizer.apply_gradients(zip(tape.gradient(scaled, weights), weights, strict=True))
+            self.steps.assign_add(1)
         return self._measured(x, y, weight, hidden)
 
     def test_step(self, data: Any) -> dict[str, Any]:
@@ -337,7 +357,8 @@ class VAECF(Model):
         """Rows, targets and weights ``[B]`` of a batch. Wrong numbers raise before anything reads them."""
         given, target, weight = keras.utils.unpack_x_y_sample_weight(data)
         x = _counts(self._rows(given, "x"), "x")
-        y = None if target is None else _counts(self._sparse(target, "y"), "y")
+        itself = target is None or target.dtype == tf.complex64
+        y = None if itself else _counts(self._sparse(target, "y"), "y")
         if y is not None:
             same = tf.debugging.assert_equal(
                 y.dense_shape[0], x.dense_shape[0], message="`y` must have a row for each row of `x`."
@@ -347,15 +368,14 @@ class VAECF(Model):
         if weight is None:
             return x, y, None
         weight = tf.cast(weight, tf.float32)
-        if weight.shape.rank == 2 and weight.shape[1] == 1:
-            weight = weight[:, 0]
-        if weight.shape.rank != 1:
+        if weight.shape.rank not in (None, 1) and tuple(weight.shape[1:]) not in ((1,), (None,)):
             raise InputError(f"`sample_weight` must have one number for each row.\nReceived shape: {weight.shape}.")
+        weight = tf.reshape(weight, [-1])
         checks = [
             tf.debugging.assert_equal(
                 tf.size(weight, tf.int64), x.dense_shape[0], message="`sample_weight` must have a number for each row."
             ),
-            _from_zero(weight, "`sample_weight` must be finite and at least 0."),
+            check_within(weight, 0.0, FLOAT_MAX, "`sample_weight` must be finite and at least 0."),
         ]
         with tf.control_dependencies(checks):
             return x, y, tf.identity(weight)
@@ -468,11 +488,25 @@ def _are_users(x: Any) -> bool:
     return not isinstance(x, tf.SparseTensor) and len(getattr(x, "shape", ())) == 1
 
 
+def _itself(x: Any) -> np.ndarray:
+    """A target that says that each row predicts itself: Keras passes weights on only where there are targets. Of a type
+    that counts never have, so that no trace of a step stands for both."""
+    return np.zeros((x.shape[0], 1), np.complex64)
+
+
+def _tensor(rows: Any) -> Any:
+    """A SciPy matrix in canonical form as a SparseTensor."""
+    if not scipy.sparse.issparse(rows):
+        return rows
+    entries: Any = scipy.sparse.coo_matrix(rows)
+    return tf.SparseTensor(np.stack([entries.row, entries.col], axis=1).astype(np.int64), entries.data, entries.shape)
+
+
 def _counts(rows: tf.SparseTensor, name: str) -> tf.SparseTensor:
     """The same rows, behind the checks that a likelihood needs."""
     row = rows.indices[:, 0]
     checks = [
-        _from_zero(rows.values, f"`{name}` must be counts: finite and at least 0."),
+        check_within(rows.values, 0.0, FLOAT_MAX, f"`{name}` must be counts: finite and at least 0."),
         tf.debugging.Assert(
             tf.reduce_all(row[1:] >= row[:-1]),
             [f"`{name}` must have its entries in order of row. Give tf.sparse.reorder of it."],
@@ -480,9 +514,3 @@ def _counts(rows: tf.SparseTensor, name: str) -> tf.SparseTensor:
     ]
     with tf.control_dependencies(checks):
         return rows.with_values(tf.identity(rows.values))
-
-
-def _from_zero(values: tf.Tensor, message: str) -> Any:
-    """An error unless all are finite and at least 0; NaN compares as neither."""
-    wrong = tf.boolean_mask(values, ~((values >= 0) & (values < float("inf"))))
-    return tf.debugging.Assert(tf.equal(tf.size(wrong), 0), [message, "Received:", wrong[:3]])

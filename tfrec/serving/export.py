@@ -36,8 +36,8 @@ class Recommender(tf.Module):
 
     Args:
         model: `VAECF`, `ALS`, `Popularity` or another with ``num_items`` that gives scores ``[B, I]`` of a SparseTensor
-            ``[B, I]``. Items are ranked by these, as in evaluation; what is shown beside them is ``model.shown(scores of
-            the best [B, k], all scores)``, or the scores where a model has no such method.
+            ``[B, I]``. Items are ranked by these, as in evaluation; what is shown beside them is ``model.shown(the
+            best scores [B, k], all scores)``, or the scores where a model has no such method.
         item_ids: ``[I]`` raw ids, int64 or text, in the model's order.
         labels: ``[I]`` titles.
         popularity: ``[I]`` number of training users.

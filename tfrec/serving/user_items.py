@@ -39,8 +39,8 @@ class UserItemRecommender(tf.Module):
 
     Args:
         model: `NeuMF`, `ALS` or another with ``score(users, items or None)``. Items are ranked by these scores, as in
-            evaluation; what is shown beside them is ``model.shown(scores of the best, all scores)``, or the scores where a
-            model has no such method.
+            evaluation; what is shown beside them is ``model.shown(the best scores, all scores)``, or the scores where
+            a model has no such method.
         user_ids: ``[U]`` raw ids, int64 or text, in the model's order.
         item_ids: ``[I]`` raw ids, int64 or text, in the model's order.
         labels: ``[I]`` titles.
