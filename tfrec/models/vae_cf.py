@@ -498,7 +498,8 @@ def _tensor(rows: Any) -> Any:
     """A SciPy matrix in canonical form as a SparseTensor."""
     if not scipy.sparse.issparse(rows):
         return rows
-    entries: Any = scipy.sparse.coo_matrix(rows)
+    matrix: Any = rows
+    entries = matrix.tocoo()
     return tf.SparseTensor(np.stack([entries.row, entries.col], axis=1).astype(np.int64), entries.data, entries.shape)
 
 
