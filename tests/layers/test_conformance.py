@@ -14,7 +14,6 @@ CACHED = {**TABLE, "cache_size": 5}
 IDS = {"input_shape": (2, 3), "input_dtype": "int32"}
 ROWS = {"expected_output_shape": (2, 3, 8), "expected_num_losses": 0}
 MASKED = {"supports_masking": True, "expected_mask_shape": (2, 3)}
-FIXED = {"trainable": False}
 
 CASES = {
     "tt": (layers.TTEmbedding, TABLE, {**IDS, **ROWS, "supports_masking": False, "expected_num_trainable_weights": 3}),
@@ -96,12 +95,10 @@ class Run(TestCase):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("case", CASES)
-def test_keras_layer_test(case, policy):
-    """`run_layer_test` looks at mixed_float16 in either case."""
+def test_keras_layer_test(case):
+    """`run_layer_test` looks at mixed_float16 too."""
     layer, arguments, checks = CASES[case]
-    keras.config.set_dtype_policy(policy)
     run = Run()
     run.setUp()
     run.run_layer_test(layer, arguments, **checks)
