@@ -8,6 +8,9 @@ class InputError(ValueError):
     and exit with status 2.
     """
 
+    #: AutoGraph leaves it as it is; else a `tf.function` would turn it into a StagingError.
+    ag_pass_through = True
+
 
 class TfrecWarning(UserWarning):
     """Work goes on, but not the way that was asked for. Shown once."""

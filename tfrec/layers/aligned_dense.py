@@ -12,7 +12,8 @@ ALIGNMENT = 8
 
 
 def pad_to_multiple(x: tf.Tensor, axes: tuple[int, ...], multiple: int = ALIGNMENT) -> tf.Tensor:
-    """``x`` with zeros appended along ``axes`` up to the next multiple; ``x`` itself when nothing is missing."""
+    """``x`` with zeros appended along ``axes``, whose lengths are known, up to the next multiple; ``x`` itself when
+    nothing is missing."""
     paddings = [[0, 0] for _ in x.shape]
     for axis in axes:
         paddings[axis][1] = -x.shape[axis] % multiple
@@ -25,14 +26,23 @@ class AlignedDense(keras.layers.Dense):
 
     The zeros add nothing to a sum, and the columns they make are cut off again: same result, same weights, same
     checkpoints for every precision.
+
+    Input shape: ``[B, ..., D_in]``, dense or a SparseTensor.
+    Output shape: ``[B, ..., D]``.
     """
 
-    def call(self, inputs: tf.Tensor, training: bool | None = None) -> Any:
-        """``[B, D_in]`` -> ``[B, D]``."""
-        if keras.backend.standardize_dtype(self.compute_dtype) not in ("float16", "bfloat16"):
+    def call(self, inputs: tf.Tensor | tf.SparseTensor, training: bool | None = None) -> Any:
+        """``[B, ..., D_in]`` -> ``[B, ..., D]``."""
+        low = keras.backend.standardize_dtype(self.compute_dtype) in ("float16", "bfloat16")
+        if not low or isinstance(inputs, tf.SparseTensor):
             return super().call(inputs, training=training)
+        width = self.kernel.shape[0]
         kernel = pad_to_multiple(tf.convert_to_tensor(self.kernel), (0, 1))
-        product = tf.matmul(pad_to_multiple(inputs, (1,)), kernel)[:, : self.units]
+        # As many rows as there are positions: a product of two matrices, whatever the rank of the inputs.
+        rows = pad_to_multiple(tf.reshape(inputs, [-1, width]), (1,))
+        product = tf.matmul(rows, kernel)[:, : self.units]
         if self.use_bias:
             product = product + tf.convert_to_tensor(self.bias)
+        product = tf.reshape(product, tf.concat([tf.shape(inputs)[:-1], [self.units]], axis=0))
+        product = tf.ensure_shape(product, [*inputs.shape[:-1], self.units])
         return self.activation(product) if self.activation is not None else product

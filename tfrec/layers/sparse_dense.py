@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfrec.errors import InputError
+
 
 @keras.saving.register_keras_serializable(package="tfrec")
 class SparseDense(keras.layers.Layer):
@@ -21,8 +23,12 @@ class SparseDense(keras.layers.Layer):
         kernel_initializer: as in `keras.layers.Dense`.
         kernel_regularizer: as in `keras.layers.Dense`.
 
-    Input shape: SparseTensor ``[B, I]``, I known when the layer is built.
+    Input shape: SparseTensor ``[B, I]``, I known when the layer is built, entries in order of row. A dense tensor is
+    multiplied as `keras.layers.Dense` does it.
     Output shape: ``[B, D]`` in the compute dtype.
+
+    Raises:
+        ValueError: an argument out of range, or rows of another width than the layer was built for.
 
     Example:
         >>> layer = SparseDense(3)
@@ -40,7 +46,7 @@ class SparseDense(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         if units < 1:
-            raise ValueError(f"`units` must be at least 1.\nReceived: units={units}.")
+            raise InputError(f"`units` must be at least 1.\nReceived: units={units}.")
         self.units = units
         self.activation = keras.activations.get(activation)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
@@ -49,7 +55,7 @@ class SparseDense(keras.layers.Layer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create ``kernel`` ``[I, D]`` and ``bias`` ``[D]``."""
         if input_shape[-1] is None:
-            raise ValueError(
+            raise InputError(
                 f"The number of items must be known to build the layer.\nReceived: input_shape={input_shape}."
             )
         self.kernel = self.add_weight(
@@ -59,11 +65,14 @@ class SparseDense(keras.layers.Layer):
             regularizer=self.kernel_regularizer,
         )
         self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros")
+        # Rows of another width would be multiplied without a word: entries name rows of the kernel.
+        self.input_spec = keras.layers.InputSpec(ndim=2, axes={-1: input_shape[-1]})
 
-    def call(self, x: tf.SparseTensor) -> tf.Tensor:
-        """``[B, I]`` sparse -> ``[B, D]``."""
+    def call(self, x: tf.SparseTensor | tf.Tensor) -> tf.Tensor:
+        """``[B, I]`` -> ``[B, D]``."""
         x = tf.cast(x, self.compute_dtype)
-        product = sparse_matmul(x, tf.convert_to_tensor(self.kernel))
+        kernel = tf.convert_to_tensor(self.kernel)
+        product = sparse_matmul(x, kernel) if isinstance(x, tf.SparseTensor) else tf.matmul(x, kernel)
         return self.activation(product + tf.convert_to_tensor(self.bias))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:

@@ -88,7 +88,12 @@ class CachedTTEmbedding(TTEmbedding):
 
     def call(self, ids: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Rows of the table; in training they are counted."""
-        ids = tf.cast(tf.convert_to_tensor(ids), tf.int64)
+        if isinstance(ids, tf.RaggedTensor):
+            return ids.with_flat_values(self._rows(ids.flat_values, training))
+        return self._rows(self._dense(ids), training)
+
+    def _rows(self, ids: tf.Tensor, training: bool | None) -> tf.Tensor:
+        ids = tf.cast(ids, tf.int64)
         flat = tf.reshape(ids, [-1])
         cached = tf.convert_to_tensor(self.cache_ids)
         slot = tf.minimum(tf.searchsorted(cached, flat), self.cache_size - 1)

@@ -45,13 +45,15 @@ class TTEmbedding(keras.layers.Layer):
             Keras's other settings; the model's optimizer does not see them. Once per backward pass of a lookup. Not
             with float16, whose loss scale the layer would not know.
         fused_learning_rate: for it; the variable ``learning_rate`` of the layer changes it later.
-        mask_zero: as in `keras.layers.Embedding`.
+        mask_zero: as in `keras.layers.Embedding`: id 0 is padding, which a mask tells the layers that follow.
         seed: of the first values; None: drawn from NumPy, so `keras.utils.set_random_seed` holds for it.
         reference: compute in plain TensorFlow, which XLA compiles too.
 
-    Input shape: int ``[...]``, ids in ``[0, N)``; with M > 1 tables ``[..., M]``, a column for each.
-    Output shape: ``[..., D]`` (``[..., M, D]``) in the compute dtype. An id out of range raises on a CPU; a GPU gives
-    zeros.
+    Input shape: int ``[...]``, ids in ``[0, N)``; with M > 1 tables ``[..., M]``, a column for each. Whole numbers of a
+    float type are taken too, as Keras's `Input` is float32 by default. Of one table a `tf.RaggedTensor`, or a
+    `tf.SparseTensor`, whose missing entries are id 0.
+    Output shape: ``[..., D]`` (``[..., M, D]``) in the compute dtype, ragged for ragged ids. An id out of range raises
+    on a CPU; a GPU gives zeros.
 
     Raises:
         InputError: an argument out of range.
@@ -130,6 +132,8 @@ class TTEmbedding(keras.layers.Layer):
         self.fused_optimizer, self.fused_learning_rate = fused_optimizer, fused_learning_rate
         self.mask_zero, self.seed, self.reference = mask_zero, seed, reference
         self.supports_masking = mask_zero
+        # Keras would cast ids of a float type to the compute dtype, and float16 holds no odd number above 2,048.
+        self.autocast = False
         # The native operations have no XLA kernel.
         self.supports_jit = reference
         #: Relative error of `from_dense`, or None.
@@ -182,9 +186,26 @@ class TTEmbedding(keras.layers.Layer):
             self.hook = self.add_weight(name="hook", initializer="zeros", **options)
         self.built = True
 
-    def call(self, ids: tf.Tensor) -> tf.Tensor:
+    def call(self, ids: tf.Tensor | tf.RaggedTensor | tf.SparseTensor) -> tf.Tensor | tf.RaggedTensor:
         """Rows of the table."""
-        return self._lookup(self._numbered(tf.convert_to_tensor(ids)))
+        if isinstance(ids, tf.RaggedTensor):
+            self._check_one_table(ids)
+            return ids.with_flat_values(self._lookup(self._numbered(ids.flat_values)))
+        return self._lookup(self._numbered(self._dense(ids)))
+
+    def _dense(self, ids: Any) -> tf.Tensor:
+        """Ids as a tensor."""
+        if isinstance(ids, tf.SparseTensor):
+            self._check_one_table(ids)
+            return tf.sparse.to_dense(ids)
+        return tf.convert_to_tensor(ids)
+
+    def _check_one_table(self, ids: Any) -> None:
+        if self.num_tables != 1:
+            raise InputError(
+                f"Ids of several tables must be a dense tensor [..., {self.num_tables}].\n"
+                f"Received: a {type(ids).__name__}.\nTake a layer for each table."
+            )
 
     def _numbered(self, ids: tf.Tensor) -> tf.Tensor:
         """Ids over all tables, int64."""
@@ -231,12 +252,22 @@ class TTEmbedding(keras.layers.Layer):
         apply_gradients(self.reduce_gradients(list(found)), cores, slots, rate, self.fused_optimizer)
 
     def compute_mask(self, ids: Any, mask: Any = None) -> Any:
-        """As `keras.layers.Embedding`."""
-        return tf.not_equal(ids, 0) if self.mask_zero else None
+        """As `keras.layers.Embedding`: False where the id is 0."""
+        if not self.mask_zero:
+            return None
+        if isinstance(ids, tf.RaggedTensor):
+            return ids.with_flat_values(tf.not_equal(ids.flat_values, 0))
+        # Keras's operation also takes the symbolic tensors of a Functional model.
+        return keras.ops.not_equal(tf.sparse.to_dense(ids) if isinstance(ids, tf.SparseTensor) else ids, 0)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """``[..., D]``."""
         return (*input_shape, self.embedding_dim)
+
+    def compute_output_spec(self, ids: Any, training: bool | None = None) -> keras.KerasTensor:
+        """As `keras.layers.Embedding`: ragged for ragged ids."""
+        shape = self.compute_output_shape(ids.shape)
+        return keras.KerasTensor(shape, dtype=self.compute_dtype, ragged=getattr(ids, "ragged", False))
 
     # ---- the table
 

@@ -27,7 +27,7 @@ class TTEmbeddingBag(TTEmbedding):
     Args:
         *args: as in `TTEmbedding`.
         mode: ``sum``, ``mean`` or ``sqrtn``.
-        **kwargs: as in `TTEmbedding`; one table.
+        **kwargs: as in `TTEmbedding`; one table. With ``mask_zero`` id 0 is padding and takes no part in its bag.
 
     Input: a bag for each row of
         a `tf.RaggedTensor` of ids ``[B, None]``;
@@ -54,19 +54,24 @@ class TTEmbeddingBag(TTEmbedding):
     def call(self, ids: Any, weights: Any = None) -> tf.Tensor:
         """A row per bag."""
         flat, bag, num_bags = _bags(ids)
-        rows = tf.cast(self._lookup(self._numbered(flat)), tf.float32)
         num_bags = tf.cast(num_bags, tf.int64)
+        if weights is not None:
+            weights = tf.cast(_values(weights), tf.float32)
+            tf.debugging.assert_equal(
+                tf.size(weights), tf.size(flat), message="`weights` must have one number for each id."
+            )
+        if self.mask_zero:
+            kept = tf.not_equal(flat, 0)
+            flat, bag = tf.boolean_mask(flat, kept), tf.boolean_mask(bag, kept)
+            weights = None if weights is None else tf.boolean_mask(weights, kept)
+        rows = tf.cast(self._lookup(self._numbered(flat)), tf.float32)
         if weights is None:
             totals = tf.math.unsorted_segment_sum(tf.ones_like(bag, tf.float32), bag, num_bags)
             squares = totals
         else:
-            flat_weights = tf.cast(_values(weights), tf.float32)
-            tf.debugging.assert_equal(
-                tf.size(flat_weights), tf.size(flat), message="`weights` must have one number for each id."
-            )
-            rows *= flat_weights[:, None]
-            totals = tf.math.unsorted_segment_sum(flat_weights, bag, num_bags)
-            squares = tf.math.unsorted_segment_sum(tf.square(flat_weights), bag, num_bags)
+            rows *= weights[:, None]
+            totals = tf.math.unsorted_segment_sum(weights, bag, num_bags)
+            squares = tf.math.unsorted_segment_sum(tf.square(weights), bag, num_bags)
         sums = tf.math.unsorted_segment_sum(rows, bag, num_bags)
         if self.mode == "mean":
             sums = tf.math.divide_no_nan(sums, totals[:, None])
@@ -82,6 +87,11 @@ class TTEmbeddingBag(TTEmbedding):
         """``[B, D]``."""
         shape = input_shape[1] if isinstance(input_shape[0], tuple | list) else input_shape
         return (shape[0], self.embedding_dim)
+
+    def compute_output_spec(self, ids: Any, weights: Any = None) -> keras.KerasTensor:
+        """``[B, D]`` in the compute dtype."""
+        shape = tuple(ids[1].shape if isinstance(ids, tuple | list) else ids.shape)
+        return keras.KerasTensor(self.compute_output_shape(shape), dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes."""

@@ -22,11 +22,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfrec.errors import InputError
 from tfrec.layers.relu_dropout import kept_share, relu_dropout
 from tfrec.layers.tt_embedding import TTEmbedding
+from tfrec.models.base import FLOAT_MAX, Model, bind, check_within
 from tfrec.ops import tt_gradients
 
 Branch = Literal["neumf", "gmf", "mlp"]
@@ -39,12 +41,18 @@ Terms: TypeAlias = dict[tuple[str, str], Any]
 #: Pairs that go through the layers at once; see `NeuMF`. On a CPU the activations then fit its cache; a GPU wants more
 #: work per launch.
 CHUNK_PAIRS_CPU, CHUNK_PAIRS_GPU = 5_120, 1 << 18
+#: Least and greatest of what goes into the cross entropy.
+_LIMITS = {"labels": (0.0, 1.0), "sample_weight": (0.0, FLOAT_MAX)}
+_MUST = {
+    "labels": "lie in [0, 1]: 1 for an item that was taken, 0 for one that was not",
+    "sample_weight": "be finite and at least 0",
+}
 #: Items of a tensor-train table whose rows are held at once when all items are scored.
 BLOCK_ITEMS = 1 << 15
 
 
 @keras.saving.register_keras_serializable(package="tfrec")
-class NeuMF(keras.Model):
+class NeuMF(Model):
     """NeuMF, or one of its branches alone.
 
     Args:
@@ -109,6 +117,7 @@ class NeuMF(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._check_policy()
         _check(
             num_users,
             num_items,
@@ -271,6 +280,31 @@ class NeuMF(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """As `keras.Model.fit`.
+
+        Raises:
+            InputError: labels outside [0, 1]; weights that are negative, NaN or infinite; ``class_weight`` with several
+                items to a user, of which Keras would take the best item's number for the class. What comes from a
+                pipeline is looked at batch by batch, before a weight changes; there wrong numbers are a
+                `tf.errors.InvalidArgumentError`.
+        """
+        return super().fit(**_checked(keras.Model.fit, self, args, kwargs))
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.evaluate`: the mean cross entropy, without dropout and penalty."""
+        if "_use_cached_eval_dataset" in kwargs:  # within ``fit``, which has looked at the data
+            return super().evaluate(*args, **kwargs)
+        return super().evaluate(**_checked(keras.Model.evaluate, self, args, kwargs))
+
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.train_on_batch`."""
+        return super().train_on_batch(**_checked(keras.Model.train_on_batch, self, args, kwargs))
+
+    def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.test_on_batch`."""
+        return super().test_on_batch(**_checked(keras.Model.test_on_batch, self, args, kwargs))
+
     def call(self, inputs: Any, training: bool | None = None) -> tf.Tensor:
         """Logits, see the class. Ids beyond the tables raise on a CPU; a GPU reads zeros."""
         return self.score(*_pairs(inputs))
@@ -290,8 +324,10 @@ class NeuMF(keras.Model):
             users, items = _pairs(inputs)
             labels = _like(items, labels, "labels")
         loss, gradients = self.loss_and_gradients(users, items, labels, weights)
-        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
-        self.steps.assign_add(1)
+        # Wrong labels have raised before the loss is there: then nothing changes, the counters neither.
+        with tf.control_dependencies([loss]):
+            self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+            self.steps.assign_add(1)
         self._loss_tracker.update_state(loss, sample_weight=tf.cast(tf.size(items), tf.float32))
         return self.get_metrics_result()
 
@@ -308,8 +344,16 @@ class NeuMF(keras.Model):
     # ---- scoring
 
     def preference(self, users: tf.Tensor, items: tf.Tensor | None = None) -> tf.Tensor:
-        """What is served: the probability that a user takes an item when offered it. Arguments as for `score`."""
+        """The probability that a user takes an item when offered it. Arguments as for `score`. Rank by `score`: here
+        different logits may round to one number."""
         return tf.sigmoid(self.score(users, items))
+
+    def shown(self, best: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+        """What is shown beside items with the scores ``best``: their `preference`."""
+        return tf.sigmoid(best)
+
+    def _served(self) -> tuple[Callable[[Any], tf.Tensor], list[Any]]:
+        return serve_pairs(self)
 
     def score(self, users: tf.Tensor, items: tf.Tensor | None = None) -> tf.Tensor:
         """Logits of candidates, without dropout and without gradient.
@@ -508,12 +552,15 @@ class NeuMF(keras.Model):
         hidden_layers = len(self.kernels) - 1 if self._mlp else 0
         kernels, biases = late[:hidden_layers], late[hidden_layers : 2 * hidden_layers]
         final_kernels, final_biases = self._final(late[2 * hidden_layers :])
+        # Scores are float32 from the last product on: rounded to 16 bits, those of different items would be equal.
+        last = self.compute_dtype if seed is not None else "float32"
+        final_kernels = [tf.cast(kernel, last) for kernel in final_kernels]
         parts = []
         if self._gmf:
             product = terms["user", "gmf"][:, None, :] * terms["item", "gmf"]
             shape = tf.shape(product)[:2]
             product = self._activation("product", tf.reshape(product, [-1, self._gmf]))
-            parts.append(tf.matmul(product, final_kernels[0]))
+            parts.append(tf.matmul(tf.cast(product, last), final_kernels[0]))
         if self._mlp:
             drop = self.dropout if seed is not None else 0.0
             unscale = 1.0 / kept_share(drop)
@@ -526,7 +573,7 @@ class NeuMF(keras.Model):
             for i, (kernel, bias) in enumerate(zip(kernels, biases, strict=True), start=1):
                 hidden = relu_dropout(tf.matmul(hidden, kernel * unscale) + bias, drop, noise + tf.constant([0, i]))
                 hidden = self._activation(f"hidden_{i + 1}", hidden)
-            parts.append(tf.matmul(hidden, final_kernels[-1] * unscale))
+            parts.append(tf.matmul(tf.cast(hidden, last), final_kernels[-1] * unscale))
         # The same order of sums whether the layer is split or not, so that the two are the same numbers.
         logit = tf.add_n([tf.cast(p, tf.float32) for p in parts]) + tf.cast(tf.add_n(final_biases), tf.float32)
         return tf.reshape(logit, shape)
@@ -699,10 +746,9 @@ def _pairs(inputs: Any) -> tuple[tf.Tensor, tf.Tensor]:
     for name, ids in (("users", users), ("items", items)):
         if not ids.dtype.is_integer:
             raise InputError(f"NeuMF takes whole numbers as {name}.\nReceived: {ids.dtype.name}.")
-    if users.shape.rank == 2 and users.shape[1] == 1:
-        users = users[:, 0]
-    if items.shape.rank == 1:
-        items = items[:, None]
+    if users.shape.rank is None or (users.shape.rank == 2 and users.shape[1] == 1):
+        users = tf.reshape(users, [-1])
+    items = _columns(items)
     same = users.shape.rank == 1 and items.shape.rank == 2 and users.shape.is_compatible_with(items.shape[:1])
     if not same:
         raise InputError(
@@ -711,18 +757,79 @@ def _pairs(inputs: Any) -> tuple[tf.Tensor, tf.Tensor]:
     return users, items
 
 
+def _columns(x: tf.Tensor) -> tf.Tensor:
+    """``[B]`` as ``[B, 1]``; also where the rank is not known, as in a trace that has served both."""
+    if x.shape.rank == 1:
+        return x[:, None]
+    if x.shape.rank is None:
+        return tf.ensure_shape(tf.reshape(x, tf.concat([tf.shape(x), [1]], axis=0)[:2]), [None, None])
+    return x
+
+
+def serve_pairs(model: Model) -> tuple[Callable[[Any], tf.Tensor], list[Any]]:
+    """What an export of a model of users and items answers: every form of input that the model takes, the signature
+    being that of ``user`` int64 ``[B]`` and ``item`` int64 ``[B, C]``."""
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, None], tf.int64)], autograph=False
+    )
+    def score(users: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
+        return model((users, items), training=False)
+
+    def serve(inputs: Any) -> tf.Tensor:
+        users, items = _pairs(inputs)
+        found = score(tf.cast(users, tf.int64), tf.cast(items, tf.int64))
+        return tf.ensure_shape(found, [None, items.shape[1]])
+
+    specs: list[Any] = []
+    for shape in ([None, None], [None]):
+        for dtype in (tf.int64, tf.int32):
+            user, item = tf.TensorSpec([None], dtype, name="user"), tf.TensorSpec(shape, dtype, name="item")
+            specs += [{"user": user, "item": item}, (user, item)]
+    return serve, specs
+
+
+def _checked(method: Any, model: NeuMF, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of one of Keras's methods, with the numbers at hand looked at before work starts."""
+    given = bind(method, model, args, kwargs)
+    validation = given.get("validation_data")
+    parts = keras.utils.unpack_x_y_sample_weight(validation) if isinstance(validation, tuple | list) else (None,) * 3
+    for name, values, what in (
+        ("y", given.get("y"), "labels"),
+        ("sample_weight", given.get("sample_weight"), "sample_weight"),
+        ("validation_data[1]", parts[1], "labels"),
+        ("validation_data[2]", parts[2], "sample_weight"),
+    ):
+        if values is None:
+            continue
+        low, high = _LIMITS[what]
+        numbers = np.asarray(values)
+        wrong = ~((numbers >= low) & (numbers <= high))  # NaN compares as neither
+        if wrong.any():
+            raise InputError(
+                f"`{name}` must {_MUST[what]}.\nReceived: {numbers[wrong][0]}; {int(wrong.sum())} such numbers."
+            )
+    y = given.get("y")
+    if given.get("class_weight") is not None and (y is None or np.prod(np.shape(y)[1:]) != 1):
+        raise InputError(
+            "`class_weight` goes with one item and one label to a row, given as arrays.\n"
+            f"Received: y of shape {None if y is None else np.shape(y)}.\n"
+            "Give `sample_weight`, in the shape of the items."
+        )
+    return given
+
+
 def _like(items: tf.Tensor, values: Any, name: str) -> tf.Tensor:
     """Labels or weights, one per pair or one per user, as float32 ``[B, C]``."""
     if values is None:
         raise InputError(f"NeuMF needs `{name}` beside users and items.\nReceived: none.")
-    values = tf.cast(values, tf.float32)
-    if values.shape.rank == 1:
-        values = values[:, None]
+    values = _columns(tf.cast(values, tf.float32))
     if values.shape.rank != 2 or any(
         v not in (1, i) for v, i in zip(values.shape, items.shape, strict=True) if v is not None and i is not None
     ):
         raise InputError(f"`{name}` must have the shape of items, {items.shape}.\nReceived: {values.shape}.")
-    return tf.broadcast_to(values, tf.shape(items))
+    with tf.control_dependencies([check_within(values, *_LIMITS[name], f"`{name}` must {_MUST[name]}.")]):
+        return tf.broadcast_to(values, tf.shape(items))
 
 
 def _take(terms: Terms, user_index: tf.Tensor, item_index: tf.Tensor | None) -> Terms:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -10,17 +11,22 @@ import scipy.sparse
 import tensorflow as tf
 
 from tfrec.errors import InputError
+from tfrec.models.base import Model
+from tfrec.models.rows import check_width, serve_rows
 
 
 @keras.saving.register_keras_serializable(package="tfrec")
-class Popularity(keras.Model):
+class Popularity(Model):
     """Scores every item by the number of training users who have it, the same for all users.
 
     Args:
         num_items: I, from 1.
 
-    Input shape: SparseTensor or tensor ``[B, I]``, of which only B matters.
-    Output shape: float32 ``[B, I]``.
+    Input shape: SparseTensor or tensor ``[B, I]``, of whose numbers none matters.
+    Output shape: float32 ``[B, I]``, in every precision.
+
+    Raises:
+        InputError: an argument out of range, or rows of another width.
 
     Example:
         >>> import scipy.sparse
@@ -36,8 +42,9 @@ class Popularity(keras.Model):
             raise InputError(f"`num_items` must be at least 1.\nReceived: {num_items}.")
         self.num_items = num_items
         self.counts = self.add_weight(
-            name="counts", shape=(num_items,), initializer="zeros", dtype="float32", trainable=False
+            name="counts", shape=(num_items,), initializer="zeros", dtype="float32", trainable=False, autocast=False
         )
+        self.build((None, num_items))
 
     def adapt(self, interactions: scipy.sparse.csr_matrix) -> None:
         """Count the users of each item. ``interactions`` is ``[U, I]``; only entries with a value above 0 count.
@@ -59,6 +66,7 @@ class Popularity(keras.Model):
 
     def call(self, x: tf.SparseTensor | tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """The counts, once per row of ``x``."""
+        check_width(x.shape, self.num_items, "x")
         rows = x.dense_shape[0] if isinstance(x, tf.SparseTensor) else tf.shape(x)[0]
         counts = tf.convert_to_tensor(self.counts)
         return tf.tile(counts[None, :], [tf.cast(rows, tf.int32), 1])
@@ -66,10 +74,19 @@ class Popularity(keras.Model):
     def probabilities(self, x: tf.SparseTensor | tf.Tensor) -> tf.Tensor:
         """Each item's share of all interactions, float32 ``[B, I]``."""
         counts = self(x)
-        return counts / tf.maximum(tf.reduce_sum(counts, axis=1, keepdims=True), 1.0)
+        return self.shown(counts, counts)
+
+    def shown(self, best: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+        """What is shown beside the items of the scores ``best`` ``[B, k]`` of all ``scores`` ``[B, I]``: their share of
+        all interactions."""
+        return best / tf.maximum(tf.reduce_sum(scores, axis=1, keepdims=True), 1.0)
+
+    def _served(self) -> tuple[Callable[[Any], tf.Tensor], list[Any]]:
+        return serve_rows(self)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
         """``[B, I]``."""
+        check_width(input_shape, self.num_items, "x")
         return (input_shape[0], self.num_items)
 
     def get_config(self) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
+import scipy.sparse
 import tensorflow as tf
 
 from tfrec.errors import InputError
@@ -29,13 +31,15 @@ from tfrec.layers import (
     multinomial_nll,
 )
 from tfrec.layers.multinomial import CHUNK_BYTES
+from tfrec.models.base import FLOAT_MAX, Model, bind, check_within
+from tfrec.models.rows import check_weights, check_width, checked_rows, serve_rows, sparse_rows
 
 #: Turns what an input pipeline yields into a batch of sparse rows.
 Gather = Callable[[tf.Tensor], tf.SparseTensor]
 
 
 @keras.saving.register_keras_serializable(package="tfrec")
-class VAECF(keras.Model):
+class VAECF(Model):
     """Mult-VAE or Mult-DAE on sparse rows; nothing of size ``[B, I]`` exists on the input side.
 
     Args:
@@ -52,14 +56,25 @@ class VAECF(keras.Model):
         noise_seed: of dropout and sampling. The noise of a step depends on this and the step's number only, so a
             resumed training draws what an uninterrupted one would have. Ranks take different seeds.
 
-    Input shape: SparseTensor ``[B, I]`` (a dense tensor or a SciPy matrix passed to ``fit`` is taken too).
+    Input shape: SparseTensor ``[B, I]``, entries in order of row, or dense; ``fit``, ``evaluate`` and ``predict``
+    take a SciPy matrix too.
     Output shape: logits, float32 ``[B, I]``.
 
     ``fit``, ``evaluate`` and ``predict`` work as in Keras; ``compile`` takes an optimizer and no loss, since the
-    likelihood needs the hidden layer, not the logits.
+    likelihood needs the hidden layer, not the logits. Then
+
+    - ``x`` are counts: finite, from 0;
+    - ``y``, if given, are the counts to predict, ``[B, I]`` as well: the likelihood is that of ``y`` given ``x``, so
+      ``fit(past, future)`` trains on what came later. Without it a row predicts itself;
+    - ``sample_weight``, ``[B]``, from 0: the loss is the mean over the batch of each user's loss times the user's
+      weight, as in Keras;
+    - ``class_weight`` is refused: users have no classes;
+    - ``validation_data`` is ``x``, ``(x, y)`` or ``(x, y, sample_weight)``.
 
     Raises:
-        InputError: an argument out of range.
+        InputError: an argument out of range; rows of another width than I; counts or weights that are negative, NaN or
+            infinite. What comes from a pipeline is looked at batch by batch, before a weight changes; there wrong
+            counts are a `tf.errors.InvalidArgumentError`.
 
     Example:
         >>> model = VAECF(num_items=4, hidden_dims=(8,), latent_dim=2)
@@ -83,6 +98,7 @@ class VAECF(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._check_policy()
         for name, value, low in (
             ("num_items", num_items, 2),
             ("latent_dim", latent_dim, 1),
@@ -107,9 +123,12 @@ class VAECF(keras.Model):
         self.activation = activation
         self.chunk_bytes = chunk_bytes
         self.noise_seed = noise_seed
+        # Rows are normalised in float32; Keras would round counts to the compute dtype before.
+        self.autocast = False
         # XLA on a GPU has no kernel for a sparse product.
         self.supports_jit = False
         self._gather: Gather | None = None
+        self._measures = False
         self.built = False
 
         regularizer = keras.regularizers.L2(l2) if l2 > 0 else None
@@ -173,9 +192,13 @@ class VAECF(keras.Model):
 
         Args:
             optimizer: any Keras optimizer.
-            gather: turns a batch of the input pipeline into sparse rows, on the device, e.g.
-                ``tfrec.data.csr.ResidentMatrix(...).gather`` for a pipeline of user indices.
-            **kwargs: as in Keras, but for ``loss``.
+            gather: turns a batch of user numbers, whole and ``[B]``, into sparse rows, on the device, e.g.
+                ``tfrec.data.csr.ResidentMatrix(...).gather`` for a pipeline of user numbers. Rows stay as they are.
+            **kwargs: as in Keras, but for ``loss``. ``metrics`` get the counts of ``y`` (without it, of ``x``) and the
+                logits, dense ``[B, I]``. With ``y`` an item that ``x`` has is no candidate: its logit lies below all
+                others of the row. So ranking metrics, such as keras-rs's ``NDCG(k=100)``, with
+                ``validation_data=(past, future)`` tell after every epoch how well the future is ranked. In training
+                they cost a ``[B, I]`` tensor that the loss does without; `tfrec.evaluation.RankingCallback` does not.
         """
         if kwargs.get("loss") is not None:
             raise InputError(
@@ -184,26 +207,120 @@ class VAECF(keras.Model):
             )
         super().compile(optimizer=optimizer, **kwargs)
         self._gather = gather
+        self._measures = bool(kwargs.get("metrics") or kwargs.get("weighted_metrics"))
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as when the model was saved; Keras asks for this where ``compile`` is a class's own."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """As `keras.Model.fit`; for ``x``, ``y`` and weights see the class."""
+        given = self._checked(keras.Model.fit, args, kwargs)
+        try:
+            return super().fit(**given)
+        except Exception:
+            # A function whose tracing failed may make no variables when it is called again: the next fit traces anew.
+            self.train_function = self.test_function = None
+            raise
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.evaluate`: the loss at the mean of z, without dropout."""
+        if "_use_cached_eval_dataset" in kwargs:  # within ``fit``, which has looked at the data
+            return super().evaluate(*args, **kwargs)
+        return super().evaluate(**self._checked(keras.Model.evaluate, args, kwargs))
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.predict`: logits, float32 ``[N, I]``."""
+        return super().predict(**self._checked(keras.Model.predict, args, kwargs, counts=False))
+
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.train_on_batch`."""
+        return super().train_on_batch(**self._checked(keras.Model.train_on_batch, args, kwargs, batch=True))
+
+    def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.test_on_batch`."""
+        return super().test_on_batch(**self._checked(keras.Model.test_on_batch, args, kwargs, batch=True))
+
+    def predict_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.predict_on_batch`."""
+        given = self._checked(keras.Model.predict_on_batch, args, kwargs, counts=False, batch=True)
+        return super().predict_on_batch(**given)
+
+    def _checked(
+        self, method: Any, args: Any, kwargs: dict[str, Any], counts: bool = True, batch: bool = False
+    ) -> dict[str, Any]:
+        """The arguments of one of Keras's methods, with whatever is at hand looked at before work starts.
+
+        Args:
+            method: whose.
+            args: positional ones.
+            kwargs: others.
+            counts: whether numbers must be finite and from 0.
+            batch: whether Keras hands them to the step as they are, which takes tensors only.
+        """
+        given = bind(method, self, args, kwargs)
+        if given.get("class_weight") is not None:
+            raise InputError(
+                "VAECF has no classes to weight.\nReceived: class_weight.\n"
+                "Give `sample_weight`, a number for each user."
+            )
+        names = ("x", "y", "sample_weight")
+        found = self._checked_data([given.get(name) for name in names], names, counts, batch)
+        given |= {name: source for name, source in zip(names, found, strict=True) if source is not None}
+        if given.get("sample_weight") is not None and given.get("y") is None:
+            given["y"] = _itself(given["x"])
+        data = given.get("validation_data")
+        if isinstance(data, tuple | list):
+            parts = list(keras.utils.unpack_x_y_sample_weight(data))
+            parts = self._checked_data(parts, [f"validation_data[{i}]" for i in range(3)], counts, batch)
+            if parts[2] is not None and parts[1] is None:
+                parts[1] = _itself(parts[0])
+            given["validation_data"] = tuple(parts)
+        elif data is not None:
+            given["validation_data"] = self._checked_data([data], ["validation_data"], counts, batch)[0]
+        return given
+
+    def _checked_data(self, data: Sequence[Any], names: Sequence[str], counts: bool, batch: bool) -> list[Any]:
+        """Rows, their targets and their weights, as far as they are given."""
+        found = []
+        for place, (source, name) in enumerate(zip(data, names, strict=True)):
+            if source is not None and place == 2:
+                check_weights(source, name)
+            elif source is not None and not (place == 0 and self._gather is not None and _are_users(source)):
+                source = checked_rows(source, name, self.num_items, counts)
+                source = _tensor(source) if batch else source
+            found.append(source)
+        return found
+
     def call(self, x: tf.SparseTensor | tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Logits of all items, float32 ``[B, I]``, at the mean of z."""
-        hidden, _ = self._hidden(self._sparse(x), training=bool(training))
-        kernel = tf.cast(tf.convert_to_tensor(self.item_kernel), hidden.dtype)
-        logits = tf.cast(tf.matmul(hidden, kernel), tf.float32)
-        return logits + tf.convert_to_tensor(self.item_bias)
+        """Logits of all items, float32 ``[B, I]``, at the mean of z; with ``training``, with dropout and a drawn z."""
+        hidden, _ = self._hidden(self._sparse(x, "x"), training=bool(training))
+        return self._logits(hidden)
+
+    def _logits(self, hidden: tf.Tensor) -> tf.Tensor:
+        # In float32 also where the layers before compute in 16 bits: rounded to these, logits of different items would
+        # be equal, and a ranking would be by their numbers.
+        kernel, bias = tf.convert_to_tensor(self.item_kernel), tf.convert_to_tensor(self.item_bias)
+        return tf.matmul(tf.cast(hidden, tf.float32), kernel) + bias
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
         """``[B, I]``."""
+        check_width(input_shape, self.num_items, "x")
         return (input_shape[0], self.num_items)
 
+    def _served(self) -> tuple[Callable[[Any], tf.Tensor], list[Any]]:
+        return serve_rows(self)
+
     def probabilities(self, x: tf.SparseTensor | tf.Tensor) -> tf.Tensor:
-        """The distribution over all items, float32 ``[B, I]``."""
+        """The distribution over all items, float32 ``[B, I]``. Rank by the logits: here different ones may round to one
+        number."""
         return tf.nn.softmax(self(x, training=False))
+
+    def shown(self, best: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+        """What is shown beside the items of the scores ``best`` ``[B, k]`` of all ``scores`` ``[B, I]``: their
+        probabilities."""
+        return tf.exp(best - tf.reduce_logsumexp(scores, axis=1, keepdims=True))
 
     def beta(self) -> tf.Tensor:
         """The present weight of the KL term, float32 scalar."""
@@ -214,60 +331,115 @@ class VAECF(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step on a batch of rows; see the module's text for the loss."""
-        x = self._batch(data)
+        x, y, weight = self._batch(data)
         with tf.GradientTape() as tape:
-            loss = self._track_loss(x, training=True)
+            loss, hidden = self._track_loss(x, y, weight, training=True)
             scaled = self.optimizer.scale_loss(loss)
         weights = self.trainable_weights
-        self.optimizer.apply_gradients(zip(tape.gradient(scaled, weights), weights, strict=True))
-        self.steps.assign_add(1)
-        return self.get_metrics_result()
+        # Wrong numbers have raised before the loss is there: then nothing changes, the counters neither.
+        with tf.control_dependencies([loss]):
+            self.optimizer.apply_gradients(zip(tape.gradient(scaled, weights), weights, strict=True))
+            self.steps.assign_add(1)
+        return self._measured(x, y, weight, hidden)
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """The loss at the mean of z, without dropout."""
-        self._track_loss(self._batch(data), training=False)
-        return self.get_metrics_result()
+        x, y, weight = self._batch(data)
+        _, hidden = self._track_loss(x, y, weight, training=False)
+        return self._measured(x, y, weight, hidden)
 
     def predict_step(self, data: Any) -> tf.Tensor:
         """Logits of a batch."""
-        return self(self._batch(data), training=False)
-
-    def _batch(self, data: Any) -> tf.SparseTensor:
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        return self._gather(x) if self._gather is not None else self._sparse(x)
+        return self(self._rows(x, "x"), training=False)
 
-    def _sparse(self, x: tf.SparseTensor | tf.Tensor) -> tf.SparseTensor:
-        x = x if isinstance(x, tf.SparseTensor) else tf.sparse.from_dense(x)
+    def _batch(self, data: Any) -> tuple[tf.SparseTensor, tf.SparseTensor | None, tf.Tensor | None]:
+        """Rows, targets and weights ``[B]`` of a batch. Wrong numbers raise before anything reads them."""
+        given, target, weight = keras.utils.unpack_x_y_sample_weight(data)
+        x = _counts(self._rows(given, "x"), "x")
+        itself = target is None or target.dtype == tf.complex64
+        y = None if itself else _counts(self._sparse(target, "y"), "y")
+        if y is not None:
+            same = tf.debugging.assert_equal(
+                y.dense_shape[0], x.dense_shape[0], message="`y` must have a row for each row of `x`."
+            )
+            with tf.control_dependencies([same]):
+                y = y.with_values(tf.identity(y.values))
+        if weight is None:
+            return x, y, None
+        weight = tf.cast(weight, tf.float32)
+        if weight.shape.rank not in (None, 1) and tuple(weight.shape[1:]) not in ((1,), (None,)):
+            raise InputError(f"`sample_weight` must have one number for each row.\nReceived shape: {weight.shape}.")
+        weight = tf.reshape(weight, [-1])
+        checks = [
+            tf.debugging.assert_equal(
+                tf.size(weight, tf.int64), x.dense_shape[0], message="`sample_weight` must have a number for each row."
+            ),
+            check_within(weight, 0.0, FLOAT_MAX, "`sample_weight` must be finite and at least 0."),
+        ]
+        with tf.control_dependencies(checks):
+            return x, y, tf.identity(weight)
+
+    def _rows(self, x: Any, name: str) -> tf.SparseTensor:
+        """Rows, or those of the users that ``x`` names."""
+        if self._gather is not None and _are_users(x):
+            x = self._gather(x)
+        return self._sparse(x, name)
+
+    def _sparse(self, x: tf.SparseTensor | tf.Tensor, name: str) -> tf.SparseTensor:
         # Normalised in float32: squares of counts overflow in float16.
-        return tf.cast(x, tf.float32)
+        return tf.cast(sparse_rows(x, self.num_items, name), tf.float32)
 
-    def _track_loss(self, x: tf.SparseTensor, training: bool) -> tf.Tensor:
-        """The loss of a batch, also added to the metrics, weighted by the number of users."""
-        hidden, kl_sum = self._hidden(x, training=training)
+    def _track_loss(
+        self, x: tf.SparseTensor, y: tf.SparseTensor | None, weight: tf.Tensor | None, training: bool
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The loss of a batch, also added to the metrics, weighted by the number of users; and the decoder's last
+        hidden layer."""
+        hidden, kl = self._hidden(x, training=training)
         batch = tf.cast(tf.shape(hidden)[0], tf.float32)
         users = tf.maximum(batch, 1.0)  # a rank's share of a small last batch may be empty
+        target = x if y is None else y
+        if weight is not None:
+            # The likelihood is linear in the counts.
+            target = target.with_values(target.values * tf.gather(weight, target.indices[:, 0]))
+            kl *= weight
         nll = (
             multinomial_nll(
                 hidden,
                 tf.convert_to_tensor(self.item_kernel),
                 tf.convert_to_tensor(self.item_bias),
-                x,
+                target,
                 training=training,
                 chunk_bytes=self.chunk_bytes,
             )
             / users
         )
-        kl = kl_sum / users
-        loss = nll + self.beta() * kl
+        kl_mean = tf.reduce_sum(kl) / users
+        loss = nll + self.beta() * kl_mean
         for penalty in self.losses:
             loss += tf.cast(penalty, tf.float32)
         self._loss_tracker.update_state(loss, sample_weight=batch)
         self.nll_tracker.update_state(nll, sample_weight=batch)
-        self.kl_tracker.update_state(kl, sample_weight=batch)
-        return loss
+        self.kl_tracker.update_state(kl_mean, sample_weight=batch)
+        return loss, hidden
+
+    def _measured(
+        self, x: tf.SparseTensor, y: tf.SparseTensor | None, weight: tf.Tensor | None, hidden: tf.Tensor
+    ) -> dict[str, Any]:
+        """The results of all metrics, those of ``compile`` brought up to date."""
+        if not self._measures:
+            return self.get_metrics_result()
+        logits = self._logits(hidden)
+        if y is not None:
+            below = tf.reduce_min(logits, axis=1) - 1.0
+            seen = tf.boolean_mask(x.indices, x.values > 0)
+            logits = tf.tensor_scatter_nd_update(logits, seen, tf.gather(below, seen[:, 0]))
+        target = x if y is None else y
+        dense = tf.ensure_shape(tf.sparse.to_dense(target, validate_indices=False), [None, self.num_items])
+        return self.compute_metrics(x, dense, logits, sample_weight=weight)
 
     def _hidden(self, x: tf.SparseTensor, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
-        """The decoder's last hidden layer ``[B, D]``, and the sum over users of the KL divergence, float32."""
+        """The decoder's last hidden layer ``[B, D]``, and the users' KL divergence, float32 ``[B]``."""
         x = tf.SparseTensor(x.indices, x.values, tf.stack([x.dense_shape[0], tf.constant(self.num_items, tf.int64)]))
         rows = l2_normalize_rows(x)
         if training:
@@ -275,10 +447,10 @@ class VAECF(keras.Model):
         code: Any = rows
         for layer in self.encoder:
             code = layer(code)
-        kl = tf.constant(0.0)
+        kl = tf.zeros(tf.shape(code)[:1])
         if self.variational:
             mean, log_variance = tf.split(tf.cast(code, tf.float32), 2, axis=1)
-            kl = 0.5 * tf.reduce_sum(tf.exp(log_variance) + tf.square(mean) - 1.0 - log_variance)
+            kl = 0.5 * tf.reduce_sum(tf.exp(log_variance) + tf.square(mean) - 1.0 - log_variance, axis=1)
             code = mean
             if training:
                 noise = tf.random.stateless_normal(tf.shape(mean), self._noise(1))
@@ -309,3 +481,37 @@ class VAECF(keras.Model):
             "chunk_bytes": self.chunk_bytes,
             "noise_seed": self.noise_seed,
         }
+
+
+def _are_users(x: Any) -> bool:
+    """Whether these are numbers of users ``[B]``, not rows."""
+    return not isinstance(x, tf.SparseTensor) and len(getattr(x, "shape", ())) == 1
+
+
+def _itself(x: Any) -> np.ndarray:
+    """A target that says that each row predicts itself: Keras passes weights on only where there are targets. Of a type
+    that counts never have, so that no trace of a step stands for both."""
+    return np.zeros((x.shape[0], 1), np.complex64)
+
+
+def _tensor(rows: Any) -> Any:
+    """A SciPy matrix in canonical form as a SparseTensor."""
+    if not scipy.sparse.issparse(rows):
+        return rows
+    matrix: Any = rows
+    entries = matrix.tocoo()
+    return tf.SparseTensor(np.stack([entries.row, entries.col], axis=1).astype(np.int64), entries.data, entries.shape)
+
+
+def _counts(rows: tf.SparseTensor, name: str) -> tf.SparseTensor:
+    """The same rows, behind the checks that a likelihood needs."""
+    row = rows.indices[:, 0]
+    checks = [
+        check_within(rows.values, 0.0, FLOAT_MAX, f"`{name}` must be counts: finite and at least 0."),
+        tf.debugging.Assert(
+            tf.reduce_all(row[1:] >= row[:-1]),
+            [f"`{name}` must have its entries in order of row. Give tf.sparse.reorder of it."],
+        ),
+    ]
+    with tf.control_dependencies(checks):
+        return rows.with_values(tf.identity(rows.values))

@@ -16,6 +16,7 @@ floats where these are exact. Source: Jacob et al., CVPR 2018; split final layer
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -25,7 +26,8 @@ import tensorflow as tf
 
 from tfrec.errors import InputError
 from tfrec.models import NeuMF
-from tfrec.models.neumf import _pairs, in_chunks
+from tfrec.models.base import Model
+from tfrec.models.neumf import _pairs, in_chunks, serve_pairs
 from tfrec.ops import int8_score, library
 from tfrec.quantization.affine import Affine, weight_affine
 from tfrec.quantization.clipping import clip_range
@@ -39,7 +41,7 @@ _EXACT = 1 << 24
 
 
 @keras.saving.register_keras_serializable(package="tfrec")
-class QuantizedNeuMF(keras.Model):
+class QuantizedNeuMF(Model):
     """An integer NeuMF, made by `quantize`.
 
     Args:
@@ -190,6 +192,13 @@ class QuantizedNeuMF(keras.Model):
     def preference(self, users: tf.Tensor, items: tf.Tensor | None = None) -> tf.Tensor:
         """The probability that a user takes an item. Rank by `score`: here different logits may round to one number."""
         return tf.sigmoid(self.score(users, items))
+
+    def shown(self, best: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+        """What is shown beside items with the scores ``best``: their `preference`."""
+        return tf.sigmoid(best)
+
+    def _served(self) -> tuple[Callable[[Any], tf.Tensor], list[Any]]:
+        return serve_pairs(self)
 
     def score(self, users: tf.Tensor, items: tf.Tensor | None = None) -> tf.Tensor:
         """Logits of candidates.

@@ -26,15 +26,18 @@ import tensorflow as tf
 
 from tfrec.data.files import atomic_folder
 from tfrec.errors import InputError
+from tfrec.layers.reference import plain_operations
 from tfrec.serving.ids import IdTable
-from tfrec.serving.user_items import UserItemRecommender
+from tfrec.serving.user_items import UserItemRecommender, shown_scores
 
 
 class Recommender(tf.Module):
     """Histories in, recommendations out, around a model over sparse rows.
 
     Args:
-        model: `VAECF`, `ALS`, `Popularity` or another with ``num_items`` and ``probabilities(SparseTensor)``.
+        model: `VAECF`, `ALS`, `Popularity` or another with ``num_items`` that gives scores ``[B, I]`` of a SparseTensor
+            ``[B, I]``. Items are ranked by these, as in evaluation; what is shown beside them is ``model.shown(the
+            best scores [B, k], all scores)``, or the scores where a model has no such method.
         item_ids: ``[I]`` raw ids, int64 or text, in the model's order.
         labels: ``[I]`` titles.
         popularity: ``[I]`` number of training users.
@@ -111,13 +114,16 @@ class Recommender(tf.Module):
             indices, tf.ones_like(row, tf.float32), tf.stack([batch, tf.constant(self._num_items, tf.int64)])
         )
         seen = tf.math.unsorted_segment_sum(tf.ones_like(row), row, batch)
-        scores = tf.where((seen > 0)[:, None], self._model.probabilities(history), self._popularity[None, :])
+        known_taste = (seen > 0)[:, None]
+        of_model = self._model(history, training=False)
+        scores = tf.where(known_taste, of_model, self._popularity[None, :])
         scores = tf.tensor_scatter_nd_update(scores, indices, tf.fill(tf.shape(row), float("-inf")))
         best, number = tf.math.top_k(scores, k)
         there = best > float("-inf")
+        shown = tf.where(known_taste, shown_scores(self._model, best, of_model), best)
         return {
             "ids": self._items.ids(tf.where(there, number, self._num_items)),
-            "scores": tf.where(there, best, 0.0),
+            "scores": tf.where(there, shown, 0.0),
             "counts": tf.reduce_sum(tf.cast(there, tf.int32), axis=1),
         }
 
@@ -131,16 +137,9 @@ def export(recommender: Recommender | UserItemRecommender, path: str | Path) -> 
     path = Path(path)
     if path.exists():
         raise InputError(f"{path} is there already.\nName a new folder, or remove it.")
-    # So that the file needs TensorFlow alone, layers with native operations are traced with their twins.
-    native = [layer for layer in recommender.layers if getattr(layer, "reference", None) is False]
     try:
-        for layer in native:
-            layer.reference = True
-        with atomic_folder(path) as temporary:
+        with plain_operations(recommender.layers), atomic_folder(path) as temporary:
             tf.saved_model.save(recommender, str(temporary), signatures=recommender.signatures)
     except tf.errors.ResourceExhaustedError as error:
         raise InputError(f"{path} could not be written: {error}.") from error
-    finally:
-        for layer in native:
-            layer.reference = False
     return path

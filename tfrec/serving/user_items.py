@@ -35,10 +35,12 @@ from tfrec.serving.ids import IdTable
 
 
 class UserItemRecommender(tf.Module):
-    """Users in, recommendations or scores of candidates out, around a model with ``preference(users, items)``.
+    """Users in, recommendations or scores of candidates out, around a model with ``score(users, items)``.
 
     Args:
-        model: `NeuMF`, `ALS` or another with ``preference(users, items or None)``.
+        model: `NeuMF`, `ALS` or another with ``score(users, items or None)``. Items are ranked by these scores, as in
+            evaluation; what is shown beside them is ``model.shown(the best scores, all scores)``, or the scores where
+            a model has no such method.
         user_ids: ``[U]`` raw ids, int64 or text, in the model's order.
         item_ids: ``[I]`` raw ids, int64 or text, in the model's order.
         labels: ``[I]`` titles.
@@ -116,7 +118,8 @@ class UserItemRecommender(tf.Module):
         )
         with tf.control_dependencies([check]):
             user, known = self._users.number(user_ids)
-        scores = tf.where(known[:, None], self._model.preference(user), self._popularity[None, :])
+        of_model = self._model.score(user)
+        scores = tf.where(known[:, None], of_model, self._popularity[None, :])
         starts = tf.gather(self._offsets, user)
         # An unknown user has nothing.
         lengths = tf.where(known, tf.gather(self._offsets, user + 1) - starts, 0)
@@ -128,9 +131,11 @@ class UserItemRecommender(tf.Module):
         scores = tf.tensor_scatter_nd_update(scores, pairs, tf.fill(tf.shape(row), float("-inf")))
         best, number = tf.math.top_k(scores, k)
         there = best > float("-inf")
+        # The few that won, after ranking: as probabilities different scores may round to one number.
+        shown = tf.where(known[:, None], shown_scores(self._model, best, of_model), best)
         return {
             "ids": self._items.ids(tf.where(there, number, self._num_items)),
-            "scores": tf.where(there, best, 0.0),
+            "scores": tf.where(there, shown, 0.0),
             "counts": tf.reduce_sum(tf.cast(there, tf.int32), axis=1),
             "known": known,
         }
@@ -144,5 +149,11 @@ class UserItemRecommender(tf.Module):
             user, user_known = self._users.number(user_ids)
             item, item_known = self._items.number(item_ids)
         known = user_known[:, None] & item_known
-        scores = tf.where(known, self._model.preference(user, item), 0.0)
+        scores = self._model.score(user, item)
+        scores = tf.where(known, shown_scores(self._model, scores, scores), 0.0)
         return {"scores": scores, "known": known}
+
+
+def shown_scores(model: keras.Model, best: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+    """What is shown beside items with the scores ``best`` ``[B, k]``, of all ``scores`` ``[B, I]``."""
+    return model.shown(best, scores) if hasattr(model, "shown") else best
