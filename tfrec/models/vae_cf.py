@@ -272,8 +272,8 @@ class VAECF(keras.Model):
         rows = l2_normalize_rows(x)
         if training:
             rows = dropout_nonzeros(rows, self.dropout, self._noise(0))
-        code: Any = rows
-        for layer in self.encoder:
+        code: Any = self.encoder[0](rows, training=training)
+        for layer in self.encoder[1:]:
             code = layer(code)
         kl = tf.constant(0.0)
         if self.variational:

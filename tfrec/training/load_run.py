@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import keras
@@ -44,6 +45,9 @@ def load_model(folder: RunFolder) -> keras.Model:
     Raises:
         InputError: it is damaged.
     """
+    # A Keras model is full of reference cycles, and the collector counts objects, not bytes: without this a process
+    # that opens one run after the other would hold the tables of dozens of them.
+    gc.collect()
     try:
         return keras.saving.load_model(folder.model, compile=False)
     except DAMAGE as error:
