@@ -24,7 +24,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfrec.data.files import atomic_folder
+from tfrec.data.files import atomic_folder, reason
 from tfrec.errors import InputError
 from tfrec.serving.ids import IdTable
 from tfrec.serving.user_items import UserItemRecommender
@@ -129,8 +129,6 @@ def export(recommender: Recommender | UserItemRecommender, path: str | Path) -> 
         InputError: ``path`` is there already, or cannot be written.
     """
     path = Path(path)
-    if path.exists():
-        raise InputError(f"{path} is there already.\nName a new folder, or remove it.")
     # So that the file needs TensorFlow alone, layers with native operations are traced with their twins.
     native = [layer for layer in recommender.layers if getattr(layer, "reference", None) is False]
     try:
@@ -138,8 +136,8 @@ def export(recommender: Recommender | UserItemRecommender, path: str | Path) -> 
             layer.reference = True
         with atomic_folder(path) as temporary:
             tf.saved_model.save(recommender, str(temporary), signatures=recommender.signatures)
-    except tf.errors.ResourceExhaustedError as error:
-        raise InputError(f"{path} could not be written: {error}.") from error
+    except tf.errors.OpError as error:  # a full disk, a limit, a name: TensorFlow's own way to say so
+        raise InputError(f"{path} cannot be written: {reason(error)}.\nName another folder.") from error
     finally:
         for layer in native:
             layer.reference = False
