@@ -142,6 +142,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except InputError as error:
+        if str(temporary) in str(error):  # of a file in it
+            raise InputError(str(error).replace(str(temporary), str(path))) from error
+        raise
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) and os.path.lexists(path):
             raise InputError(
@@ -236,12 +240,11 @@ def _begin(path: Path, folder: bool) -> tuple[Path, int]:
                 temporary.mkdir()
             else:
                 temporary.touch(exist_ok=False)
-            held = os.open(temporary, os.O_RDONLY)
         except FileExistsError:
             continue
+        try:
+            held = os.open(temporary, os.O_RDONLY)
         except FileNotFoundError:
-            if not temporary.parent.is_dir():
-                raise
             continue  # another process took it for left over, before it was locked
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

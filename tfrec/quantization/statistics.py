@@ -149,25 +149,28 @@ class Statistics:
             ) from error
 
 
-#: A file of a hundred activations has a twentieth of these bytes.
+#: A file of a hundred activations has a third of these bytes, and about as many values.
 _MOST_BYTES = 8 << 20
+_MOST_VALUES = 100 * (BINS + 64)
 #: model, tensors, an activation, its list.
 _MOST_LEVELS = 8
 
 
 class _PlainLoader(yaml.SafeLoader):
     """YAML without what no file of statistics has, and what can make a small file endless: names for parts (``&a``,
-    ``*a``), deep nesting, a key that comes twice."""
+    ``*a``), deep nesting, millions of values, a key that comes twice."""
 
-    levels = 0
+    levels = values = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             raise yaml.MarkedYAMLError(problem="anchors and aliases are not taken", problem_mark=event.start_mark)
         self.levels += 1
-        if self.levels > _MOST_LEVELS:
-            raise yaml.MarkedYAMLError(problem="nested too deep", problem_mark=event.start_mark)
+        self.values += 1
+        if self.levels > _MOST_LEVELS or self.values > _MOST_VALUES:
+            problem = "nested too deep" if self.levels > _MOST_LEVELS else f"more than {_MOST_VALUES:,} values"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
         node = super().compose_node(parent, index)
         self.levels -= 1
         return node

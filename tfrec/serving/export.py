@@ -24,7 +24,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfrec.data.files import atomic_folder, reason
+from tfrec.data.files import atomic_folder
 from tfrec.errors import InputError
 from tfrec.serving.ids import IdTable
 from tfrec.serving.user_items import UserItemRecommender
@@ -137,7 +137,10 @@ def export(recommender: Recommender | UserItemRecommender, path: str | Path) -> 
         with atomic_folder(path) as temporary:
             tf.saved_model.save(recommender, str(temporary), signatures=recommender.signatures)
     except tf.errors.OpError as error:  # a full disk, a limit, a name: TensorFlow's own way to say so
-        raise InputError(f"{path} cannot be written: {reason(error)}.\nName another folder.") from error
+        raise InputError(
+            f"{path} cannot be written: {type(error).__name__} in TensorFlow; the disk may be full, or a file larger "
+            "than a limit (ulimit -f).\nFree some space or raise the limit, or name another place."
+        ) from error
     finally:
         for layer in native:
             layer.reference = False
