@@ -22,7 +22,7 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -296,6 +296,13 @@ def locked(path: Path) -> Iterator[None]:
     with open(f"{path}.lock", "a") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
+
+
+def combined_checksum(files: Sequence[Path]) -> str:
+    """SHA-256 of a file; of several, over their SHA-256 in order."""
+    if len(files) == 1:
+        return checksum(files[0])
+    return hashlib.sha256(" ".join(checksum(f) for f in files).encode()).hexdigest()
 
 
 def checksum(path: Path, algorithm: str = "sha256") -> str:

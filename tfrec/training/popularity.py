@@ -9,7 +9,7 @@ from tfrec.configs import PopularityRun
 from tfrec.models import Popularity
 from tfrec.training.claim import on_rank_zero
 from tfrec.training.finish import finish
-from tfrec.training.prepare import check_evaluation, prepare
+from tfrec.training.prepare import announce_data, check_evaluation, prepare
 from tfrec.training.report import measure_all
 from tfrec.training.run_folder import RunFolder
 
@@ -21,6 +21,7 @@ def train_popularity(recipe: str, config: PopularityRun, folder: RunFolder, star
     model = Popularity(data.split.train.shape[1])
     model.adapt(data.split.train)
     on_rank_zero(lambda: folder.claim(recipe, config, data.sha256))
+    announce_data(data)
     if distributed.rank() == 0:
         print(f"{recipe}: counted {data.split.train.nnz:,} interactions into {folder.path}.", flush=True)
     reports = measure_all(model, data, config.evaluation)

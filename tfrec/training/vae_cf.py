@@ -27,7 +27,7 @@ from tfrec.training.fitting import (
     restore_best,
     resume,
 )
-from tfrec.training.prepare import check_evaluation, prepare
+from tfrec.training.prepare import announce_data, check_evaluation, prepare
 from tfrec.training.recorder import Recorder
 from tfrec.training.report import measure, measure_all, model_scorer
 from tfrec.training.run_folder import RunFolder
@@ -92,6 +92,7 @@ def train_vae_cf(recipe: str, config: VAECFRun, folder: RunFolder, started: floa
     model.optimizer.build(model.trainable_variables)
     # Everything that can be wrong with the settings and the data has been looked at: now the folder may be touched.
     on_rank_zero(lambda: folder.claim(recipe, config, data.sha256))
+    announce_data(data)
     progress = resume(folder, model, config.evaluation.monitor)
     scorer = model_scorer(model, num_items)
     recorder = Recorder(
