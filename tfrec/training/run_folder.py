@@ -201,11 +201,12 @@ class RunFolder:
             raise InputError(f"{path} is a file of the run.\nName another file.")
 
     def _check_places(self) -> None:
-        """Raise InputError where a folder stands in a file's place, or a file in a folder's."""
+        """Raise InputError where something else stands in the place of a file or a folder."""
         files = (self.config, self.history, self.curve, self.last, self.best, self.model, self.vocabulary, self.metrics)
         for path in (*files, self.logs, self.last.parent):
-            if path.exists() and path.is_dir() == (path in files):
-                expected, came = ("file", "folder") if path in files else ("folder", "file")
+            if path.exists() and not (path.is_file() if path in files else path.is_dir()):
+                expected = "file" if path in files else "folder"
+                came = "folder" if path.is_dir() else "file" if path.is_file() else "pipe or a device"
                 raise InputError(f"{path} must be a {expected}.\nReceived: a {came}.\nMove it away.")
 
     def _identity(self, like: Run) -> dict[str, Any]:
