@@ -9,6 +9,7 @@ import yaml
 
 from tfrec.errors import InputError
 from tfrec.quantization import Affine, Statistics, clip_range, limits, weight_affine
+from tfrec.quantization import statistics as statistics_module
 from tfrec.quantization.clipping import CLIPPINGS
 from tfrec.quantization.statistics import Collector
 
@@ -127,7 +128,6 @@ def test_file_round_trip_and_edit(normal, tmp_path):
         "- " * 100_000,
         "? " * 100_000,
         f"{HEAD}{'[' * 50_000}{']' * 50_000}",
-        f"{HEAD}{{x: {{min: 0, max: 1, histogram: [{'1, ' * 300_000}1]}}}}",
         "x" * (9 << 20),
         "model: a\0",
         b"model: \xff",
@@ -149,6 +149,17 @@ def test_damaged_file(tmp_path, content):
     with pytest.raises(InputError, match=r"statistics\.yaml") as caught:
         Statistics.load(path)
     assert len(str(caught.value)) < 1_000
+
+
+def test_more_values_than_any_model_has(tmp_path, monkeypatch):
+    monkeypatch.setattr(statistics_module, "_MOST_VALUES", 1_000)
+    for count, fits in ((900, True), (1_000, False)):
+        (tmp_path / "s.yaml").write_text(f"{HEAD}{{x: {{{WHOLE}, histogram: [{', '.join(['1'] * count)}]}}}}")
+        if fits:
+            assert len(Statistics.load(tmp_path / "s.yaml")["x"].histogram) == count
+        else:
+            with pytest.raises(InputError, match="more than 1,000 values"):
+                Statistics.load(tmp_path / "s.yaml")
 
 
 def test_no_file(tmp_path):
