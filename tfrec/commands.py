@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import io
 import os
 import signal
 import sys
@@ -13,9 +14,10 @@ from types import FrameType
 from typing import Any
 
 from tfrec.errors import InputError
+from tfrec.printing import printable
 
-#: Exit statuses: the user can mend it; interrupted by the user; stopped by the system.
-EXIT_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
+#: Exit statuses: the user can mend it; interrupted by the user; nobody reads on; stopped by the system.
+EXIT_INPUT, EXIT_INTERRUPTED, EXIT_PIPE, EXIT_TERMINATED = 2, 130, 141, 143
 
 
 class Terminated(BaseException):
@@ -80,6 +82,9 @@ def keep_freed_memory() -> None:
 def run(main: Callable[[], Any], interrupted: str = "") -> None:
     """Call ``main`` and exit: 0, or 2 with the message of an `InputError`, printed by rank 0 only.
 
+    What the system refuses in a place that has no message of its own (a disk that is full, a folder that may not be
+    read) is such an error too. A reader of standard output that has seen enough, like ``head``, ends the command.
+
     Args:
         main: the command.
         interrupted: what to say on Ctrl-C or SIGTERM.
@@ -91,13 +96,26 @@ def run(main: Callable[[], Any], interrupted: str = "") -> None:
     signal.signal(signal.SIGTERM, terminate)
     keep_freed_memory()
     first = rank_from_environment() == 0
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # letters that the terminal's encoding does not have
     try:
         main()
-    except InputError as error:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence_stdout()
+        sys.exit(EXIT_PIPE)
+    except (InputError, OSError) as error:
+        if isinstance(error, OSError):
+            _silence_stdout()  # it may be what cannot be written, and Python tries again at its end
         if first:
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            print(f"error: {printable(error, keep=chr(10))}", file=sys.stderr, flush=True)
         sys.exit(EXIT_INPUT)
     except (KeyboardInterrupt, Terminated) as stop:
         if first:
             print(f"\ninterrupted. {interrupted}".rstrip(), file=sys.stderr, flush=True)
         sys.exit(EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED)
+
+
+def _silence_stdout() -> None:
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

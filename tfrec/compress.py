@@ -15,6 +15,7 @@ import tyro
 from tfrec import commands
 from tfrec.configs import NeuMFRun, identity
 from tfrec.errors import InputError
+from tfrec.printing import printable
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,13 @@ def compress(arguments: Arguments) -> None:
     from tfrec.data.files import atomic_folder, atomic_write
     from tfrec.models import NeuMF
     from tfrec.training.compressing import embedding_parameters, fine_tune
-    from tfrec.training.load_run import load_config, load_model
+    from tfrec.training.finish import save_model
+    from tfrec.training.load_run import check_sizes, load_config, load_known_model, load_vocabulary
     from tfrec.training.prepare_items import prepare_items
     from tfrec.training.report import table, write_json
     from tfrec.training.report_items import make_candidates, measure_items
     from tfrec.training.run_folder import RunFolder
 
-    if arguments.out.exists() or arguments.out.is_symlink():
-        raise InputError(f"{arguments.out} is there already.\nName a new folder, or remove it.")
     if not arguments.tables:
         raise InputError("Name at least one table: --tables user item.")
     if arguments.fine_tune < 0 or not 0 < arguments.fine_tune_rate < float("inf"):
@@ -65,50 +65,51 @@ def compress(arguments: Arguments) -> None:
     config = load_config(folder, arguments.data_dir)
     if not isinstance(config, NeuMFRun):
         raise InputError(f"Only runs of NeuMF have embedding tables to compress.\nReceived: {arguments.run}.")
-    data = prepare_items(config.data)
-    folder.check_data(data.sha256)
-    before = load_model(folder)
-    if not isinstance(before, NeuMF):
-        raise InputError(f"{arguments.run} is quantized.\nCompress the run it was made from.")
-    after, errors = before.with_tt_embeddings(arguments.ranks, arguments.tables, arguments.group)
-    candidates = make_candidates(data, "test", config.evaluation)
-    reports = {
-        name: measure_items(model.score, candidates, config.evaluation)
-        for name, model in (("before", before), ("after", after))
-    }
-    if arguments.fine_tune:
-        reports["decomposed"] = reports["after"]
-        fine_tune(after, config, data, arguments.fine_tune, arguments.fine_tune_rate)
-        reports["after"] = measure_items(after.score, candidates, config.evaluation)
-    sizes = {
-        name: {side: embedding_parameters(model, side) for side in arguments.tables}
-        for name, model in (("before", before), ("after", after))
-    }
-    saved = folder.read_config()
-    changes: dict[str, object] = {f"{side}_embedding": "tt" for side in arguments.tables}
-    changes |= {"embedding_ranks": arguments.ranks, "embedding_group": arguments.group}
-    settings = dataclasses.replace(config.model, **changes)  # type: ignore[arg-type]
-    written = identity(saved["recipe"], dataclasses.replace(config, model=settings))
-    found = {name: report.to_json() for name, report in reports.items()}
-    metrics = folder.read_metrics()
-    metrics["config"]["model"] = written["model"]
-    metrics["test"]["model"] = found["after"]
-    metrics["compression"] = {
-        "of": str(arguments.run),
-        "relative_error": errors,
-        "fine_tuning": {"epochs": arguments.fine_tune, "learning_rate": arguments.fine_tune_rate}
-        if arguments.fine_tune
-        else None,
-        "embedding_parameters": sizes,
-        "ratio": sum(sizes["before"].values()) / sum(sizes["after"].values()),
-        **found,
-    }
     with atomic_folder(arguments.out) as temporary:
+        data = prepare_items(config.data)
+        folder.check_data(data.sha256)
+        metrics = folder.read_metrics()
+        before = load_known_model(folder, load_vocabulary(folder))
+        check_sizes(folder, before, *data.train.shape, folder.config)
+        if not isinstance(before, NeuMF):
+            raise InputError(f"{arguments.run} is quantized.\nCompress the run it was made from.")
+        after, errors = before.with_tt_embeddings(arguments.ranks, arguments.tables, arguments.group)
+        candidates = make_candidates(data, "test", config.evaluation)
+        reports = {
+            name: measure_items(model.score, candidates, config.evaluation)
+            for name, model in (("before", before), ("after", after))
+        }
+        if arguments.fine_tune:
+            reports["decomposed"] = reports["after"]
+            fine_tune(after, config, data, arguments.fine_tune, arguments.fine_tune_rate)
+            reports["after"] = measure_items(after.score, candidates, config.evaluation)
+        sizes = {
+            name: {side: embedding_parameters(model, side) for side in arguments.tables}
+            for name, model in (("before", before), ("after", after))
+        }
+        saved = folder.read_config()
+        changes: dict[str, object] = {f"{side}_embedding": "tt" for side in arguments.tables}
+        changes |= {"embedding_ranks": arguments.ranks, "embedding_group": arguments.group}
+        settings = dataclasses.replace(config.model, **changes)  # type: ignore[arg-type]
+        written = identity(saved["recipe"], dataclasses.replace(config, model=settings))
+        found = {name: report.to_json() for name, report in reports.items()}
+        metrics["config"]["model"] = written["model"]
+        metrics["test"]["model"] = found["after"]
+        metrics["compression"] = {
+            "of": str(arguments.run),
+            "relative_error": errors,
+            "fine_tuning": {"epochs": arguments.fine_tune, "learning_rate": arguments.fine_tune_rate}
+            if arguments.fine_tune
+            else None,
+            "embedding_parameters": sizes,
+            "ratio": sum(sizes["before"].values()) / sum(sizes["after"].values()),
+            **found,
+        }
         target = RunFolder(temporary)
         for name in ("vocabulary.npz", "history.csv"):
             if (folder.path / name).is_file():
                 shutil.copyfile(folder.path / name, temporary / name)
-        after.save(target.model)
+        save_model(after, target.model)
         with atomic_write(target.config, "w") as stream:
             json.dump({**written, "data_sha256": data.sha256}, stream, indent=2)
         write_json(target.metrics, metrics)
@@ -118,7 +119,7 @@ def compress(arguments: Arguments) -> None:
             f"({sizes['before'][side] / sizes['after'][side]:.1f} times smaller), relative error {errors[side]:.3f}"
         )
     print(table(found, config.evaluation.metrics))
-    print(f"Written to {arguments.out}")
+    print(f"Written to {printable(arguments.out)}")
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import tyro
 from tfrec import commands
 from tfrec.configs import ALSRun, NeuMFRun, PopularityRun, VAECFRun
 from tfrec.errors import InputError
+from tfrec.printing import printable
 
 if TYPE_CHECKING:
     from tfrec.evaluation import Report
@@ -44,14 +45,16 @@ def evaluate(arguments: Arguments) -> None:
     """Load, measure, print."""
     commands.quiet_tensorflow()
     from tfrec import distributed
+    from tfrec.data.files import check_file
     from tfrec.training.load_run import load_config
     from tfrec.training.report import table, write_json
     from tfrec.training.run_folder import RunFolder
 
     distributed.init()
-    if arguments.json is not None and (arguments.json.is_dir() or not arguments.json.absolute().parent.is_dir()):
-        raise InputError(f"{arguments.json} cannot be written.\nName a file in a folder that exists.")
     folder = RunFolder.existing(arguments.run)
+    if arguments.json is not None and distributed.rank() == 0:
+        check_file(arguments.json)
+        folder.check_not_inside(arguments.json)
     config = load_config(folder, arguments.data_dir)
     metrics = arguments.metrics or config.evaluation.metrics
     changes = {"metrics": metrics, "monitor": metrics[0], "ties": arguments.ties or config.evaluation.ties}
@@ -69,14 +72,14 @@ def evaluate(arguments: Arguments) -> None:
     print(table(result, metrics))
     if arguments.json is not None:
         write_json(arguments.json, {arguments.part: result})
-        print(f"Written to {arguments.json}")
+        print(f"Written to {printable(arguments.json)}")
 
 
 def measure_by_user(
     arguments: Arguments, folder: RunFolder, config: VAECFRun | PopularityRun, changes: dict[str, Any]
 ) -> dict[str, Report]:
     """Model and references on held-out users."""
-    from tfrec.training.load_run import load_model
+    from tfrec.training.load_run import check_sizes, load_model
     from tfrec.training.prepare import check_evaluation, prepare
     from tfrec.training.report import measure_all
 
@@ -85,7 +88,9 @@ def measure_by_user(
     data = prepare(config.data)
     folder.check_data(data.sha256)
     check_evaluation(wanted, data.split.train.shape[1])
-    return measure_all(load_model(folder), data, wanted, (arguments.part,))[arguments.part]
+    model = load_model(folder)
+    check_sizes(folder, model, None, data.split.train.shape[1], folder.config)
+    return measure_all(model, data, wanted, (arguments.part,))[arguments.part]
 
 
 def measure_factors(
@@ -93,7 +98,7 @@ def measure_factors(
 ) -> dict[str, Report]:
     """ALS and popularity on held-out users or entries."""
     from tfrec.training.als import measure_als, prepare_data
-    from tfrec.training.load_run import load_model
+    from tfrec.training.load_run import check_sizes, load_model
     from tfrec.training.prepare import Prepared, check_evaluation
 
     _full_ranking_only(arguments)
@@ -103,6 +108,8 @@ def measure_factors(
     if arguments.part == "validation" and not isinstance(data, Prepared):
         raise InputError("This run holds out entries for test only.\nUse --part test.")
     model = load_model(folder)
+    shape = data.split.train.shape if isinstance(data, Prepared) else data.train.shape
+    check_sizes(folder, model, *shape, folder.config)
     check_evaluation(wanted, model.num_items)
     return measure_als(model, data, wanted, (arguments.part,))[arguments.part]
 
@@ -116,7 +123,7 @@ def measure_by_item(
     arguments: Arguments, folder: RunFolder, config: NeuMFRun, changes: dict[str, Any]
 ) -> dict[str, Report]:
     """Model and references on held-out items."""
-    from tfrec.training.load_run import load_model
+    from tfrec.training.load_run import check_sizes, load_model
     from tfrec.training.prepare import check_evaluation
     from tfrec.training.prepare_items import prepare_items
     from tfrec.training.report_items import make_candidates, measure_all_items
@@ -137,7 +144,9 @@ def measure_by_item(
     wanted = replace(config.evaluation, **changes)
     candidates = make_candidates(data, arguments.part, wanted)
     check_evaluation(wanted, candidates.num_candidates)
-    return measure_all_items(load_model(folder), data, candidates, wanted)
+    model = load_model(folder)
+    check_sizes(folder, model, *data.train.shape, folder.config)
+    return measure_all_items(model, data, candidates, wanted)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from tfrec import commands
-from tfrec.errors import InputError
+from tfrec.printing import printable
 
 
 @dataclass(frozen=True)
@@ -28,19 +28,19 @@ class Arguments:
 def run_export(arguments: Arguments) -> None:
     """Load and write."""
     commands.quiet_tensorflow()
+    from tfrec.data.files import check_new_folder
     from tfrec.serving import export
     from tfrec.training.load_run import load_recommender, load_vocabulary
     from tfrec.training.run_folder import RunFolder
 
-    if arguments.out.exists() or arguments.out.is_symlink():
-        raise InputError(f"{arguments.out} is there already.\nName a new folder, or remove it.")
     folder = RunFolder.existing(arguments.run)
+    check_new_folder(arguments.out)
     vocabulary = load_vocabulary(folder)
     recommender = load_recommender(folder, vocabulary, arguments.raw_ids)
     path = export(recommender, arguments.out)
     size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     print(
-        f"Wrote a SavedModel of {len(vocabulary.item_ids):,} items to {path} ({size / 2**20:.1f} MiB).\n"
+        f"Wrote a SavedModel of {len(vocabulary.item_ids):,} items to {printable(path)} ({size / 2**20:.1f} MiB).\n"
         + _signatures(vocabulary.user_ids is not None, "raw " if arguments.raw_ids else "")
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,8 +88,9 @@ def run_quantize(arguments: Arguments) -> None:
     if arguments.fine_tune < 0 or arguments.fine_tune_rate <= 0:
         raise InputError("`fine_tune` must be at least 0 and `fine_tune_rate` positive.")
     name = f"w{config.weights}a{config.activations}" if (config.weights, config.activations) != (8, 8) else "int8"
-    source = arguments.run.absolute()
-    out = arguments.out or source.with_name(f"{source.name}-{name}")
+    # Without `..`, but the name of a link as it is given.
+    source = Path(os.path.abspath(arguments.run))
+    out = arguments.out or source.parent / f"{source.name}-{name}"
     quantize_run(
         arguments.run,
         out,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +14,7 @@ import tyro
 
 from tfrec import commands
 from tfrec.errors import InputError
+from tfrec.printing import printable
 
 if TYPE_CHECKING:
     import keras
@@ -35,9 +38,11 @@ class Arguments:
     similar_to: str | None = None
     """ALS: title or raw id of an item; shows the items most similar to it."""
     write_similar: Path | None = None
-    """ALS: write the k most similar items of every item here: item, other item and score, tab-separated."""
+    """ALS: write the k most similar items of every item here, tab-separated, with a header: item_id, title, rank,
+    similar_id, similar_title, score. Titles are written as they are, in quotes where they have tabs, line breaks or
+    quotes. A spreadsheet takes one that begins with = + - or @ for a formula: import its column as text."""
     write_recommendations: Path | None = None
-    """ALS: write the k best items of every user here: user id, item and score, tab-separated."""
+    """ALS: the same of the k best items of every user: user_id, rank, item_id, title, score."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10
     """How many to recommend."""
     data_dir: Path | None = None
@@ -55,10 +60,11 @@ def recommend(arguments: Arguments) -> None:
     import tensorflow as tf
 
     from tfrec.serving import Recommender
-    from tfrec.training.load_run import load_config, load_model, load_vocabulary
+    from tfrec.training.load_run import load_config, load_known_model, load_vocabulary
     from tfrec.training.run_folder import RunFolder
 
     folder = RunFolder.existing(arguments.run)
+    check_files(arguments, folder)
     vocabulary = load_vocabulary(folder)
     num_items = len(vocabulary.item_ids)
     if not 1 <= arguments.k <= num_items:
@@ -74,7 +80,7 @@ def recommend(arguments: Arguments) -> None:
     else:
         assert arguments.user is not None
         liked, seen = history(folder, load_config(folder, arguments.data_dir), arguments.user, vocabulary)
-    model = load_model(folder)
+    model = load_known_model(folder, vocabulary)
     recommender = Recommender(model, vocabulary.item_ids, vocabulary.labels, vocabulary.popularity, raw_ids=False)
     # What a user saw but did not like is no input, and no recommendation either.
     k = min(num_items, arguments.k + len(set(seen) - set(liked)))
@@ -84,11 +90,11 @@ def recommend(arguments: Arguments) -> None:
     if len(liked):
         reasons = because(model, liked, [int(i) for i, _ in shown])
         if reasons:
-            print(f"Because of {', '.join(str(vocabulary.labels[i]) for i in reasons)}")
+            print(f"Because of {', '.join(printable(vocabulary.labels[i]) for i in reasons)}")
     else:
         print("Nothing is known of this user's taste: the most popular items.")
     for place, (item, score) in enumerate(shown, start=1):
-        print(f"{place:>4}  {score:.4f}  {vocabulary.labels[item]}  [{vocabulary.item_ids[item]}]")
+        print_item(place, score, item, vocabulary)
     if len(shown) < arguments.k:
         print(f"Only {len(shown)} items are left that were not seen.")
 
@@ -145,11 +151,14 @@ def recommend_to_known_user(arguments: Arguments, folder: RunFolder, vocabulary:
     answer = recommender.recommend(tf.constant([number], tf.int64), tf.constant(arguments.k))
     count = int(answer["counts"][0])
     mine = vocabulary.seen.indices[vocabulary.seen.indptr[number] : vocabulary.seen.indptr[number + 1]]
-    print(f"{arguments.user} has {len(mine):,} items, {', '.join(str(vocabulary.labels[i]) for i in mine[:3])} ...")
+    print(
+        f"{printable(vocabulary.user_ids[number])} has {len(mine):,} items, "
+        f"{', '.join(printable(vocabulary.labels[i]) for i in mine[:3])} ..."
+    )
     for place in range(count):
         item = int(np.asarray(answer["ids"])[0, place])
         score = float(np.asarray(answer["scores"])[0, place])
-        print(f"{place + 1:>4}  {score:.4f}  {vocabulary.labels[item]}  [{vocabulary.item_ids[item]}]")
+        print_item(place + 1, score, item, vocabulary)
     if count < arguments.k:
         print(f"Only {count} items are left that were not seen.")
 
@@ -164,11 +173,11 @@ def recommend_by_factors(arguments: Arguments, folder: RunFolder, vocabulary: Vo
 
     from tfrec.models import ALS
     from tfrec.training.lists import write_lists
-    from tfrec.training.load_run import load_model
+    from tfrec.training.load_run import load_known_model
 
     if arguments.write_recommendations is not None and vocabulary.seen is None:
         raise InputError("This run's users were held out, so the model knows none.\nTrain with --data.split entries.")
-    model = load_model(folder)
+    model = load_known_model(folder, vocabulary)
     if not isinstance(model, ALS) or model.num_users is None or model.num_items is None:
         raise InputError("Only ALS has factors to compare items by.\nTrain als, or use --user or --items.")
     if arguments.similar_to is not None:
@@ -176,52 +185,94 @@ def recommend_by_factors(arguments: Arguments, folder: RunFolder, vocabulary: Vo
         # One more, as the item itself comes first.
         ids, scores = model.similar_items(item, k=min(model.num_items, arguments.k + 1))
         shown = [(i, s) for i, s in zip(ids, scores, strict=True) if i != item][: arguments.k]
-        print(f"Similar to {vocabulary.labels[item]}:" if shown else "Nothing is known of this item.")
+        print(f"Similar to {printable(vocabulary.labels[item])}:" if shown else "Nothing is known of this item.")
         for place, (other, score) in enumerate(shown, start=1):
-            print(f"{place:>4}  {score:.4f}  {vocabulary.labels[other]}  [{vocabulary.item_ids[other]}]")
+            print_item(place, score, other, vocabulary)
     if arguments.write_similar is not None:
         ids, scores = model.similar_items(np.arange(model.num_items), k=arguments.k)
-        write_lists(arguments.write_similar, vocabulary.labels, vocabulary.labels, ids, scores)
+        names = {"item_id": vocabulary.item_ids, "title": vocabulary.labels}
+        columns = {"similar_id": vocabulary.item_ids, "similar_title": vocabulary.labels}
+        write_lists(arguments.write_similar, names, columns, ids, scores)
     if arguments.write_recommendations is not None and vocabulary.user_ids is not None:
         ids, scores = model.recommend(np.arange(model.num_users), vocabulary.seen, k=arguments.k)
-        write_lists(arguments.write_recommendations, vocabulary.user_ids, vocabulary.labels, ids, scores)
+        columns = {"item_id": vocabulary.item_ids, "title": vocabulary.labels}
+        write_lists(arguments.write_recommendations, {"user_id": vocabulary.user_ids}, columns, ids, scores)
+
+
+def check_files(arguments: Arguments, folder: RunFolder) -> None:
+    """Raise InputError unless the files that are asked for can be written, before anything is computed."""
+    from tfrec.data.files import check_file
+
+    paths = [p for p in (arguments.write_similar, arguments.write_recommendations) if p is not None]
+    for path in paths:
+        check_file(path)
+        folder.check_not_inside(path)
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise InputError(
+            f"Two tables cannot be written to one file.\nReceived: {paths[0]} and {paths[1]}.\nName two files."
+        )
+
+
+def print_item(place: int, score: float, item: int, vocabulary: Vocabulary) -> None:
+    """A line with an item's title and raw id."""
+    print(f"{place:>4}  {score:.4f}  {printable(vocabulary.labels[item])}  [{printable(vocabulary.item_ids[item])}]")
 
 
 def find_user(user: str, user_ids: np.ndarray) -> int:
-    """The number of the user with this raw id.
+    """The number of the user with this raw id; blanks around it do not count where no id has them.
 
     Raises:
         InputError: there is none.
     """
     import numpy as np
 
-    wanted = user if user_ids.dtype == object else (int(user) if user.isascii() and user.isdigit() else None)
-    found = np.flatnonzero(user_ids == wanted) if wanted is not None else np.zeros(0, int)
-    if len(found) == 0:
-        some = ", ".join(str(u) for u in user_ids[:3])
-        raise InputError(f"The data has no such user.\nReceived: --user {user}.\nIts ids look like {some}.")
-    return int(found[0])
+    for wanted in dict.fromkeys((user, user.strip())):
+        if user_ids.dtype == object:
+            found = np.flatnonzero(user_ids == wanted)
+        else:
+            number = int(wanted) if re.fullmatch("[+-]?[0-9]{1,19}", wanted) else 2**63
+            found = np.flatnonzero(user_ids == number) if -(2**63) <= number < 2**63 else np.zeros(0, int)
+        if len(found):
+            return int(found[0])
+    some = ", ".join(printable(u) for u in user_ids[:3])
+    raise InputError(f"The data has no such user.\nReceived: --user {printable(user)}.\nIts ids look like {some}.")
 
 
 def find_item(name: str, vocabulary: Vocabulary) -> int:
     """The number of the item with this title or raw id.
 
+    A title is taken as it is, as it is printed (with escapes), and without regard to capitals and to the ways in which
+    Unicode writes one letter. Blanks around the name do not count where nothing has them.
+
     Raises:
         InputError: there is none, or several; the message names near ones.
     """
-    if not name:
-        raise InputError("An item's title or id must not be empty.\nReceived: ''.")
+    if not name.strip():
+        raise InputError(f"An item's title or id must not be empty.\nReceived: {name!r}.")
     labels = [str(label) for label in vocabulary.labels]
-    for candidates in (
-        [i for i, label in enumerate(labels) if label == name],
-        [i for i, label in enumerate(labels) if label.casefold() == name.casefold()],
-        [i for i, raw in enumerate(vocabulary.item_ids) if str(raw) == name],
-    ):
-        if len(candidates) == 1:
-            return candidates[0]
-        if candidates:
-            ids = ", ".join(str(vocabulary.item_ids[i]) for i in candidates[:5])
-            raise InputError(f"{len(candidates)} items have the title {name!r}.\nGive the raw id of one: {ids}.")
+    for wanted in dict.fromkeys((name, name.strip())):
+        by_id = [i for i, raw in enumerate(vocabulary.item_ids) if str(raw) == wanted]
+        folded = _folded(wanted)
+        for by_title in (
+            [i for i, label in enumerate(labels) if label == wanted],
+            [i for i, label in enumerate(labels) if printable(label) == wanted],
+            [i for i, label in enumerate(labels) if _folded(label) == folded] if not by_id else [],
+        ):
+            found = sorted({*by_title, *by_id}) if by_title else []
+            if len(found) == 1:
+                return found[0]
+            if by_title and by_id and by_id[0] in by_title:
+                return by_id[0]  # several of that title, of which the id names one
+            if by_title and by_id and len(by_title) == 1:
+                raise InputError(
+                    f"{name!r} is the title of item {printable(vocabulary.item_ids[by_title[0]])} and the id of "
+                    f"{labels[by_id[0]]!r}.\nGive the former's id, or the latter's title."
+                )
+            if found:
+                ids = ", ".join(printable(vocabulary.item_ids[i]) for i in by_title[:5]) + ", ..." * (len(by_title) > 5)
+                raise InputError(f"{len(by_title)} items have the title {name!r}.\nGive the raw id of one: {ids}.")
+        if by_id:
+            return by_id[0]
     near = difflib.get_close_matches(name, labels, n=3, cutoff=0.5)
     part = [label for label in labels if name.casefold() in label.casefold()][:3]
     hint = (
@@ -230,6 +281,10 @@ def find_item(name: str, vocabulary: Vocabulary) -> int:
         else ("It must occur in the training users' interactions.")
     )
     raise InputError(f"The run's model has no item with that title or id.\nReceived: {name!r}.\n{hint}")
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()
 
 
 def history(folder: RunFolder, config: Run, user: str, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:

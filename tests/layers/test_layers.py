@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -12,6 +15,19 @@ def rows(random):
     dense = random.integers(1, 5, (17, 29)) * (random.random((17, 29)) < 0.3)
     dense[3] = 0
     return dense.astype(np.float32)
+
+
+def test_inference_leaves_nothing_behind(rows):
+    """TensorFlow keeps each graph with a custom gradient, and every table in it, until the process ends."""
+    layer = SparseDense(7)
+    layer.build(rows.shape)
+    graph = tf.function(lambda x: layer(x, training=False)).get_concrete_function(
+        tf.SparseTensorSpec([None, rows.shape[1]], tf.float32)
+    )
+    forgotten = weakref.ref(graph.graph)
+    del graph
+    gc.collect()
+    assert forgotten() is None
 
 
 def test_l2_normalize_rows(rows):
@@ -36,9 +52,10 @@ def test_dropout_nonzeros(rows):
     assert dropout_nonzeros(x, 0.0, seed) is x
 
 
+@pytest.mark.parametrize("training", [None, False])
 @pytest.mark.parametrize("graph", [False, True])
 @pytest.mark.parametrize("values", ["any", "one per row", "none"])
-def test_sparse_dense_equals_dense(rows, values, graph):
+def test_sparse_dense_equals_dense(rows, values, graph, training):
     """Rows with several values, rows with one value each (another path on CPUs), and an all-zero batch."""
     if values != "any":
         rows = (rows != 0) * np.linspace(-2, 2, len(rows), dtype=np.float32)[:, None] * (values != "none")
@@ -49,7 +66,7 @@ def test_sparse_dense_equals_dense(rows, values, graph):
 
     def both():
         with tf.GradientTape(persistent=True) as tape:
-            a, b = sparse(tf.sparse.from_dense(rows)), dense(rows)
+            a, b = sparse(tf.sparse.from_dense(rows), training=training), dense(rows)
             loss_a, loss_b = tf.reduce_sum(a * a * a), tf.reduce_sum(b * b * b)
         return a, b, tape.gradient(loss_a, sparse.weights), tape.gradient(loss_b, dense.weights)
 

@@ -1,6 +1,7 @@
 """Statistics, their file, and the ranges that follow from them."""
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -8,8 +9,12 @@ import yaml
 
 from tfrec.errors import InputError
 from tfrec.quantization import Affine, Statistics, clip_range, limits, weight_affine
+from tfrec.quantization import statistics as statistics_module
 from tfrec.quantization.clipping import CLIPPINGS
 from tfrec.quantization.statistics import Collector
+
+HEAD = "model: a\nsamples: 1\ntensors: "
+WHOLE = "shape: [], min: 0, max: 1, avg_min: 0, avg_max: 1, mean: 0, std: 1, deviation: 1"
 
 
 def collected(*batches):
@@ -114,13 +119,59 @@ def test_file_round_trip_and_edit(normal, tmp_path):
         "model: a\nsamples: 1\ntensors: {x: {min: 0, max: .nan}}",
         "model: a\nsamples: 1\ntensors: {x: {min: 0, max: 1, width: 3}}",
         "model: !!python/object/apply:os.getcwd []\nsamples: 1\ntensors: {}",
+        # Small files that took minutes, or ended the process: names for parts, nesting, many keys.
+        "a: &a [1, 1]\nb: &b [*a, *a]\nmodel: *b",
+        "\n".join(f"a{i}: &a{i} [" + ", ".join([f"*a{i - 1}" if i else "1"] * 9) + "]" for i in range(30)),
+        "\n".join(f"a{i}: &a{i} {{<<: [" + ", ".join([f"*a{i - 1}" if i else "{x: 1}"] * 9) + "]}" for i in range(30)),
+        "[" * 100_000,
+        "{a: " * 100_000,
+        "- " * 100_000,
+        "? " * 100_000,
+        f"{HEAD}{'[' * 50_000}{']' * 50_000}",
+        "x" * (9 << 20),
+        "model: a\0",
+        b"model: \xff",
+        "model: a".encode("utf-16"),
+        f"{HEAD}!!set {{a, b}}",
+        f"{HEAD}{{x: {{min: 0, min: 5, max: 9}}}}",
+        f"{HEAD}{{x: {{min: 0, max: 1{'0' * 400}}}}}",
+        "model: a\nsamples: .inf\ntensors: {}",
+        "model: a\nsamples: -1\ntensors: {}",
+        f"{HEAD}{{x: {{{WHOLE}, histogram: [-1]}}}}",
+        f"{HEAD}{{x: {{{WHOLE}, histogram: 3}}}}",
+        f"{HEAD}{{x: {{{WHOLE}, percentiles: {{50: .nan}}}}}}",
+        f"{HEAD}{{x: {{{WHOLE.replace('mean: 0', 'mean: .inf')}}}}}",
     ],
 )
 def test_damaged_file(tmp_path, content):
     path = tmp_path / "statistics.yaml"
-    path.write_text(content)
-    with pytest.raises(InputError, match=r"statistics\.yaml"):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=r"statistics\.yaml") as caught:
         Statistics.load(path)
+    assert len(str(caught.value)) < 1_000
+
+
+def test_more_values_than_any_model_has(tmp_path, monkeypatch):
+    monkeypatch.setattr(statistics_module, "_MOST_VALUES", 1_000)
+    for count, fits in ((900, True), (1_000, False)):
+        (tmp_path / "s.yaml").write_text(f"{HEAD}{{x: {{{WHOLE}, histogram: [{', '.join(['1'] * count)}]}}}}")
+        if fits:
+            assert len(Statistics.load(tmp_path / "s.yaml")["x"].histogram) == count
+        else:
+            with pytest.raises(InputError, match="more than 1,000 values"):
+                Statistics.load(tmp_path / "s.yaml")
+
+
+def test_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe", tmp_path / "none", tmp_path / ("n" * 300)):
+        with pytest.raises(InputError, match="not a file of statistics"):
+            Statistics.load(path)
+
+
+def test_what_was_edited_by_hand_may_lack_lists(tmp_path):
+    (tmp_path / "s.yaml").write_text(f"{HEAD}{{x: {{{WHOLE}}}}}")
+    assert Statistics.load(tmp_path / "s.yaml")["x"].max == 1
 
 
 @pytest.mark.parametrize("mode", ["symmetric", "asymmetric_unsigned", "asymmetric_signed"])

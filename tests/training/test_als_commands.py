@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import tensorflow as tf
 from tests.training.test_commands import command, run
 from tfrec.data import confidence
 from tfrec.errors import InputError
+from tfrec.recommend import Arguments, recommend
 from tfrec.train import parse, train
 from tfrec.training.load_run import load_model
 from tfrec.training.run_folder import RunFolder
@@ -90,16 +92,33 @@ def test_recommend(finished):
 def test_lists(finished):
     folder, _ = finished
     files = ["--write-similar", "s.tsv", "--write-recommendations", "r.tsv"]
+    # What a killed process has left of writing one.
+    (folder / ".s.abcd1234.part.tsv").write_text("half")
     out, _ = run("recommend", "run", *files, "-k", "3", cwd=folder)
+    assert not list(folder.glob(".*.part*"))
     assert "Wrote 450 lines to s.tsv" in out
-    lines = [line.split("\t") for line in (folder / "s.tsv").read_text().splitlines()]
+    head, *lines = [line.split("\t") for line in (folder / "s.tsv").read_text().splitlines()]
+    assert head == ["item_id", "title", "rank", "similar_id", "similar_title", "score"]
     assert len(lines) == 450
-    assert lines[0][0] == lines[0][1] == "Item 00000"
-    assert float(lines[0][2]) == pytest.approx(1, abs=1e-3)
-    lines = [line.split("\t") for line in (folder / "r.tsv").read_text().splitlines()]
-    assert len({line[0] for line in lines}) == 300
+    assert lines[0][:5] == ["0", "Item 00000", "1", "0", "Item 00000"]
+    assert float(lines[0][5]) == pytest.approx(1, abs=1e-3)
+    head, *lines = [line.split("\t") for line in (folder / "r.tsv").read_text().splitlines()]
+    assert head == ["user_id", "rank", "item_id", "title", "score"]
+    assert [line[0] for line in lines[::3]] == [str(user) for user in range(300)]
+    assert all(line[3] == f"Item {int(line[2]):05}" for line in lines)
     _, err = run("recommend", "run", "--write-similar", "nowhere/s.tsv", cwd=folder, code=2)
     assert "nowhere/s.tsv cannot be written" in err
+    for path, message in (
+        ("/proc/s.tsv", "cannot be written"),
+        (f"{'n' * 300}.tsv", "File name too long"),
+        ("run/vocabulary.npz", "is a file of the run"),
+    ):
+        with pytest.raises(InputError, match=message):
+            recommend(Arguments(folder / "run", write_similar=folder / path))
+    with pytest.raises(InputError, match="Two tables cannot be written to one file"):
+        recommend(Arguments(folder / "run", write_similar=folder / "t", write_recommendations=folder / "t"))
+    with pytest.raises(InputError, match="No space left on device"):
+        recommend(Arguments(folder / "run", write_similar=Path("/dev/full")))
 
 
 def test_new_users_of_a_folded_run(folded):

@@ -30,6 +30,7 @@ def run(name, *arguments, cwd, code=0, **environment):
     assert process.returncode == code, out + err
     if code == 2:
         assert "Traceback" not in err, err
+        assert "\x1b" not in err
     return out, err
 
 
@@ -166,7 +167,9 @@ def test_recommend(finished):
 
 def test_export(finished):
     folder, _ = finished
+    (folder / "served" / ".1.abcd1234.part").mkdir(parents=True)  # a killed process has left it
     out, _ = run("export", "run", "served/1", cwd=folder)
+    assert os.listdir(folder / "served") == ["1"]
     assert "150 items" in out
     assert (folder / "served" / "1" / "saved_model.pb").is_file()
     _, err = run("export", "run", "served/1", cwd=folder, code=2)

@@ -17,7 +17,9 @@ def test_compress(tmp_path):
         for metric in ("hit_rate@10", "ndcg@10"):
             assert abs(full["compression"][part][metric] - before["test"]["model"][metric]) < 0.02
     assert all(e < 1e-4 for e in full["compression"]["relative_error"].values())
+    (tmp_path / ".small.abcd1234.part").mkdir()  # a killed process has left it
     run("compress", "run", "small", "--ranks", "4", "--tables", "item", cwd=tmp_path)
+    assert not list(tmp_path.glob(".*.part"))
     small = json.loads((tmp_path / "small" / "metrics.json").read_text())
     assert small["compression"]["ratio"] > 4
     run("evaluate", "small", "--json", "again.json", cwd=tmp_path)

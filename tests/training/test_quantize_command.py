@@ -27,8 +27,10 @@ def run(tmp_path_factory):
 
 
 def test_writes_a_run_that_can_be_used(run, tmp_path):
+    (tmp_path / ".int8.abcd1234.part").mkdir()  # a killed process has left it
     done = tfrec("quantize", run, tmp_path / "int8", "--fine-tune", 1, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["int8"]
     assert done.stdout.splitlines()[-1].endswith(f"are in {tmp_path / 'int8'}")
     assert {p.name for p in (tmp_path / "int8").iterdir()} == {
         *("model.keras", "config.json", "vocabulary.npz", "metrics.json"),
@@ -71,6 +73,16 @@ def test_rejects(run, tmp_path, options, match):
     with pytest.raises(InputError, match=match):
         run_quantize(Arguments(run, tmp_path / "out", **options))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("out", ["/proc/out", "n" * 300, "file/out", "file"])
+def test_a_place_that_cannot_be_written_is_told_before_the_work(run, tmp_path, monkeypatch, out):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr("tfrec.training.quantizing.load_known_model", lambda *_: pytest.fail("work began"))
+    with pytest.raises(InputError, match="cannot be written|there already"):
+        run_quantize(Arguments(run, tmp_path / out))
+    assert (tmp_path / "file").read_text() == "mine"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_refusal_is_a_message_and_no_traceback(run, tmp_path):

@@ -72,7 +72,11 @@ def test_the_best_epoch_is_the_first_of_the_highest_value(tmp_path, values, best
     recorder, validated = run(tmp_path, values)
     assert validated == [1, 2, 3]
     assert recorder.best == {"epoch": best, "value": values[best - 1]}
-    assert saved(tmp_path / "checkpoint/best.npz") == (best, {"epoch": best})
+    found, progress = saved(tmp_path / "checkpoint/best.npz")
+    assert found == best
+    # Training can go on from there, should the last epoch's file be lost.
+    assert progress == {"epoch": best, "rows": progress["rows"], "best": recorder.best, "updates": 0}
+    assert progress["rows"] == recorder.rows[:best]
     assert saved(tmp_path / "checkpoint/last.npz")[0] == 3
     model = tiny()
     restore_best(recorder.folder, model)
@@ -117,7 +121,7 @@ def test_a_run_that_is_through_is_saved_as_it_ended(tmp_path, values, options, l
     recorder, _ = run(tmp_path, values, **options)
     found, progress = saved(tmp_path / "checkpoint/last.npz")
     assert found == last
-    assert progress == {"epoch": last, "rows": recorder.rows, "best": recorder.best}
+    assert progress == {"epoch": last, "rows": recorder.rows, "best": recorder.best, "updates": 0}
 
 
 def test_checkpoints_come_every_so_many_epochs(tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from tfrec.models import Popularity
 from tfrec.recommend import history
 from tfrec.training.prepare import Prepared
 from tfrec.training.prepare_entries import PreparedEntries
-from tfrec.training.prepare_items import PreparedItems, above, prepare_items
+from tfrec.training.prepare_items import PreparedItems, positives, prepare_items
 from tfrec.training.report import measure_all
 from tfrec.training.report_items import make_candidates, measure_all_items, measure_items
 from tfrec.training.run_folder import RunFolder
@@ -189,9 +189,9 @@ def test_a_threshold_is_exceeded_and_users_and_items_are_numbered_anew():
         item_ids=np.array([10, 20, 30]),
         timestamps=np.array([1, 2, 3, 4]),
         item_titles=np.array(["a", "b", "c"], dtype=object),
-        explicit=True,
+        kind="ratings",
     )
-    found = above(events, SourceConfig(min_rating=3.0))
+    found = positives(events, SourceConfig(min_rating=3.0))
     assert found.user_ids.tolist() == [5, 7]
     assert found.item_ids.tolist() == [20, 30]
     assert found.item_titles.tolist() == ["b", "c"]
@@ -211,7 +211,7 @@ def test_leave_one_out_of_a_table(tmp_path):
 
 def test_a_users_history_is_what_was_liked_and_what_was_seen(log, random, monkeypatch, tmp_path):
     """By raw ids, in the model's numbers; items unknown to the model are left out of both."""
-    events = replace(log, values=np.where(log.item_index % 2 == 0, 5.0, 3.0).astype(np.float32), explicit=True)
+    events = replace(log, values=np.where(log.item_index % 2 == 0, 5.0, 3.0).astype(np.float32), kind="ratings")
     monkeypatch.setattr("tfrec.training.prepare.load_interactions", lambda config: events)
     monkeypatch.setattr(RunFolder, "check_data", lambda self, sha256: None)
     known = random.permutation(ITEMS)[:20] * 100  # the model's items, in its order

@@ -444,8 +444,8 @@ class VAECF(Model):
         rows = l2_normalize_rows(x)
         if training:
             rows = dropout_nonzeros(rows, self.dropout, self._noise(0))
-        code: Any = rows
-        for layer in self.encoder:
+        code: Any = self.encoder[0](rows, training=training)
+        for layer in self.encoder[1:]:
             code = layer(code)
         kl = tf.zeros(tf.shape(code)[:1])
         if self.variational:

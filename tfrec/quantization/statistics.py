@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import yaml
 
-from tfrec.data.files import atomic_write
+from tfrec.data.files import DAMAGE, atomic_write, reason
 from tfrec.errors import InputError
 
 #: Percentiles that are kept.
@@ -138,29 +138,92 @@ class Statistics:
             InputError: the file is not such a file, or its numbers make no sense.
         """
         try:
-            content = yaml.safe_load(Path(path).read_text("utf-8"))
+            content = _read(Path(path))
             tensors = {str(name): _tensor(str(name), values) for name, values in content["tensors"].items()}
-            return cls(str(content["model"]), int(content["samples"]), tensors)
+            return cls(str(content["model"]), _whole(content["samples"]), tensors)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
-            raise InputError(f"{path} is not a file of statistics: {error}.\nMake one with calibrate.") from error
+        except (*DAMAGE, yaml.YAMLError) as error:
+            raise InputError(
+                f"{path} is not a file of statistics: {_reason(error)}.\nMake one with calibrate."
+            ) from error
+
+
+#: A file of a hundred activations has a third of these bytes, and about as many values.
+_MOST_BYTES = 8 << 20
+_MOST_VALUES = 100 * (BINS + 64)
+#: model, tensors, an activation, its list.
+_MOST_LEVELS = 8
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without what no file of statistics has, and what can make a small file endless: names for parts (``&a``,
+    ``*a``), deep nesting, millions of values, a key that comes twice."""
+
+    levels = values = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise yaml.MarkedYAMLError(problem="anchors and aliases are not taken", problem_mark=event.start_mark)
+        self.levels += 1
+        self.values += 1
+        if self.levels > _MOST_LEVELS or self.values > _MOST_VALUES:
+            problem = "nested too deep" if self.levels > _MOST_LEVELS else f"more than {_MOST_VALUES:,} values"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+        node = super().compose_node(parent, index)
+        self.levels -= 1
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        found = super().construct_mapping(node, deep=deep)
+        if len(found) < len(node.value):
+            raise yaml.MarkedYAMLError(problem="a key comes twice", problem_mark=node.start_mark)
+        return found
+
+
+def _read(path: Path) -> Any:
+    if path.exists() and not path.is_file():
+        raise ValueError("it is not a file")
+    if path.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"it has {path.stat().st_size:,} bytes")
+    return yaml.load(path.read_text("utf-8"), _PlainLoader)
+
+
+def _reason(error: BaseException) -> str:
+    """As `reason`, with the place in the file."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return reason(error)
+    return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', error)}"
 
 
 def _tensor(name: str, values: dict[str, Any]) -> TensorStatistics:
     known = {f.name for f in fields(TensorStatistics)}
     if set(values) - known or {"min", "max"} - set(values):
-        raise InputError(f"The statistics of {name} need {', '.join(sorted(known))}.\nReceived: {', '.join(values)}.")
+        came = ", ".join(map(str, list(values)[:20]))
+        raise InputError(f"The statistics of {name} need {', '.join(sorted(known))}.\nReceived: {came:.500}.")
     low, high = float(values["min"]), float(values["max"])
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
         raise InputError(f"The statistics of {name} need finite min <= max.\nReceived: {low}, {high}.")
     numbers = {k: float(v) for k, v in values.items() if k not in ("shape", "percentiles", "histogram")}
-    return TensorStatistics(
-        shape=[int(n) for n in values.get("shape", [])],
+    found = TensorStatistics(
+        shape=[_whole(n) for n in values.get("shape", [])],
         percentiles={float(k): float(v) for k, v in values.get("percentiles", {}).items()},
-        histogram=[int(n) for n in values.get("histogram", [])],
+        histogram=[_whole(n) for n in values.get("histogram", [])],
         **numbers,
     )
+    for what, value in (*numbers.items(), *((f"percentiles {k:g}", v) for k, v in found.percentiles.items())):
+        if not math.isfinite(value):
+            raise InputError(f"The statistics of {name} must be finite.\nReceived: {what} {value}.")
+    return found
+
+
+def _whole(value: Any) -> int:
+    """A count: a whole number from 0."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+        raise ValueError(f"{value!r:.80} is not a count")
+    return value
 
 
 def fingerprint(model: keras.Model) -> str:

@@ -135,11 +135,12 @@ def export(recommender: Recommender | UserItemRecommender, path: str | Path) -> 
         InputError: ``path`` is there already, or cannot be written.
     """
     path = Path(path)
-    if path.exists():
-        raise InputError(f"{path} is there already.\nName a new folder, or remove it.")
     try:
         with plain_operations(recommender.layers), atomic_folder(path) as temporary:
             tf.saved_model.save(recommender, str(temporary), signatures=recommender.signatures)
-    except tf.errors.ResourceExhaustedError as error:
-        raise InputError(f"{path} could not be written: {error}.") from error
+    except tf.errors.OpError as error:  # a full disk, a limit, a name: TensorFlow's own way to say so
+        raise InputError(
+            f"{path} cannot be written: {type(error).__name__} in TensorFlow; the disk may be full, or a file larger "
+            "than a limit (ulimit -f).\nFree some space or raise the limit, or name another place."
+        ) from error
     return path

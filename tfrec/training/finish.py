@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import keras
 
 from tfrec import distributed
 from tfrec.configs import Run, to_json
-from tfrec.data.files import atomic_path
+from tfrec.data.files import atomic_path, reason
+from tfrec.errors import InputError
 from tfrec.evaluation import Report
+from tfrec.printing import printable
 from tfrec.training.environment import hardware, versions
 from tfrec.training.history import write_curve
 from tfrec.training.prepare import Prepared
 from tfrec.training.prepare_entries import PreparedEntries
 from tfrec.training.prepare_items import PreparedItems
-from tfrec.training.report import table, write_json
+from tfrec.training.report import number, table, write_json
 from tfrec.training.run_folder import RunFolder
 
 
@@ -57,7 +60,9 @@ def finish(
     if distributed.rank() != 0:
         return result
     data.vocabulary().save(folder.vocabulary)
-    _save_model(model, folder)
+    bare = type(model).from_config(model.get_config())
+    bare.set_weights(model.get_weights())
+    save_model(bare, folder.model)  # without its optimizer, whose state is in the checkpoint: a third of the bytes
     if history:
         monitor = config.evaluation.monitor
         lines = {n: r.metrics[monitor] for n, r in reports.get("validation", {}).items() if n != "model"}
@@ -68,12 +73,18 @@ def finish(
     return result
 
 
-def _save_model(model: keras.Model, folder: RunFolder) -> None:
-    """Save the model without its optimizer, whose state is in the checkpoint: a third of the bytes."""
-    bare = type(model).from_config(model.get_config())
-    bare.set_weights(model.get_weights())
-    with atomic_path(folder.model) as path:
-        bare.save(path)
+def save_model(model: keras.Model, path: Path) -> None:
+    """``model.save``, whole or not at all.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        try:
+            model.save(temporary)
+        except RuntimeError as error:
+            # HDF5's way to say that the disk is full, or the file too large for a limit.
+            raise InputError(f"{path} cannot be written: {reason(error)}.\nFree some space.") from error
 
 
 def print_summary(folder: RunFolder, result: dict[str, Any]) -> None:
@@ -86,5 +97,5 @@ def print_summary(folder: RunFolder, result: dict[str, Any]) -> None:
     print(f"\nTest, {users:,} held-out users{note}, ties {test['model']['ties']}:")
     print(table({name: report for name, report in test.items()}, metrics))
     monitor = result["config"]["evaluation"]["monitor"]
-    shown = ", ".join(f"{name} {report[monitor]:.4f}" for name, report in test.items())
-    print(f"Test {monitor}: {shown}. Model, report and logs are in {folder.path}", flush=True)
+    shown = ", ".join(f"{name} {number(report[monitor]):.4f}" for name, report in test.items())
+    print(f"Test {monitor}: {shown}. Model, report and logs are in {printable(folder.path)}", flush=True)

@@ -10,7 +10,7 @@ import keras
 from tfrec import distributed
 from tfrec.configs import FitConfig
 from tfrec.errors import InputError
-from tfrec.training.checkpoint import load_state
+from tfrec.training.checkpoint import load_state, resume_state
 from tfrec.training.claim import on_rank_zero
 from tfrec.training.recorder import Recorder
 from tfrec.training.run_folder import RunFolder
@@ -93,17 +93,9 @@ def fit_callbacks(training: FitConfig, recorder: Recorder) -> list[keras.callbac
     return [*found, recorder]
 
 
-def resume(folder: RunFolder, model: keras.Model) -> dict[str, Any] | None:
-    """The progress of an earlier start, whose state is then in rank 0's model."""
-
-    def load() -> dict[str, Any] | None:
-        if not folder.last.is_file():
-            return None
-        if not folder.best.is_file():
-            raise InputError(f"{folder.best} is missing, so the run cannot go on.\nStart over with --no-resume.")
-        return load_state(folder.last, model, optimizer=True)
-
-    return on_rank_zero(load)
+def resume(folder: RunFolder, model: keras.Model, monitor: str) -> dict[str, Any] | None:
+    """The progress of an earlier start, whose state is then in rank 0's model; see `resume_state`."""
+    return on_rank_zero(lambda: resume_state(folder.last, folder.best, model, monitor))
 
 
 def restore_best(folder: RunFolder, model: keras.Model) -> None:

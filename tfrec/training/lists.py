@@ -1,4 +1,4 @@
-"""Lists of items with scores, as the implicit package's examples write them."""
+"""Lists of items with scores as a tab-separated table, with the ids to join it by."""
 
 from __future__ import annotations
 
@@ -7,36 +7,55 @@ from pathlib import Path
 import numpy as np
 
 from tfrec.data.files import atomic_write
-from tfrec.errors import InputError
+from tfrec.printing import printable
+
+_MUST_BE_QUOTED = frozenset('\t\r\n"')
 
 
-def write_lists(path: Path, names: np.ndarray, labels: np.ndarray, ids: np.ndarray, scores: np.ndarray) -> None:
-    """A line ``name <tab> label <tab> score`` for each item of each list; -1 are left out.
+def write_lists(
+    path: Path,
+    names: dict[str, np.ndarray],
+    columns: dict[str, np.ndarray],
+    ids: np.ndarray,
+    scores: np.ndarray,
+) -> None:
+    """A header, then a line for each item of each list: its list's names, its rank from 1, its columns, its score.
+
+    Text is written as it is. A field with a tab, a line break or a quote stands in quotes, as in RFC 4180, so that
+    ``csv.reader(stream, delimiter="\\t")``, ``pandas.read_csv(path, sep="\\t")`` and spreadsheets read back what was
+    meant. Nothing is put before a title that begins with ``=``, ``+``, ``-`` or ``@``, which a spreadsheet takes for a
+    formula: import such a file with its columns as text.
 
     Args:
         path: the file, written whole or not at all.
-        names: ``[B]``, of the lists.
-        labels: ``[I]``, of the items.
-        ids: ``[B, k]``.
+        names: header -> ``[B]``, of the lists.
+        columns: header -> ``[I]``, of the items.
+        ids: item numbers ``[B, k]``; -1 are left out.
         scores: ``[B, k]``.
 
     Raises:
         InputError: the file cannot be written.
     """
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise InputError(f"{path} cannot be written.\nName a file in a folder that exists.")
-    clean = [_one_field(label) for label in labels]
+    of_list = _joined(names)
+    of_item = _joined(columns)
     lines = 0
     with atomic_write(path, "w") as stream:
-        for name, row, row_scores in zip(names, ids.tolist(), scores.tolist(), strict=True):
-            first = _one_field(name)
+        stream.write("\t".join([*names, "rank", *columns, "score"]) + "\n")
+        for first, row, row_scores in zip(of_list, ids.tolist(), scores.tolist(), strict=True):
+            rank = 0
             for item, score in zip(row, row_scores, strict=True):
                 if item >= 0:
-                    stream.write(f"{first}\t{clean[item]}\t{score:.6g}\n")
-                    lines += 1
-    print(f"Wrote {lines:,} lines to {path}")
+                    rank += 1
+                    stream.write(f"{first}\t{rank}\t{of_item[item]}\t{score:.6g}\n")
+            lines += rank
+    print(f"Wrote {lines:,} lines to {printable(path)}")
 
 
-def _one_field(text: object) -> str:
-    """Without what separates fields and lines."""
-    return " ".join(str(text).split())
+def _joined(columns: dict[str, np.ndarray]) -> list[str]:
+    """A row of fields for each entry."""
+    return ["\t".join(row) for row in zip(*(map(_field, c.tolist()) for c in columns.values()), strict=True)]
+
+
+def _field(value: object) -> str:
+    text = str(value)
+    return text if _MUST_BE_QUOTED.isdisjoint(text) else '"' + text.replace('"', '""') + '"'

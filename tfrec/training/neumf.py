@@ -70,7 +70,7 @@ def train_neumf(recipe: str, config: NeuMFRun, folder: RunFolder, started: float
     # Everything that can be wrong with the settings and the data has been looked at: now the folder may be touched.
     on_rank_zero(lambda: folder.claim(recipe, config, data.sha256))
     announce_data(data)
-    progress = resume(folder, model)
+    progress = resume(folder, model, config.evaluation.monitor)
     samples = sampler.num_positives * (1 + sampler.num_negatives)
     recorder = Recorder(
         folder,

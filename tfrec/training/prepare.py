@@ -21,7 +21,8 @@ from tfrec.data import (
 )
 from tfrec.data.report import Report
 from tfrec.data.value_kinds import threshold
-from tfrec.errors import InputError, printable
+from tfrec.errors import InputError
+from tfrec.printing import printable
 from tfrec.training.vocabulary import Vocabulary
 
 

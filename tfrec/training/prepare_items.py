@@ -43,7 +43,7 @@ class PreparedItems:
     test_items: np.ndarray
     test_negatives: np.ndarray | None
     oracle: Synthetic | SyntheticCatalog | None
-    report: Report
+    report: Report = field(default_factory=lambda: Report(0, 0))
     positive: str = ""
     notes: Mapping[str, int] = field(default_factory=dict)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import time
@@ -16,16 +15,18 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tfrec.configs import ALSRun, NeuMFRun, VAECFRun
-from tfrec.data.files import atomic_folder, make_folder
+from tfrec.data.files import atomic_folder
 from tfrec.data.pointwise import PointwiseSampler
 from tfrec.errors import InputError
 from tfrec.evaluation import Candidates, Report
 from tfrec.models import NeuMF
 from tfrec.optimizers import Adam
+from tfrec.printing import printable
 from tfrec.quantization import QuantizationConfig, QuantizedNeuMF, Statistics, aware, calibrate, quantize
 from tfrec.quantization.calibrate import activations
 from tfrec.training.environment import hardware, versions
-from tfrec.training.load_run import load_config, load_model
+from tfrec.training.finish import save_model
+from tfrec.training.load_run import check_sizes, load_config, load_known_model, load_vocabulary
 from tfrec.training.prepare_items import PreparedItems, prepare_items
 from tfrec.training.quantizing_items import quantize_items
 from tfrec.training.report import table, write_json
@@ -56,8 +57,6 @@ def quantize_run(
         InputError: what the command was given cannot be used, or ``out`` is there already.
     """
     folder = RunFolder.existing(run)
-    if out.exists() or out.is_symlink():
-        raise InputError(f"{out} is there already.\nName a new folder, or remove it.")
     run_config = load_config(folder, data_dir)
     if isinstance(run_config, ALSRun | VAECFRun):
         if config != QuantizationConfig() or statistics_file is not None or fine_tune:
@@ -65,17 +64,42 @@ def quantize_run(
                 "Of ALS and VAE-CF the item vectors are quantized, to 8 bits with a scale per row, uncalibrated.\n"
                 f"Received: {run} and options that are NeuMF's. Leave them out."
             )
-        return quantize_items(folder, out, run_config)
+        with atomic_folder(out) as temporary:
+            result = quantize_items(folder, temporary, run_config)
+        print(f"items.int8.npz, vocabulary.npz and quantization.json are in {printable(out)}", flush=True)
+        return result
     if not isinstance(run_config, NeuMFRun):
         raise InputError(f"Popularity has nothing to quantize.\nReceived: {run}.")
     statistics = Statistics.load(statistics_file) if statistics_file is not None else None
-    model = load_model(folder)
+    with atomic_folder(out) as temporary:
+        result = _quantize(
+            folder, out, temporary, run_config, config, fraction, seed, statistics, fine_tune, fine_tune_rate
+        )
+    _print(out, result)
+    return result
+
+
+def _quantize(
+    folder: RunFolder,
+    out: Path,
+    temporary: Path,
+    run_config: NeuMFRun,
+    config: QuantizationConfig,
+    fraction: float,
+    seed: int,
+    statistics: Statistics | None,
+    fine_tune: int,
+    fine_tune_rate: float,
+) -> dict[str, Any]:
+    """Everything is written to ``temporary``, which is going to be ``out``."""
+    metrics = folder.read_metrics()
+    model = load_known_model(folder, load_vocabulary(folder))
     if isinstance(model, QuantizedNeuMF):
-        raise InputError(f"The model of {run} is quantized already.\nQuantize the run it was made from.")
+        raise InputError(f"The model of {folder.path} is quantized already.\nQuantize the run it was made from.")
     data = prepare_items(run_config.data)
     folder.check_data(data.sha256)
+    check_sizes(folder, model, *data.train.shape, folder.config)
     candidates = make_candidates(data, "test", run_config.evaluation)
-    make_folder(out.absolute().parent, "the quantized run")
 
     source = model
     if fine_tune:
@@ -103,8 +127,7 @@ def quantize_run(
         "versions": versions(),
         "hardware": hardware(1),
     }
-    _write(folder, out, made, statistics, result, before, after)
-    _print(out, result)
+    _write(folder, out, temporary, made, statistics, result, metrics, before, after)
     return result
 
 
@@ -230,29 +253,29 @@ def speed(model: Any, made: QuantizedNeuMF, candidates: Candidates) -> dict[str,
 def _write(
     source: RunFolder,
     out: Path,
+    temporary: Path,
     made: QuantizedNeuMF,
     statistics: Statistics,
     result: dict[str, Any],
+    metrics: dict[str, Any],
     before: dict[str, Report],
     after: Report,
 ) -> None:
-    """Write into a folder beside ``out`` and rename it."""
-    with atomic_folder(out) as temporary:
-        folder = RunFolder(temporary)
-        made.save(folder.model)
-        shutil.copyfile(source.config, folder.config)
-        shutil.copyfile(source.vocabulary, folder.vocabulary)
-        statistics.save(temporary / "statistics.yaml")
-        sizes = {"float": source.model.stat().st_size, "quantized": folder.model.stat().st_size}
-        result["model_bytes"] = {**sizes, "ratio": round(sizes["quantized"] / sizes["float"], 4)}
-        write_json(temporary / "quantization.json", result)
-        metrics = json.loads(source.metrics.read_text("utf-8"))
-        metrics["test"] = {"model": after.to_json(), "popularity": before["popularity"].to_json()}
-        metrics.pop("validation", None)
-        metrics["quantized_from"] = str(source.path.absolute())
-        metrics["config"]["output_dir"] = str(out)
-        write_json(folder.metrics, metrics)
-        _write_ranges(temporary / "ranges.png", statistics)
+    """Write all files into ``temporary``."""
+    folder = RunFolder(temporary)
+    save_model(made, folder.model)
+    shutil.copyfile(source.config, folder.config)
+    shutil.copyfile(source.vocabulary, folder.vocabulary)
+    statistics.save(temporary / "statistics.yaml")
+    sizes = {"float": source.model.stat().st_size, "quantized": folder.model.stat().st_size}
+    result["model_bytes"] = {**sizes, "ratio": round(sizes["quantized"] / sizes["float"], 4)}
+    write_json(temporary / "quantization.json", result)
+    metrics["test"] = {"model": after.to_json(), "popularity": before["popularity"].to_json()}
+    metrics.pop("validation", None)
+    metrics["quantized_from"] = str(source.path.absolute())
+    metrics["config"]["output_dir"] = str(out)
+    write_json(folder.metrics, metrics)
+    _write_ranges(temporary / "ranges.png", statistics)
 
 
 def _write_ranges(path: Path, statistics: Statistics) -> None:
@@ -296,4 +319,4 @@ def _print(out: Path, result: dict[str, Any]) -> None:
         f"{fast['quantized_over_float']:.2f} times as fast"
         f"{'' if fast['native'] else ' (a simulation: this form has no native operation)'}."
     )
-    print(f"Model, statistics.yaml, quantization.json and ranges.png are in {out}", flush=True)
+    print(f"Model, statistics.yaml, quantization.json and ranges.png are in {printable(out)}", flush=True)

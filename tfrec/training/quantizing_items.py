@@ -14,7 +14,6 @@ import tensorflow as tf
 
 from tfrec.configs import ALSRun, VAECFRun
 from tfrec.data.csr import to_sparse_tensor
-from tfrec.data.files import atomic_folder, make_folder
 from tfrec.evaluation import evaluate_full_ranking
 from tfrec.evaluation.full_ranking import Scorer
 from tfrec.models import ALS
@@ -22,7 +21,7 @@ from tfrec.ops import dot_top_k
 from tfrec.quantization import Int8Rows
 from tfrec.training.als import prepare_data
 from tfrec.training.environment import hardware, versions
-from tfrec.training.load_run import load_model
+from tfrec.training.load_run import check_sizes, load_known_model, load_vocabulary
 from tfrec.training.prepare import Prepared, prepare
 from tfrec.training.report import table, write_json
 from tfrec.training.run_folder import RunFolder
@@ -31,14 +30,14 @@ _K = 100
 
 
 def quantize_items(folder: RunFolder, out: Path, config: ALSRun | VAECFRun) -> dict[str, Any]:
-    """Write ``out`` with items.int8.npz and quantization.json, whole or not at all.
+    """Write items.int8.npz, vocabulary.npz and quantization.json into the folder ``out``.
 
     Held-out users of ALS are folded in against the vectors that the integers stand for: nothing else is served.
     """
-    make_folder(out.absolute().parent, "the quantized items")
-    model = load_model(folder)
+    model = load_known_model(folder, load_vocabulary(folder))
     data = prepare_data(config) if isinstance(config, ALSRun) else prepare(config.data)
     folder.check_data(data.sha256)
+    check_sizes(folder, model, *(data.split.train if isinstance(data, Prepared) else data.train).shape, folder.config)
     exact, bias = item_vectors(model)
     rows = Int8Rows.of(exact, bias)
     vectors = query_vectors(model, data, exact)
@@ -75,10 +74,9 @@ def quantize_items(folder: RunFolder, out: Path, config: ALSRun | VAECFRun) -> d
         "versions": versions(),
         "hardware": hardware(1),
     }
-    with atomic_folder(out) as temporary:
-        rows.save(temporary / "items.int8.npz")
-        shutil.copyfile(folder.vocabulary, temporary / "vocabulary.npz")
-        write_json(temporary / "quantization.json", result)
+    rows.save(out / "items.int8.npz")
+    shutil.copyfile(folder.vocabulary, out / "vocabulary.npz")
+    write_json(out / "quantization.json", result)
     metrics = [str(m) for m in config.evaluation.metrics]
     print(f"\nTest, {reports['float']['users']:,} held-out users, ties {reports['float']['ties']}:")
     print(table(reports, metrics))
@@ -86,7 +84,6 @@ def quantize_items(folder: RunFolder, out: Path, config: ALSRun | VAECFRun) -> d
         f"Item vectors: {size['float'] / 2**20:.2f} MiB in {stored.dtype}, {size['int8'] / 2**20:.2f} MiB in int8. "
         f"Top {_K} of {len(some):,} queries {fast['int8_over_stored']:.2f} times as fast."
     )
-    print(f"items.int8.npz, vocabulary.npz and quantization.json are in {out}", flush=True)
     return result
 
 

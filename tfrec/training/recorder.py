@@ -57,7 +57,8 @@ class Recorder(keras.callbacks.Callback):
     @property
     def progress(self) -> dict[str, Any]:
         """All that is needed to go on from here, as JSON values."""
-        return {"epoch": len(self.rows), "rows": self.rows, "best": self.best}
+        updates = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+        return {"epoch": len(self.rows), "rows": self.rows, "best": self.best, "updates": updates}
 
     @property
     def done(self) -> bool:
@@ -107,7 +108,7 @@ class Recorder(keras.callbacks.Callback):
             if self.best is None or value > self.best["value"]:
                 self.best = {"epoch": number, "value": value}
                 if distributed.rank() == 0:
-                    save_state(self.folder.best, self.model, {"epoch": number}, optimizer=False)
+                    save_state(self.folder.best, self.model, self.progress, optimizer=False)
         if distributed.rank() == 0:
             self._write(number, last)
         if self.done:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,12 +83,25 @@ def table(reports: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]) -> s
     width = max(len(name) for name in reports)
     lines = ["  ".join([" " * width, *(f"{m:>12}" for m in metrics)])]
     for name, report in reports.items():
-        lines.append("  ".join([f"{name:<{width}}", *(f"{report[m]:>12.4f}" for m in metrics)]))
+        lines.append("  ".join([f"{name:<{width}}", *(f"{number(report[m]):>12.4f}" for m in metrics)]))
     return "\n".join(lines)
 
 
+def number(value: float | None) -> float:
+    """A number as `write_json` has written it."""
+    return math.nan if value is None else value
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole or not at all."""
+    """Write JSON whole or not at all. What is no number or infinite is written as null: JSON has no word for it."""
+    text = json.dumps(_finite(value), indent=2, allow_nan=False)
     with atomic_write(path, "w") as stream:
-        json.dump(value, stream, indent=2)
-        stream.write("\n")
+        stream.write(text + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

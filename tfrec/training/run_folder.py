@@ -15,16 +15,18 @@ Every file is written beside its place and renamed.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from tfrec.configs import Run, differences, from_json, identity
-from tfrec.data.files import DAMAGE, atomic_write, make_folder, remove_leftovers
+from tfrec.data.files import DAMAGE, atomic_write, make_folder, read_json, reason, remove_leftovers
 from tfrec.errors import InputError
 
 
@@ -59,7 +61,13 @@ class RunFolder:
             InputError: there is none at ``path``.
         """
         folder = cls(path)
-        missing = [p.name for p in (folder.config, folder.model, folder.vocabulary) if not p.is_file()]
+        try:
+            missing = [p.name for p in (folder.config, folder.model, folder.vocabulary) if not p.exists()]
+            wrong = [p.name for p in (folder.config, folder.model, folder.vocabulary) if p.exists() and not p.is_file()]
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}.\nGive the folder of a finished run.") from error
+        if wrong:
+            raise InputError(f"{path / wrong[0]} is damaged: it is not a file.\n{folder.remedy()}")
         if missing:
             raise InputError(
                 f"{path} is not the folder of a finished run: {', '.join(missing)} not found.\n"
@@ -77,19 +85,32 @@ class RunFolder:
         Raises:
             InputError: it cannot be written, has a run with another config, or has something else.
         """
-        nearest = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.lstat(self.path)  # a name that is too long
+            nearest = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.path} cannot be written: {error}.\nName another --output-dir.") from error
         if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
             raise InputError(f"{self.path} cannot be written, because of {nearest}.\nName another --output-dir.")
         if not self.path.exists():
             return False
         if not self._is_run():
             others = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
+            if self.last.exists() or self.vocabulary.exists():
+                # It has what a run has, so it was one.
+                raise InputError(
+                    f"{self.config} is {'damaged' if self.config.exists() else 'missing'}, so nobody can say what run "
+                    f"{self.path} has. Nothing there has been touched.\n"
+                    "Bring the file back from a copy, or name another --output-dir."
+                )
             if others:
                 raise InputError(
                     f"{self.path} is not empty and not the folder of a run ({', '.join(others[:3])}).\n"
                     "Name another --output-dir."
                 )
             return False
+        self._check_places()
         if not config.resume:
             return False
         changed = differences(self._identity(config), identity(recipe, config))
@@ -98,7 +119,7 @@ class RunFolder:
                 f"{self.path} has a run with another config:\n  " + "\n  ".join(changed) + "\n"
                 "Name another --output-dir, or replace that run with --no-resume."
             )
-        return self.metrics.is_file()
+        return all(p.is_file() for p in (self.metrics, self.model, self.vocabulary))
 
     def claim(self, recipe: str, config: Run, data_sha256: str | None) -> None:
         """Make the folder this run's, after everything that can be wrong with the run was checked.
@@ -108,8 +129,12 @@ class RunFolder:
         Raises:
             InputError: as `look`, or another process trains into it, or the data changed since an earlier start.
         """
+        _check_finite(identity(recipe, config))
         make_folder(self.path, "the run (--output-dir)")
-        self._lock = (self.path / ".lock").open("a")
+        try:
+            self._lock = (self.path / ".lock").open("a")
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be written: {error}.\nName another --output-dir.") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -147,11 +172,42 @@ class RunFolder:
             InputError: it is damaged.
         """
         try:
-            found = json.loads(self.metrics.read_text(encoding="utf-8"))
-            found["test"]["model"]["users"], found["config"]["evaluation"]["metrics"]
+            found = read_json(self.metrics)
+            # All that is looked at later.
+            report, evaluation = found["test"]["model"], found["config"]["evaluation"]
+            shown = [*evaluation["metrics"], evaluation["monitor"]]
+            [float(model[name] or 0) for model in found["test"].values() for name in shown]
+            int(report["users"]), int(report["users_without_targets"]), str(report["ties"])
         except DAMAGE as error:
-            raise InputError(f"{self.metrics} is damaged: {error}.\nTrain again with --no-resume.") from error
+            raise InputError(f"{self.metrics} is damaged: {reason(error)}.\n{self.remedy()}") from error
         return found
+
+    def remedy(self) -> str:
+        """What to do when a file that the end of a run writes is damaged, so that no training is lost."""
+        if self.last.is_file():
+            return (
+                f"What was trained is in {self.last.parent}: remove {self.metrics} and give the training command "
+                "again. It trains nothing anew and writes the files of the end again."
+            )
+        if (self.path / "quantization.json").exists():
+            return "Quantize the run that it was made from again."
+        return "Bring it back from a copy, or make the run again (train: with --no-resume)."
+
+    def check_not_inside(self, path: Path) -> None:
+        """Raise InputError where ``path``, that is going to be written, is one of the run's own files."""
+        own = [self.config, self.history, self.curve, self.last, self.best, self.model, self.vocabulary, self.metrics]
+        own += [self.path / name for name in ("statistics.yaml", "quantization.json", "ranges.png", "items.int8.npz")]
+        if os.path.realpath(path) in {os.path.realpath(p) for p in own}:
+            raise InputError(f"{path} is a file of the run.\nName another file.")
+
+    def _check_places(self) -> None:
+        """Raise InputError where something else stands in the place of a file or a folder."""
+        files = (self.config, self.history, self.curve, self.last, self.best, self.model, self.vocabulary, self.metrics)
+        for path in (*files, self.logs, self.last.parent):
+            if path.exists() and not (path.is_file() if path in files else path.is_dir()):
+                expected = "file" if path in files else "folder"
+                came = "folder" if path.is_dir() else "file" if path.is_file() else "pipe or a device"
+                raise InputError(f"{path} must be a {expected}.\nReceived: a {came}.\nMove it away.")
 
     def _identity(self, like: Run) -> dict[str, Any]:
         """What the folder's run is, with settings that are younger than it as `from_json` takes them."""
@@ -166,7 +222,7 @@ class RunFolder:
         if not self.config.is_file():
             return False
         try:
-            saved = json.loads(self.config.read_text(encoding="utf-8"))
+            saved = read_json(self.config)
         except DAMAGE:
             return False
         return isinstance(saved, dict) and {"recipe", "data", "evaluation", "data_sha256"} <= set(saved)
@@ -179,9 +235,10 @@ class RunFolder:
         """
         if not self._is_run():
             raise InputError(
-                f"{self.config} is damaged or was not written by tfrec.\nTrain again into another --output-dir."
+                f"{self.config} is damaged or was not written by tfrec.\n"
+                "Bring it back from a copy, or train again into another --output-dir."
             )
-        return json.loads(self.config.read_text(encoding="utf-8"))
+        return read_json(self.config)
 
     def _clear(self) -> None:
         """Remove what a run has written, and nothing else."""
@@ -190,5 +247,19 @@ class RunFolder:
         ):  # fmt: skip
             file.unlink(missing_ok=True)
         for folder in (self.logs, self.last.parent):
-            if folder.exists():
+            if folder.is_symlink():  # to a larger disk: the link stays
+                for path in folder.glob("*.npz" if folder == self.last.parent else "events.*"):
+                    path.unlink()
+            elif folder.exists():
                 shutil.rmtree(folder)
+
+
+def _check_finite(settings: Any, name: str = "") -> None:
+    """Raise InputError for a setting that is no number or infinite: no setting means anything then."""
+    if isinstance(settings, dict):
+        for key, value in settings.items():
+            _check_finite(value, f"{name}.{key}" if name else key)
+    elif isinstance(settings, float) and not math.isfinite(settings):
+        raise InputError(
+            f"`{name.rsplit('.', 1)[-1]}` must be finite.\nReceived: --{name.replace('_', '-')} {settings}."
+        )

@@ -93,7 +93,7 @@ def train_vae_cf(recipe: str, config: VAECFRun, folder: RunFolder, started: floa
     # Everything that can be wrong with the settings and the data has been looked at: now the folder may be touched.
     on_rank_zero(lambda: folder.claim(recipe, config, data.sha256))
     announce_data(data)
-    progress = resume(folder, model)
+    progress = resume(folder, model, config.evaluation.monitor)
     scorer = model_scorer(model, num_items)
     recorder = Recorder(
         folder,

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse
 
 from tfrec.data.cache import get_ids, put_ids
-from tfrec.data.files import DAMAGE, atomic_write
+from tfrec.data.files import DAMAGE, atomic_write, read_npz, reason
 from tfrec.errors import InputError
 
 
@@ -51,8 +51,7 @@ class Vocabulary:
             InputError: a damaged file.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                arrays = dict(stored)
+            arrays = read_npz(path)
             item_ids, labels = get_ids(arrays, "item_ids"), get_ids(arrays, "labels")
             if item_ids is None or labels is None:
                 raise KeyError("item_ids")
@@ -61,6 +60,20 @@ class Vocabulary:
                 items, offsets = arrays["seen_items"], arrays["seen_offsets"]
                 ones = np.ones(len(items), np.float32)
                 seen = scipy.sparse.csr_matrix((ones, items, offsets), shape=(len(user_ids), len(item_ids)))
-            return cls(item_ids, labels, arrays["popularity"], user_ids, seen)
+                seen.check_format(full_check=True)
+            found = cls(item_ids, labels, arrays["popularity"], user_ids, seen)
+            found.check()
+            return found
         except DAMAGE as error:
-            raise InputError(f"{path} is damaged: {error}.\nTrain the run again with --no-resume.") from error
+            raise InputError(f"{path} is damaged: {reason(error)}.") from error
+
+    def check(self) -> None:
+        """Raise ValueError for what does not fit together."""
+        ids = [self.item_ids] if self.user_ids is None else [self.item_ids, self.user_ids]
+        if any(array.ndim != 1 or array.dtype not in (object, np.int64, np.int32) for array in ids):
+            raise ValueError("ids are neither whole numbers nor text")
+        items = self.item_ids.shape
+        if self.labels.shape != items or self.popularity.shape != items or not np.isfinite(self.popularity).all():
+            raise ValueError(
+                f"{items} items, titles of {self.labels.shape}, popularity of {self.popularity.shape} finite numbers"
+            )

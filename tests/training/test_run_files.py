@@ -1,0 +1,177 @@
+"""A run's files: what is damaged is told, with what to do; what is written can be read by anybody."""
+
+import gc
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfrec.data.files import check_file
+from tfrec.errors import InputError
+from tfrec.train import parse, train
+from tfrec.training.load_run import load_config, load_model, load_recommender, load_vocabulary
+from tfrec.training.report import table, write_json
+from tfrec.training.run_folder import RunFolder
+
+ARGUMENTS = [
+    "vae-cf", "--data.synthetic.num-users", "400", "--data.synthetic.num-items", "150", "--model.hidden-dims", "16",
+    "--model.latent-dim", "8", "--training.global-batch-size", "60", "--training.epochs", "2", "--output-dir",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    path = tmp_path_factory.mktemp("finished") / "run"
+    train(*parse([*ARGUMENTS, str(path)]), 0.0)
+    return path
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    return RunFolder(tmp_path / "run")
+
+
+def strict(text):
+    """JSON as the standard has it, without NaN."""
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_numbers_that_json_has_no_word_for(tmp_path):
+    value = {"a": [math.nan, 1.5, {"b": math.inf}], "c": (-math.inf,), "d": "NaN", "e": 3, "f": None, "g": True}
+    write_json(tmp_path / "x.json", value)
+    found = strict((tmp_path / "x.json").read_text())
+    assert found == {"a": [None, 1.5, {"b": None}], "c": [None], "d": "NaN", "e": 3, "f": None, "g": True}
+    assert "nan" in table({"model": {"ndcg": None}}, ["ndcg"])
+
+
+def test_opening_one_run_after_another_keeps_nothing(finished):
+    """Neither graphs nor tables: a server that reloads every night must not grow."""
+    folder = RunFolder.existing(finished)
+    query = tf.constant([3, 7], tf.int64), tf.constant([0, 2], tf.int64), tf.constant(5)
+
+    def opened():
+        load_recommender(folder, load_vocabulary(folder), raw_ids=False).recommend(*query)
+        gc.collect()
+        return sum(isinstance(o, tf.Graph | tf.Variable) for o in gc.get_objects())
+
+    opened()
+    before = opened()
+    assert [opened() for _ in range(4)] == [before] * 4
+
+
+DAMAGES = {
+    "empty": lambda whole: b"",
+    "half": lambda whole: whole[: len(whole) // 2],
+    "zeros": lambda whole: bytes(len(whole)),
+    "text": lambda whole: b"hello \x1b[2J",
+    "not utf-8": lambda whole: b"\xff\xfe" + whole,
+    "a list": lambda whole: b"[1, 2]",
+    "nested": lambda whole: b"[" * 200_000,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["config", "metrics", "model", "vocabulary"])
+def test_damaged(copied, name, damage):
+    path = getattr(copied, name)
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    read = {
+        "config": lambda: load_config(copied),
+        "metrics": copied.read_metrics,
+        "model": lambda: load_model(copied),
+        "vocabulary": lambda: load_vocabulary(copied),
+    }[name]
+    if damage == "not utf-8" and name in ("model", "vocabulary"):
+        return  # a zip archive is looked for from its end: nothing is lost
+    with pytest.raises(InputError) as caught:
+        read()
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith(str(path))
+    assert len(lines) == 2
+    if name != "config":
+        assert f"remove {copied.metrics} and give the training command again" in lines[1]
+
+
+@pytest.mark.parametrize("name", ["metrics", "model", "vocabulary"])
+def test_what_the_message_says_to_do_brings_the_file_back(copied, name, capsys, monkeypatch):
+    reported = copied.read_metrics()["test"]
+    getattr(copied, name).write_bytes(b"")
+    copied.metrics.unlink()
+    monkeypatch.setattr("tfrec.models.VAECF.fit", lambda *_, **__: pytest.fail("trained anew"))
+    train(*parse([*ARGUMENTS, str(copied.path)]), 0.0)
+    assert copied.read_metrics()["test"] == reported
+    load_recommender(copied, load_vocabulary(copied), raw_ids=False)
+
+
+def test_a_damaged_best_epoch_is_told_when_training_goes_on(copied, capsys):
+    copied.metrics.unlink()
+    copied.best.write_bytes(copied.best.read_bytes()[:-100])
+    capsys.readouterr()
+    train(*parse([*ARGUMENTS, str(copied.path)]), 0.0)
+    out = capsys.readouterr().out
+    assert f"{copied.best} is damaged" in out
+    assert "Its place is taken by the last epoch, 2." in out
+    strict(copied.metrics.read_text())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels_offsets": np.array([0, 1])},
+        {"popularity": np.ones(3)},
+        {"popularity": np.full(150, np.nan)},
+        {"item_ids": np.ones((150, 2), np.int64)},
+        {"item_ids": np.full(150, 0.5)},
+    ],
+    ids=str,
+)
+def test_vocabularies_whose_parts_do_not_fit(copied, changes):
+    with np.load(copied.vocabulary) as stored:
+        arrays = {**stored, **changes}
+    np.savez(copied.vocabulary, **arrays)
+    with pytest.raises(InputError, match="damaged"):
+        load_vocabulary(copied)
+
+
+def test_a_model_of_another_run(copied, tmp_path):
+    train(*parse(["popularity", *ARGUMENTS[1:5], "--output-dir", str(tmp_path / "other")]), 0.0)
+    shutil.copy(tmp_path / "other" / "model.keras", copied.model)
+    with pytest.raises(InputError, match="is of another run: .* is of VAECF.\nReceived: Popularity."):
+        load_model(copied)
+
+
+def test_files_of_the_run_are_not_overwritten(copied):
+    for path in (copied.model, copied.path / "." / "model.keras", copied.path / "statistics.yaml"):
+        check_file(path)
+        with pytest.raises(InputError, match="is a file of the run"):
+            copied.check_not_inside(path)
+    copied.check_not_inside(copied.path / "my.json")
+
+
+@pytest.mark.parametrize("place", ["history.csv", "learning_curve.png", "logs", "checkpoint", "checkpoint/best.npz"])
+def test_something_else_in_a_files_place(copied, place):
+    path = copied.path / place
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for make in (os.mkfifo, os.mkdir if "." in place else lambda p: p.write_text("")):
+        make(path)
+        copied.metrics.unlink(missing_ok=True)
+        with pytest.raises(InputError, match=f"{path} must be a (file|folder)"):
+            train(*parse([*ARGUMENTS, str(copied.path)]), 0.0)
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
+def test_a_name_that_is_too_long():
+    with pytest.raises(InputError, match=r"(?s)cannot be written.*--output-dir"):
+        train(*parse([*ARGUMENTS, "n" * 300]), 0.0)
+    with pytest.raises(InputError, match="not the folder of a finished run|cannot be read"):
+        RunFolder.existing(Path("n" * 300))
