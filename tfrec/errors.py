@@ -1,4 +1,4 @@
-"""The errors a user can mend, and the one warning class."""
+"""The errors a user can mend, those of several ranks, and the one warning class."""
 
 
 class InputError(ValueError):
@@ -7,6 +7,23 @@ class InputError(ValueError):
     The message says what was expected, what came and how to mend it. Commands print it without a traceback
     and exit with status 2.
     """
+
+
+class SharedError(InputError):
+    """An error that every rank raises at the same place with the same message; rank 0 prints it."""
+
+
+class RankLostError(RuntimeError):
+    """Another rank has ended, or does not answer, so this one cannot go on.
+
+    Args:
+        message: what is known.
+        told: the other rank prints what is wrong, so that this one need not.
+    """
+
+    def __init__(self, message: str, told: bool = False) -> None:
+        super().__init__(message)
+        self.told = told
 
 
 class TfrecWarning(UserWarning):
