@@ -12,9 +12,8 @@ import keras
 import numpy as np
 
 from tfrec.distributed import ranks
-from tfrec.distributed.optimizer import attach, broadcast_state, digest, is_distributed, send_state
+from tfrec.distributed.optimizer import attach, digest, is_distributed, send_state
 from tfrec.errors import InputError, TfrecWarning
-
 
 _BEGINS, _ENDS = "where fit begins", "where fit ends"
 for _label in (_BEGINS, _ENDS):

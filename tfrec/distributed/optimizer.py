@@ -8,8 +8,8 @@ for overflow, unscale, clip, update. The reduction comes before the check, so an
 them and all skip the step; were it after, that rank would leave the others waiting for ever.
 
 **The same collectives on every rank, whatever it traces.** TensorFlow takes Horovod's operations for pure functions: one
-with a constant input is computed once, while the graph is made, and not in the steps. A rank that traces anew would then
-wait for one that does not. So nothing that goes over the wire is constant: it depends on a variable (`_nothing`).
+with a constant input is computed once, while the graph is made, and not in the steps. A rank that traces anew would
+then wait for one that does not. So nothing that goes over the wire is constant: it depends on a variable (`_nothing`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrec.distributed import ranks
-from tfrec.errors import InputError, SharedError
+from tfrec.errors import InputError
 
 #: A tf.Tensor, a tf.IndexedSlices, or None for a variable without influence on the loss.
 Gradient: TypeAlias = Any
@@ -44,8 +44,6 @@ class _Distributed:
         self._accumulators: list[tf.Variable] | None = None
         #: Whether all ranks are known to have the same weights.
         self._same_weights = ranks.size() == 1
-        #: What ranks found when they met at different places, to be raised instead of TensorFlow's error.
-        self._problem: SharedError | None = None
         with tf.init_scope():
             # Plain TensorFlow variables: they are no state of the optimizer that a checkpoint should hold.
             self._epoch_samples = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -72,13 +70,16 @@ class _Distributed:
 
         The ranks exchange their numbers here, so that the sum is there when the gradients are.
         """
-        self._epoch_samples.assign_add(tf.cast(samples, tf.int64))
-        self._epoch_steps.assign_add(1)
-        count = tf.cast(samples, tf.float32)
-        if self._passes > 1:
-            self._batch = tf.stack([count, count])
-        else:
-            self._batch = tf.stack([count, self._total(count)])
+        samples = tf.convert_to_tensor(samples)
+        # Not before there is a batch: with a static batch size nothing here would wait for the input pipeline.
+        with tf.control_dependencies([samples]):
+            self._epoch_samples.assign_add(tf.cast(samples, tf.int64))
+            self._epoch_steps.assign_add(1)
+            count = tf.cast(samples, tf.float32)
+            if self._passes > 1:
+                self._batch = tf.stack([count, count])
+            else:
+                self._batch = tf.stack([count, self._total(count)])
 
     def apply(self, grads: Sequence[Gradient], trainable_variables: Sequence[Any] | None = None) -> None:
         """Reduce over ranks, then apply as the optimizer does."""
@@ -110,20 +111,20 @@ class _Distributed:
         if ranks.size() == 1:
             return samples
         rows = ranks.meet(ranks.STEP, samples + self._nothing.read_value(), self._epoch_steps.read_value())
-        together = tf.reduce_all(tf.equal(rows[:, 0], float(ranks.STEP)))
+        together = tf.reduce_all(tf.equal(rows[:, 0], tf.constant(ranks.STEP, tf.float64)))
         if tf.executing_eagerly():
             if not together:
                 self._raise_apart(rows.numpy())
         else:
-            checked = tf.cond(together, lambda: tf.constant(True), lambda: tf.numpy_function(
-                self._raise_apart, [rows], tf.bool))  # fmt: skip
+            checked = tf.cond(
+                together, lambda: tf.constant(True), lambda: tf.numpy_function(self._raise_apart, [rows], tf.bool)
+            )
             with tf.control_dependencies([checked]):
                 rows = tf.identity(rows)
         return tf.cast(tf.reduce_sum(rows[:, 1]), tf.float32)
 
     def _raise_apart(self, rows: np.ndarray) -> np.ndarray:
-        self._problem = ranks.apart(rows)
-        raise self._problem
+        raise ranks.apart(rows)
 
     def _compare_weights(self) -> None:
         """Raise unless all ranks begin with the same weights; asked once, before the first update."""
@@ -131,16 +132,12 @@ class _Distributed:
         paths = [v.path for v in variables]
 
         def compare(*values: np.ndarray) -> np.ndarray:
-            try:
-                ranks.agree(
-                    {path: digest(value) for path, value in zip(paths, values, strict=True)},
-                    "The ranks begin with different weights (shown as checksums)",
-                    "Call tfrec.distributed.broadcast_state(model.variables) on every rank before the first step; or "
-                    "train with fit after tfrec.distributed.distribute(model), which does it.",
-                )
-            except SharedError as error:
-                self._problem = error
-                raise
+            ranks.agree(
+                {path: digest(value) for path, value in zip(paths, values, strict=True)},
+                "The ranks begin with different weights (shown as checksums)",
+                "Call tfrec.distributed.broadcast_state(model.variables) on every rank before the first step; or "
+                "train with fit after tfrec.distributed.distribute(model), which does it.",
+            )
             return np.array(True)
 
         if tf.executing_eagerly():
@@ -376,25 +373,13 @@ def _wrap(model: keras.Model) -> None:
         optimizer = model.optimizer
         if not is_distributed(optimizer):
             return train(data)
-        eager = tf.executing_eagerly()
-        if not optimizer._same_weights and eager:
-            _build(model, data)
-            send_state(model)
-        optimizer.record_batch(_num_samples(data))
-        first = not optimizer._same_weights
-        if first:
-            # They are sent before the step that is being traced runs; nothing to compare in it.
-            optimizer._same_weights = True
-        try:
-            result = train(data)
-        except BaseException:
-            optimizer._same_weights = not first
-            raise
-        if first:
-            # Tracing has made the weights, and nothing has run yet.
+        if not optimizer._same_weights:
+            # While the first step is traced, and before it runs.
             with tf.init_scope():
+                _build(model, data)
                 send_state(model)
-        return result
+        optimizer.record_batch(_num_samples(data))
+        return train(data)
 
     def test_step(data: Any) -> Any:
         if is_distributed(model.optimizer):
@@ -415,22 +400,29 @@ def _explaining(model: keras.Model, function: Callable[[Any], Any]) -> Callable[
     """``function``, whose errors that come from other ranks are told as such."""
 
     def train_function(iterator: Any) -> Any:
-        try:
-            with ranks.watched():
-                return function(iterator)
-        except tf.errors.OpError:
-            problem = getattr(model.optimizer, "_problem", None)
-            if problem is None:
-                raise
-            raise problem from None
+        with ranks.watched():
+            return function(iterator)
 
     return train_function
 
 
 def _build(model: keras.Model, data: Any) -> None:
-    if not all(layer.built for layer in model._flatten_layers()):
-        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        model(x, training=False)
+    """Make the weights of a model without `keras.Input`, from the shapes of a batch."""
+    if model.weights and all(layer.built for layer in model._flatten_layers()):
+        return
+    x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+
+    def symbolic(leaf: Any) -> keras.KerasTensor:
+        sparse = isinstance(leaf, tf.SparseTensor)
+        return keras.KerasTensor(tuple(leaf.shape), dtype=leaf.dtype.name, sparse=sparse)
+
+    try:
+        model(keras.tree.map_structure(symbolic, x))
+    except Exception as error:
+        raise InputError(
+            f"The weights of the model cannot be made before its first step: {error}\n"
+            "Call the model on a batch before fit, on every rank."
+        ) from error
 
 
 def send_state(model: keras.Model) -> None:
@@ -473,6 +465,11 @@ def digest(value: Any) -> str:
 
 def _num_samples(data: Any) -> tf.Tensor:
     first = next(leaf for leaf in keras.tree.flatten(data) if leaf is not None)
+    with tf.control_dependencies([first.values if isinstance(first, tf.SparseTensor) else first]):
+        return tf.identity(_first_dimension(first))
+
+
+def _first_dimension(first: Any) -> tf.Tensor:
     if isinstance(first, tf.SparseTensor):
         return first.dense_shape[0]
     if first.shape.rank == 0:

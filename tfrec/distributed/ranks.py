@@ -36,6 +36,8 @@ T = TypeVar("T")
 _hvd: Any = None
 _hosts: list[str] = [socket.gethostname()]
 _watch: Watch | None = None
+#: The last shared error: one that leaves a graph has only its text.
+_shared: SharedError | None = None
 #: What launchers tell a process about the number of processes.
 _SIZE_VARIABLES = {
     "HOROVOD_SIZE": "horovodrun",
@@ -211,10 +213,17 @@ def watched() -> Iterator[None]:
         with _watch.waiting() if _watch is not None else contextlib.nullcontext():
             yield
     except tf.errors.OpError as error:
-        lost = as_lost(error)
-        if lost is None:
+        meant = meaning(error)
+        if meant is error:
             raise
-        raise lost from None
+        raise meant from None
+
+
+def meaning(error: BaseException) -> BaseException:
+    """What went wrong between ranks, where TensorFlow only says which operation failed; else ``error``."""
+    if _shared is not None and isinstance(error, tf.errors.OpError) and str(_shared) in str(error):
+        return _shared
+    return as_lost(error) or error
 
 
 def as_lost(error: BaseException) -> RankLostError | None:
@@ -240,10 +249,18 @@ def meet(number: int, samples: Any = 0.0, step: Any = 0.0) -> tf.Tensor:
     Returns:
         float64 ``[size, 3]``: place, samples, step of each rank.
     """
-    row = tf.stack([tf.cast(x, tf.float64) for x in (float(number), samples, step)])
-    if _hvd is None:
-        return row[None]
-    # On the host: it decides whether to go on. Without name scopes: in graphs and outside it must be the same name.
+    # Python's numbers would become float32 on the way.
+    values = (
+        tf.cast(x, tf.float64) if tf.is_tensor(x) else tf.constant(x, tf.float64) for x in (number, samples, step)
+    )
+    row = tf.stack(list(values))
+    return row[None] if _hvd is None else _gather_rows(row)
+
+
+@tf.function
+def _gather_rows(row: tf.Tensor) -> tf.Tensor:
+    # A function, since operations outside of graphs have no names of their own, and without name scopes: it must be the
+    # same name everywhere. On the host, which decides whether to go on.
     with tf.device("CPU:0"):
         return _hvd.allgather(row[None], name="tfrec.meet", ignore_name_scope=True)
 
@@ -267,13 +284,20 @@ def apart(rows: np.ndarray, of: str = "") -> SharedError:
         "Every rank must make the same number of steps in every epoch, and the same calls of tfrec.distributed.\n"
         "Give all ranks as many batches: `steps_per_epoch` of fit with a data set that repeats, or `take(n)`."
     )
-    return SharedError(f"The ranks are no longer at the same place: {said}.\n{mend}")
+    return _remembered(SharedError(f"The ranks are no longer at the same place: {said}.\n{mend}"))
+
+
+def _remembered(error: SharedError) -> SharedError:
+    """``error``, to be known again when it comes out of a graph."""
+    global _shared
+    _shared = error
+    return error
 
 
 def _meet(number: int) -> None:
     """Raise on every rank unless all are at ``number``."""
     with watched():
-        rows = meet(number, step=_steps()).numpy()
+        rows = meet(number, step=float(_steps())).numpy()
     if (rows[:, 0] != rows[0, 0]).any():
         raise apart(rows)
 
@@ -358,7 +382,7 @@ def agree(values: dict[str, Any], problem: str, mend: str) -> None:
             lines.append(f"  {name}: " + "; ".join(f"{value} on {named(some)}" for value, some in groups.items()))
     if lines:
         shown = lines if len(lines) <= 12 else [*lines[:12], f"  and {len(lines) - 12} more"]
-        raise SharedError("\n".join([f"{problem}:", *shown, mend]))
+        raise _remembered(SharedError("\n".join([f"{problem}:", *shown, mend])))
 
 
 def together(do: Callable[[], T], doing: str = "work") -> T:
@@ -413,9 +437,9 @@ def told() -> None:
 
 
 def _excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    error = as_lost(error) or error
+    error = meaning(error)
     if says(error):
         if not isinstance(error, RankLostError):
-            sys.__excepthook__(kind, error, trace)
+            sys.__excepthook__(type(error), error, trace)
         print(f"error on {where()}: {error}", file=sys.stderr, flush=True)
     told()
