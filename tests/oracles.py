@@ -50,13 +50,19 @@ def metric(scores, relevant, seen, k, name, ties="expected"):
     return metric_of_order(order, relevant, k, name)
 
 
-def liang_split(user, item, value, heldout, min_rating=3.5, min_user_events=5, seed=98765):
+def liang_split(
+    user, item, value, heldout, min_rating=3.5, min_user_events=5, min_item_events=0, share=0.2, seed=98765
+):
     """The steps of Liang et al.'s published notebook, on raw ids, written with Python lists and dicts.
 
     Returns (unique users in permuted order, items in order of first appearance, and per part a list of
     (user, item) pairs for train, validation in, validation out, test in, test out).
     """
     events = [(u, i) for u, i, v in zip(user, item, value, strict=True) if v > min_rating]
+    count = {}
+    for _, i in events:
+        count[i] = count.get(i, 0) + 1
+    events = [(u, i) for u, i in events if count[i] >= min_item_events]
     count = {}
     for u, _ in events:
         count[u] = count.get(u, 0) + 1
@@ -81,7 +87,7 @@ def liang_split(user, item, value, heldout, min_rating=3.5, min_user_events=5, s
             group = groups[u]
             chosen = np.zeros(len(group), bool)
             if len(group) >= 5:
-                chosen[np.random.choice(len(group), size=int(0.2 * len(group)), replace=False)] = True
+                chosen[np.random.choice(len(group), size=int(share * len(group)), replace=False)] = True
             given += [e for e, c in zip(group, chosen, strict=True) if not c]
             asked += [e for e, c in zip(group, chosen, strict=True) if c]
         parts += [given, asked]
@@ -277,3 +283,19 @@ def int8_top_k(queries, query_scales, items, item_scales, k, excluded):
         best = sorted(left, key=lambda i: (-row[i], i))[:k]
         found.append((best, row[best]))
     return found
+
+
+def ndcg_of_ranking(scores, gains, k, ties):
+    """NDCG@k with gains of one user by going through every order of equal scores."""
+    import itertools
+
+    items = range(len(scores))
+    orders = [
+        order
+        for order in itertools.permutations(items)
+        if all(scores[a] >= scores[b] for a, b in itertools.pairwise(order))
+    ]
+    discounts = [1 / np.log2(place + 2) for place in range(k)]
+    best = sum(g * d for g, d in zip(sorted(gains, reverse=True), discounts, strict=False))
+    values = [sum(gains[item] * d for item, d in zip(order, discounts, strict=False)) / best for order in orders]
+    return {"expected": np.mean, "pessimistic": min, "optimistic": max}[ties](values)

@@ -72,7 +72,8 @@ class SourceConfig:
     ] = "synthetic"
     """A published data set, or the embedded synthetic one. Not looked at when path is given."""
     path: Path | None = None
-    """A table of your own: CSV, TSV (also .gz) or Parquet, with column names."""
+    """A table of your own: CSV, TSV (also packed) or Parquet, with column names; a file, a pattern in quotes
+    ('plays/*.parquet') or a folder of parts."""
     dir: Path | None = None
     """Folder with archives or unpacked folders of published data sets; default $TFREC_DATA, else download."""
     user: str = "user_id"
@@ -80,17 +81,34 @@ class SourceConfig:
     item: str = "item_id"
     """With path: the column of item ids."""
     rating: str | None = None
-    """With path: the column of ratings or counts; none: every event is positive."""
+    """With path: the column of ratings, counts or votes; none: every event is positive."""
+    values: Literal["auto", "ratings", "counts", "votes"] = "auto"
+    """With path: what that column holds. ratings: grades, a low one means dislike. counts: how often, never dropped for
+    being small. votes: liked (above 0) or disliked (below). auto: by the rule that the first lines of a run name."""
     timestamp: str | None = None
     """With path: the column of times."""
     title: str | None = None
     """With path: the column of item titles."""
+    bad_rows: Literal["error", "drop"] = "error"
+    """With path: rows without an id, malformed, or with a rating or time that is none. error: stop and name them. drop:
+    leave them out, counted."""
     delimiter: str | None = None
     """With path: the delimiter; default: told from the first line."""
+    quoting: Literal["auto", "on", "off"] = "auto"
+    """With path: whether " quotes. auto: not in text delimited by tabs; a quote that swallows lines is an error."""
+    decimal: Literal[".", ","] = "."
+    """With path: what stands before the fraction of a rating."""
+    encoding: str | None = None
+    """With path: the encoding, such as latin-1; default: UTF-8."""
+    column_names: tuple[str, ...] | None = None
+    """With path: the columns' names, in order, where the first line is data already."""
+    time_format: str | None = None
+    """With path: how dates are written, such as '%m/%d/%Y %H:%M'; default: ISO 8601."""
     text_ids: bool = False
     """With path: take ids as text even where they look like numbers."""
     min_rating: float | Literal["auto", "all"] = "auto"
-    """Keep events with a value above this. auto: 3.5 for ratings, all of them otherwise."""
+    """Keep pairs of user and item with a value above this, from 0. auto: of ratings those above 7 tenths of the scale
+    (3.5 of 5), of counts all above 0. all: those above 0. ALS takes votes below 0 as disliked, whatever this says."""
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     """The embedded data set."""
 
@@ -135,7 +153,8 @@ class LeaveOneOutConfig(SourceConfig):
     """With path. table: a file with column names. ncf: a folder with the NCF paper's NAME.train.rating,
     NAME.test.rating and NAME.test.negative."""
     min_rating: float | Literal["auto", "all"] = "all"
-    """Keep events with a value above this. auto: 3.5 for ratings, all of them otherwise."""
+    """Keep pairs of user and item with a value above this, from 0. all: those above 0, so every rating, as in the
+    paper. auto: of ratings those above 7 tenths of the scale (3.5 of 5)."""
     min_user_events: int = 3
     """Users with fewer different items are trained on, and not held out from."""
 
@@ -326,6 +345,8 @@ class EvaluationConfig:
     """The validation metric that picks the best epoch."""
     ties: Literal["expected", "pessimistic", "optimistic"] = "expected"
     """How tied scores are ranked."""
+    gains: Literal["binary", "linear", "exponential"] = "binary"
+    """What a held-out item is worth to NDCG: 1, its value, or 2^value - 1 (values: --data.split entries only)."""
     block_users: int = 512
     """Users scored at once."""
 

@@ -28,3 +28,8 @@ class RankLostError(RuntimeError):
 
 class TfrecWarning(UserWarning):
     """Work goes on, but not the way that was asked for. Shown once."""
+
+
+def printable(text: str) -> str:
+    """``text`` with what a terminal would act on, or would not show, escaped: control and format characters."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -14,6 +14,7 @@ from tfrec import commands
 from tfrec.errors import InputError
 
 if TYPE_CHECKING:
+    import keras
     import numpy as np
 
     from tfrec.configs import Run
@@ -81,13 +82,42 @@ def recommend(arguments: Arguments) -> None:
     pairs = zip(answer["ids"][0].numpy(), answer["scores"][0].numpy(), strict=True)
     shown = [(i, s) for i, s in pairs if i >= 0 and i not in set(seen)][: arguments.k]
     if len(liked):
-        print(f"Because of {', '.join(str(vocabulary.labels[i]) for i in liked[:3])}" + " ..." * (len(liked) > 3))
+        reasons = because(model, liked, [int(i) for i, _ in shown])
+        if reasons:
+            print(f"Because of {', '.join(str(vocabulary.labels[i]) for i in reasons)}")
     else:
         print("Nothing is known of this user's taste: the most popular items.")
     for place, (item, score) in enumerate(shown, start=1):
         print(f"{place:>4}  {score:.4f}  {vocabulary.labels[item]}  [{vocabulary.item_ids[item]}]")
     if len(shown) < arguments.k:
         print(f"Only {len(shown)} items are left that were not seen.")
+
+
+def because(model: keras.Model, liked: np.ndarray, shown: list[int]) -> list[int]:
+    """Up to three liked items without which the model would score what is shown lower, the largest fall first."""
+    import numpy as np
+    import tensorflow as tf
+
+    items, num_items = np.unique(liked), model.num_items
+
+    def scores(histories: np.ndarray) -> np.ndarray:
+        """The sum over what is shown, for histories that are rows of a mask over ``items``."""
+        row, column = np.nonzero(histories)
+        index = np.stack([row, items[column]], axis=1).astype(np.int64)
+        history = tf.SparseTensor(index, np.ones(len(index), np.float32), [len(histories), num_items])
+        return (
+            tf.gather(model.probabilities(history), np.array(shown, np.int64), axis=1)
+            .numpy()
+            .astype(np.float64)
+            .sum(axis=1)
+        )
+
+    whole = scores(np.ones([1, len(items)], bool))
+    left_out = [scores(~np.eye(len(items), dtype=bool)[k : k + 256]) for k in range(0, len(items), 256)]
+    falls = whole - np.concatenate(left_out)
+    # Less than rounding is no reason.
+    order = [i for i in np.argsort(-falls, kind="stable")[:3] if falls[i] > 1e-5 * abs(whole[0])]
+    return [int(items[i]) for i in order]
 
 
 def recommend_to_known_user(arguments: Arguments, folder: RunFolder, vocabulary: Vocabulary) -> None:
@@ -210,19 +240,21 @@ def history(folder: RunFolder, config: Run, user: str, vocabulary: Vocabulary) -
     """
     import numpy as np
 
-    from tfrec.training.prepare import load_interactions, min_rating
+    from tfrec.data.value_kinds import threshold
+    from tfrec.training.prepare import load_interactions
 
     events = load_interactions(config.data)
     folder.check_data(events.source.get("sha256"))
-    mine = events.user_index == find_user(user, events.user_ids)
+    user_index = find_user(user, events.user_ids)
     number = {raw: i for i, raw in enumerate(vocabulary.item_ids.tolist())}
-    threshold = min_rating(config.data, events)
 
     def numbers(mask: np.ndarray) -> np.ndarray:
-        raw = events.item_ids[events.item_index[mask]].tolist()
+        raw = pairs.item_ids[pairs.item_index[mask]].tolist()
         return np.array([number[r] for r in raw if r in number], np.int64)
 
-    liked = mine if threshold is None else mine & (events.values > threshold)
+    pairs = events.merge()
+    mine = pairs.user_index == user_index
+    liked = mine & (pairs.values > threshold(events, config.data.min_rating))
     return numbers(liked), numbers(mine)
 
 

@@ -28,6 +28,8 @@ enum class Solver : int { kCholesky = 0, kConjugateGradient = 1, kBlock = 2 };
 
 // The most factors a kernel takes, on either device.
 constexpr int kMaxFactors = 1024;
+// The most steps of CG; it has found the solution after as many as there are factors, but for rounding.
+constexpr int kMaxSteps = 65536;
 
 struct HalfSweep {
   int64_t num_rows;            // N: rows to solve
@@ -49,7 +51,7 @@ struct HalfSweep {
   float unobserved_weight;     // w0 >= 0
   float frequency_exponent;    // nu >= 0
   Solver solver;
-  int cg_steps;    // >= 1; a row stops early once r.inverse r is below 1e-20 for its residual r
+  int cg_steps;    // 1 to kMaxSteps; a row stops early once r.inverse r is below 1e-20 for its residual r
   int block_size;  // 1 to F: coordinates that the block solver solves at once, in turn, each once
 };
 

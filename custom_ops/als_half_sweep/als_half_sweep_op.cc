@@ -11,12 +11,12 @@
 
 #include "als_rows.h"
 #include "cpu_dispatch.h"
+#include "op.h"
 #include "team.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
-#include "tensorflow/core/framework/resource_mgr.h"
-#include "tensorflow/core/framework/resource_var.h"
 #include "tensorflow/core/framework/shape_inference.h"
+#include "workspaces.h"
 #ifdef TFREC_CUDA
 #include "als_cuda.h"
 #include "xla/stream_executor/stream.h"
@@ -41,12 +41,7 @@ const RowKernels* ChooseRowKernels() {
 namespace {
 
 using ::tensorflow::DEVICE_CPU;
-using ::tensorflow::OpKernel;
 using ::tensorflow::OpKernelConstruction;
-using ::tensorflow::OpKernelContext;
-using Status = ::absl::Status;
-using ::tensorflow::Tensor;
-using ::tensorflow::TensorShape;
 using ::tensorflow::shape_inference::InferenceContext;
 using ::tensorflow::shape_inference::ShapeHandle;
 
@@ -159,7 +154,7 @@ double RowWork(const HalfSweep& s, double n) {
     case Solver::kCholesky:
       return n * f * (f / 2 + 8) + f * f * f / 4 + 2 * f * f;
     case Solver::kConjugateGradient:
-      return (s.cg_steps + 1) * (f * f + 3 * n * f);
+      return (s.cg_steps + 1.0) * (f * f + 3 * n * f);
     default:
       return n * f * (block / 2 + 8) + f * block * block / 4 + 2 * f * f;
   }
@@ -173,23 +168,20 @@ std::pair<int64_t, int64_t> Share(const HalfSweep& s, int64_t row, int slot, int
 
 class HalfSweepRunner {
  public:
-  HalfSweepRunner(const HalfSweep& sweep, const int64_t* order, Team* team, const RowKernels* kernels, float* memory)
-      : s_(sweep), order_(order), team_(team), kernels_(kernels), stride_(Stride(sweep.factors)) {
-    matrix_floats_ = MatrixFloats(s_.factors);
-    per_thread_ = PerThreadFloats(sweep, *kernels);
-    base_ = memory;
-    threads_ = memory + SharedFloats(sweep);
-  }
+  HalfSweepRunner(const HalfSweep& sweep, const int64_t* order, Team* team, const RowKernels* kernels)
+      : s_(sweep),
+        order_(order),
+        team_(team),
+        kernels_(kernels),
+        stride_(Stride(sweep.factors)),
+        matrix_floats_(MatrixFloats(sweep.factors)) {}
 
-  // The base, and for CG the inverse behind it.
-  static int64_t SharedFloats(const HalfSweep& s) { return MatrixFloats(s.factors) * (s.inverse != nullptr ? 2 : 1); }
-  static int64_t PerThreadFloats(const HalfSweep& s, const RowKernels& kernels) {
-    const int64_t stride = Stride(s.factors);
-    // A partial matrix and its right-hand side for rows that threads share, then the workspace.
-    return MatrixFloats(s.factors) + stride + kernels.workspace_floats(s);
-  }
-  static int64_t Floats(const HalfSweep& s, const RowKernels& kernels, int threads) {
-    return SharedFloats(s) + threads * PerThreadFloats(s, kernels);
+  Status Allocate(OpKernelContext* ctx) {
+    // The base, and for CG the inverse behind it.
+    TF_RETURN_IF_ERROR(Scratch(ctx, matrix_floats_ * (s_.inverse != nullptr ? 2 : 1), &base_memory_, &base_));
+    // For rows that threads share a partial matrix, and its right-hand side.
+    TF_RETURN_IF_ERROR(partial_.Allocate(ctx, (matrix_floats_ + stride_) * sizeof(float), team_->size()));
+    return workspaces_.Allocate(ctx, kernels_->workspace_floats(s_) * sizeof(float), team_->size());
   }
 
   // Returns the smallest row that is not finite, or -1.
@@ -229,9 +221,9 @@ class HalfSweepRunner {
 
  private:
   int64_t Entries(int64_t row) const { return s_.row_offsets[row + 1] - s_.row_offsets[row]; }
-  float* Matrix(int slot) const { return threads_ + slot * per_thread_; }
+  float* Matrix(int slot) const { return partial_.Floats(slot); }
   float* Right(int slot) const { return Matrix(slot) + matrix_floats_; }
-  float* Workspace(int slot) const { return Right(slot) + stride_; }
+  float* Workspace(int slot) const { return workspaces_.Floats(slot); }
   void Note(int64_t row) {
     if (row >= 0 && (bad_ < 0 || row < bad_)) bad_ = row;
   }
@@ -330,15 +322,16 @@ class HalfSweepRunner {
   const int64_t* order_;
   Team* team_;
   const RowKernels* kernels_;
-  const int64_t stride_;
-  int64_t matrix_floats_ = 0, per_thread_ = 0;
-  float *base_ = nullptr, *threads_ = nullptr;
+  const int64_t stride_, matrix_floats_;
+  Tensor base_memory_;
+  float* base_ = nullptr;
+  Workspaces partial_, workspaces_;
   int64_t bad_ = -1;
 };
 
-// Shapes and scalars that both devices check alike. `order` and `start` are null for the losses.
-Status FillSweep(OpKernelContext* ctx, const Tensor& offsets, const Tensor& columns, const Tensor& values,
-                 const Tensor& fixed, const Tensor& gramian, const Tensor& rows, HalfSweep* s) {
+// Shapes that both devices check alike. `rows` is the input of the name `rows_name`.
+Status FillSweep(const Tensor& offsets, const Tensor& columns, const Tensor& values, const Tensor& fixed,
+                 const Tensor& gramian, const Tensor& rows, const char* rows_name, HalfSweep* s) {
   const auto wrong = [](const char* name, const char* expected, const TensorShape& shape) {
     return absl::InvalidArgumentError(
         absl::StrCat("`", name, "` must be ", expected, ". Received shape: ", shape.DebugString()));
@@ -349,7 +342,7 @@ Status FillSweep(OpKernelContext* ctx, const Tensor& offsets, const Tensor& colu
     return absl::InvalidArgumentError(
         absl::StrCat("`fixed` must have 1 to ", kMaxFactors, " factors. Received: ", f, " factors."));
   }
-  if (rows.dims() != 2 || rows.dim_size(1) != f) return wrong("start", "[num_rows, factors of fixed]", rows.shape());
+  if (rows.dims() != 2 || rows.dim_size(1) != f) return wrong(rows_name, "[num_rows, factors of fixed]", rows.shape());
   if (offsets.dims() != 1 || offsets.dim_size(0) != rows.dim_size(0) + 1) {
     return wrong("row_offsets", "[num_rows + 1]", offsets.shape());
   }
@@ -361,27 +354,16 @@ Status FillSweep(OpKernelContext* ctx, const Tensor& offsets, const Tensor& colu
   s->num_rows = rows.dim_size(0);
   s->num_fixed = fixed.dim_size(0);
   s->factors = static_cast<int>(f);
-  s->row_offsets = offsets.flat<int64_t>().data();
-  // Not flat(): Python lends these arrays as they are, and NumPy aligns them to 16 bytes only.
-  s->columns = static_cast<const int32_t*>(columns.data());
-  s->values = static_cast<const float*>(values.data());
+  s->row_offsets = Elements<int64_t>(offsets);
+  s->columns = Elements<int32_t>(columns);
+  s->values = Elements<float>(values);
   s->fixed = fixed.data();
   s->half_storage = fixed.dtype() == tensorflow::DT_HALF;
-  s->gramian = gramian.flat<float>().data();
+  s->gramian = Elements<float>(gramian);
   s->inverse = nullptr;
   s->shift = 0.0f;
   s->start = rows.data();
   s->solved = nullptr;
-  return absl::OkStatus();
-}
-
-Status ScalarAtLeastZero(OpKernelContext* ctx, int index, const char* name, float* value) {
-  const Tensor& tensor = ctx->input(index);
-  if (tensor.dims() != 0 || !(tensor.scalar<float>()() >= 0.0f) || !std::isfinite(tensor.scalar<float>()())) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("`", name, "` must be a finite number >= 0. Received: ", tensor.DebugString()));
-  }
-  *value = tensor.scalar<float>()();
   return absl::OkStatus();
 }
 
@@ -410,41 +392,58 @@ Status CheckMatrix(const HalfSweep& s, int64_t entries) {
   return absl::OkStatus();
 }
 
-class HalfSweepOp : public OpKernel {
+// The input of the Gramian, on both devices.
+Status CheckTable(const Tensor& table) {
+  if (table.dims() == 2 && table.dim_size(1) >= 1 && table.dim_size(1) <= kMaxFactors) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("`table` must be [rows, 1 to ", kMaxFactors,
+                                                 " factors]. Received shape: ", table.shape().DebugString()));
+}
+
+class HalfSweepOp : public SafeOp {
  public:
-  explicit HalfSweepOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+  explicit HalfSweepOp(OpKernelConstruction* ctx) : SafeOp(ctx) {
     std::string solver;
     OP_REQUIRES_OK(ctx, ctx->GetAttr("solver", &solver));
     solver_ = solver == "cholesky" ? Solver::kCholesky : solver == "cg" ? Solver::kConjugateGradient : Solver::kBlock;
     OP_REQUIRES_OK(ctx, ctx->GetAttr("cg_steps", &cg_steps_));
+    OP_REQUIRES(ctx, cg_steps_ <= kMaxSteps,
+                absl::InvalidArgumentError(absl::StrCat("`cg_steps` must be 1 to ", kMaxSteps, ". Received: ", cg_steps_)));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("block_size", &block_size_));
   }
 
  protected:
   // The sweep without its output; `rows` is where it begins.
   Status Inputs(OpKernelContext* ctx, const Tensor& rows, HalfSweep* s) {
-    TF_RETURN_IF_ERROR(
-        FillSweep(ctx, ctx->input(0), ctx->input(1), ctx->input(2), ctx->input(4), ctx->input(5), rows, s));
+    TF_RETURN_IF_ERROR(FillSweep(ctx->input(0), ctx->input(1), ctx->input(2), ctx->input(4), ctx->input(5), rows,
+                                 "start", s));
     if (ctx->input(3).dims() != 1 || ctx->input(3).dim_size(0) != s->num_rows) {
       return absl::InvalidArgumentError(absl::StrCat("`row_order` must be [num_rows], here [", s->num_rows,
                                                      "]. Received shape: ", ctx->input(3).shape().DebugString()));
     }
-    TF_RETURN_IF_ERROR(ScalarAtLeastZero(ctx, 7, "alpha", &s->alpha));
-    TF_RETURN_IF_ERROR(ScalarAtLeastZero(ctx, 8, "regularization", &s->regularization));
-    TF_RETURN_IF_ERROR(ScalarAtLeastZero(ctx, 9, "unobserved_weight", &s->unobserved_weight));
-    TF_RETURN_IF_ERROR(ScalarAtLeastZero(ctx, 10, "frequency_exponent", &s->frequency_exponent));
+    TF_RETURN_IF_ERROR(ReadNotNegative(ctx->input(7), "alpha", &s->alpha));
+    TF_RETURN_IF_ERROR(ReadNotNegative(ctx->input(8), "regularization", &s->regularization));
+    TF_RETURN_IF_ERROR(ReadNotNegative(ctx->input(9), "unobserved_weight", &s->unobserved_weight));
+    TF_RETURN_IF_ERROR(ReadNotNegative(ctx->input(10), "frequency_exponent", &s->frequency_exponent));
     if (solver_ == Solver::kConjugateGradient) {
       if (ctx->input(12).shape() != ctx->input(5).shape()) {
         return absl::InvalidArgumentError(absl::StrCat("`inverse` must be of the shape of `gramian`. Received shape: ",
                                                        ctx->input(12).shape().DebugString()));
       }
-      TF_RETURN_IF_ERROR(ScalarAtLeastZero(ctx, 13, "shift", &s->shift));
-      s->inverse = ctx->input(12).flat<float>().data();
+      TF_RETURN_IF_ERROR(ReadNotNegative(ctx->input(13), "shift", &s->shift));
+      s->inverse = Elements<float>(ctx->input(12));
     }
     s->solver = solver_;
     s->cg_steps = cg_steps_;
     s->block_size = std::min(block_size_, s->factors);
     return absl::OkStatus();
+  }
+
+  // Input 11 of the sweep that is not in place.
+  static Status NumLong(OpKernelContext* ctx, const HalfSweep& s, int64_t* num_long) {
+    TF_RETURN_IF_ERROR(ReadScalar(ctx->input(11), "num_long", num_long));
+    if (*num_long >= 0 && *num_long <= s.num_rows) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat("`num_long` must be 0 to ", s.num_rows, ", the number of rows. Received: ", *num_long));
   }
 
  private:
@@ -458,28 +457,30 @@ class HalfSweepCpuBase : public HalfSweepOp {
 
  protected:
   // Solves, and gives the first bad row and the threads' seconds as outputs `output` and the next.
-  void Solve(OpKernelContext* ctx, const HalfSweep& s, int output) {
-    OP_REQUIRES_OK(ctx, CheckMatrix(s, ctx->input(1).NumElements()));
-    const int64_t* order = ctx->input(3).flat<int64_t>().data();
+  Status Solve(OpKernelContext* ctx, const HalfSweep& s, int output) {
+    TF_RETURN_IF_ERROR(CheckMatrix(s, ctx->input(1).NumElements()));
+    const int64_t* order = Elements<int64_t>(ctx->input(3));
+    // A row listed twice would be written by two threads, and another one never.
+    std::vector<bool> seen(s.num_rows, false);
     for (int64_t i = 0; i < s.num_rows; ++i) {
-      OP_REQUIRES(ctx, order[i] >= 0 && order[i] < s.num_rows,
-                  absl::InvalidArgumentError(absl::StrCat("`row_order` must hold each row once, 0 to ", s.num_rows - 1,
-                                                          ". Received: ", order[i])));
+      if (order[i] < 0 || order[i] >= s.num_rows || seen[order[i]]) {
+        return absl::InvalidArgumentError(absl::StrCat("`row_order` must hold each row once, 0 to ", s.num_rows - 1,
+                                                       ". Received: ", order[i], " at position ", i));
+      }
+      seen[order[i]] = true;
     }
     Team team(ctx);
     Tensor *bad, *seconds;
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(output, TensorShape({}), &bad));
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(output + 1, TensorShape({team.size()}), &seconds));
+    TF_RETURN_IF_ERROR(ctx->allocate_output(output, TensorShape({}), &bad));
+    TF_RETURN_IF_ERROR(ctx->allocate_output(output + 1, TensorShape({team.size()}), &seconds));
     bad->scalar<int64_t>()() = -1;
     if (s.num_rows > 0) {
-      const RowKernels* kernels = ChooseRowKernels();
-      Tensor memory;
-      OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_FLOAT,
-                                             TensorShape({HalfSweepRunner::Floats(s, *kernels, team.size())}), &memory));
-      HalfSweepRunner runner(s, order, &team, kernels, memory.flat<float>().data());
+      HalfSweepRunner runner(s, order, &team, ChooseRowKernels());
+      TF_RETURN_IF_ERROR(runner.Allocate(ctx));
       bad->scalar<int64_t>()() = runner.Run();
     }
     std::copy(team.seconds().begin(), team.seconds().end(), seconds->flat<float>().data());
+    return absl::OkStatus();
   }
 };
 
@@ -487,13 +488,16 @@ class HalfSweepCpuOp : public HalfSweepCpuBase {
  public:
   using HalfSweepCpuBase::HalfSweepCpuBase;
 
-  void Compute(OpKernelContext* ctx) override {
+ protected:
+  Status Run(OpKernelContext* ctx) override {
     HalfSweep s;
-    OP_REQUIRES_OK(ctx, Inputs(ctx, ctx->input(6), &s));
+    TF_RETURN_IF_ERROR(Inputs(ctx, ctx->input(6), &s));
+    int64_t num_long;
+    TF_RETURN_IF_ERROR(NumLong(ctx, s, &num_long));
     Tensor* solved;
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, ctx->input(6).shape(), &solved));
+    TF_RETURN_IF_ERROR(ctx->allocate_output(0, ctx->input(6).shape(), &solved));
     s.solved = solved->data();
-    Solve(ctx, s, 1);
+    return Solve(ctx, s, 1);
   }
 };
 
@@ -505,39 +509,41 @@ class HalfSweepGpuOp : public HalfSweepOp {
  public:
   using HalfSweepOp::HalfSweepOp;
 
-  void Compute(OpKernelContext* ctx) override {
+ protected:
+  Status Run(OpKernelContext* ctx) override {
     HalfSweep s;
-    OP_REQUIRES_OK(ctx, Inputs(ctx, ctx->input(6), &s));
+    TF_RETURN_IF_ERROR(Inputs(ctx, ctx->input(6), &s));
+    int64_t num_long;
+    TF_RETURN_IF_ERROR(NumLong(ctx, s, &num_long));
     Tensor *solved, *bad, *seconds, scratch;
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, ctx->input(6).shape(), &solved));
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(1, TensorShape({}), &bad));
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(2, TensorShape({0}), &seconds));
+    TF_RETURN_IF_ERROR(ctx->allocate_output(0, ctx->input(6).shape(), &solved));
+    TF_RETURN_IF_ERROR(ctx->allocate_output(1, TensorShape({}), &bad));
+    TF_RETURN_IF_ERROR(ctx->allocate_output(2, TensorShape({0}), &seconds));
     s.solved = solved->data();
     const int64_t bytes = static_cast<int64_t>(HalfSweepCudaScratchBytes(s));
-    OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_INT8, TensorShape({bytes}), &scratch));
-    const char* error = HalfSweepCuda(s, ctx->input(3).flat<int64_t>().data(), ctx->input(11).scalar<int64_t>()(),
-                                      scratch.data(), bad->flat<int64_t>().data(), Stream(ctx));
-    OP_REQUIRES(ctx, error == nullptr, absl::InternalError(absl::StrCat("the half-sweep failed: ", error)));
+    TF_RETURN_IF_ERROR(ctx->allocate_temp(tensorflow::DT_INT8, TensorShape({bytes}), &scratch));
+    const char* error = HalfSweepCuda(s, Elements<int64_t>(ctx->input(3)), num_long, scratch.data(),
+                                      bad->flat<int64_t>().data(), Stream(ctx));
+    return error == nullptr ? absl::OkStatus() : absl::InternalError(absl::StrCat("the half-sweep failed: ", error));
   }
 };
 
-class GramianGpuOp : public OpKernel {
+class GramianGpuOp : public SafeOp {
  public:
-  using OpKernel::OpKernel;
+  using SafeOp::SafeOp;
 
-  void Compute(OpKernelContext* ctx) override {
+ protected:
+  Status Run(OpKernelContext* ctx) override {
     const Tensor& table = ctx->input(0);
-    OP_REQUIRES(ctx, table.dims() == 2 && table.dim_size(1) >= 1 && table.dim_size(1) <= kMaxFactors,
-                absl::InvalidArgumentError(absl::StrCat("`table` must be [rows, 1 to ", kMaxFactors,
-                                                        " factors]. Received shape: ", table.shape().DebugString())));
+    TF_RETURN_IF_ERROR(CheckTable(table));
     const int factors = static_cast<int>(table.dim_size(1));
     Tensor *gramian, scratch;
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({factors, factors}), &gramian));
+    TF_RETURN_IF_ERROR(ctx->allocate_output(0, TensorShape({factors, factors}), &gramian));
     const int64_t bytes = static_cast<int64_t>(GramianCudaScratchBytes(table.dim_size(0), factors));
-    OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_INT8, TensorShape({bytes}), &scratch));
+    TF_RETURN_IF_ERROR(ctx->allocate_temp(tensorflow::DT_INT8, TensorShape({bytes}), &scratch));
     const char* error = GramianCuda(table.data(), table.dtype() == tensorflow::DT_HALF, table.dim_size(0), factors,
                                     gramian->flat<float>().data(), scratch.data(), Stream(ctx));
-    OP_REQUIRES(ctx, error == nullptr, absl::InternalError(absl::StrCat("the Gramian failed: ", error)));
+    return error == nullptr ? absl::OkStatus() : absl::InternalError(absl::StrCat("the Gramian failed: ", error));
   }
 };
 
@@ -564,24 +570,34 @@ class HalfSweepInPlaceCpuOp : public HalfSweepCpuBase {
  public:
   using HalfSweepCpuBase::HalfSweepCpuBase;
 
-  void Compute(OpKernelContext* ctx) override {
+ protected:
+  Status Run(OpKernelContext* ctx) override {
+    int64_t first;
+    TF_RETURN_IF_ERROR(ReadScalar(ctx->input(11), "first_row", &first));
+    if (ctx->input(0).dims() != 1 || ctx->input(0).dim_size(0) < 1) {
+      return absl::InvalidArgumentError(absl::StrCat("`row_offsets` must be [num_rows + 1]. Received shape: ",
+                                                     ctx->input(0).shape().DebugString()));
+    }
+    const int64_t rows = ctx->input(0).dim_size(0) - 1;
     tensorflow::core::RefCountPtr<tensorflow::Var> variable;
-    OP_REQUIRES_OK(ctx, tensorflow::LookupResource(ctx, tensorflow::HandleFromInput(ctx, 6), &variable));
+    TF_RETURN_IF_ERROR(ReadVariable(ctx, 6, "table", &variable));
     // Held throughout: who reads the variable meanwhile waits, and who has read it before keeps what was read, below.
     tensorflow::mutex_lock lock(*variable->mu());
     Tensor* table = variable->tensor();
-    OP_REQUIRES(ctx, table->dtype() == ctx->input(4).dtype() && table->dims() == 2,
-                absl::InvalidArgumentError("`table` must be a matrix of the type of `fixed`."));
-    OP_REQUIRES(ctx, !table->SharesBufferWith(ctx->input(4)),
-                absl::InvalidArgumentError("`fixed` must not be the table that is solved for."));
-    const int64_t first = ctx->input(11).scalar<int64_t>()(), rows = ctx->input(0).NumElements() - 1;
-    OP_REQUIRES(ctx, first >= 0 && rows >= 0 && first + rows <= table->dim_size(0),
-                absl::InvalidArgumentError(absl::StrCat("rows ", first, " to ", first + rows, " must lie in the ",
-                                                        table->dim_size(0), " of `table`.")));
+    if (!variable->is_initialized || table->dtype() != ctx->input(4).dtype() || table->dims() != 2) {
+      return absl::InvalidArgumentError("`table` must be a matrix of the type of `fixed`.");
+    }
+    if (table->SharesBufferWith(ctx->input(4))) {
+      return absl::InvalidArgumentError("`fixed` must not be the table that is solved for.");
+    }
+    if (first < 0 || rows > table->dim_size(0) || first > table->dim_size(0) - rows) {
+      return absl::InvalidArgumentError(absl::StrCat("`first_row` and the ", rows, " rows of `row_offsets` must lie in the ",
+                                                     table->dim_size(0), " rows of `table`. Received: first_row=", first));
+    }
     if (!table->RefCountIsOne()) {
       Tensor own;
-      OP_REQUIRES_OK(ctx, ctx->allocate_temp(table->dtype(), table->shape(), &own));
-      std::memcpy(own.data(), table->data(), table->TotalBytes());
+      TF_RETURN_IF_ERROR(ctx->allocate_temp(table->dtype(), table->shape(), &own));
+      if (table->TotalBytes() > 0) std::memcpy(own.data(), table->data(), table->TotalBytes());
       *table = own;
     }
     // Set by operations that write parts of a variable; every reader of the whole would get a copy. Here it is not needed:
@@ -589,33 +605,32 @@ class HalfSweepInPlaceCpuOp : public HalfSweepCpuBase {
     variable->copy_on_read_mode.store(false);
     HalfSweep s;
     const Tensor part = table->Slice(first, first + rows);
-    OP_REQUIRES_OK(ctx, Inputs(ctx, part, &s));
+    TF_RETURN_IF_ERROR(Inputs(ctx, part, &s));
     s.solved = part.data();
-    Solve(ctx, s, 0);
+    return Solve(ctx, s, 0);
   }
 };
 
-class GramianCpuOp : public OpKernel {
+class GramianCpuOp : public SafeOp {
  public:
-  using OpKernel::OpKernel;
+  using SafeOp::SafeOp;
 
-  void Compute(OpKernelContext* ctx) override {
+ protected:
+  Status Run(OpKernelContext* ctx) override {
     const Tensor& table = ctx->input(0);
-    OP_REQUIRES(ctx, table.dims() == 2 && table.dim_size(1) >= 1 && table.dim_size(1) <= kMaxFactors,
-                absl::InvalidArgumentError(absl::StrCat("`table` must be [rows, 1 to ", kMaxFactors,
-                                                        " factors]. Received shape: ", table.shape().DebugString())));
+    TF_RETURN_IF_ERROR(CheckTable(table));
     const int64_t rows = table.dim_size(0);
     const int f = static_cast<int>(table.dim_size(1)), stride = Stride(f);
     Team team(ctx);
     // Partial sums go by the number of threads; they are added in order.
     const int64_t floats = MatrixFloats(f), panel = 128 * static_cast<int64_t>(stride);
-    Tensor memory, *gramian;
-    OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_FLOAT, TensorShape({team.size() * (floats + panel)}), &memory));
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({f, f}), &gramian));
-    float* sums = memory.flat<float>().data();
+    Tensor* gramian;
+    Workspaces memory;
+    TF_RETURN_IF_ERROR(memory.Allocate(ctx, (floats + panel) * sizeof(float), team.size()));
+    TF_RETURN_IF_ERROR(ctx->allocate_output(0, TensorShape({f, f}), &gramian));
     const RowKernels* kernels = ChooseRowKernels();
     team.Run([&](int slot) {
-      float* sum = sums + slot * (floats + panel);
+      float* sum = memory.Floats(slot);
       std::memset(sum, 0, floats * sizeof(float));
       kernels->add_gramian(table.data(), table.dtype() == tensorflow::DT_HALF, f, rows * slot / team.size(),
                            rows * (slot + 1) / team.size(), sum, sum + floats);
@@ -624,37 +639,39 @@ class GramianCpuOp : public OpKernel {
     for (int i = 0; i < f; ++i) {
       for (int j = i; j < f; ++j) {
         float sum = 0.0f;
-        for (int slot = 0; slot < team.size(); ++slot) sum += sums[slot * (floats + panel) + i * stride + j];
+        for (int slot = 0; slot < team.size(); ++slot) sum += memory.Floats(slot)[i * stride + j];
         out[i * f + j] = out[j * f + i] = sum;
       }
     }
+    return absl::OkStatus();
   }
 };
 
-class LossesCpuOp : public OpKernel {
+class LossesCpuOp : public SafeOp {
  public:
-  using OpKernel::OpKernel;
+  using SafeOp::SafeOp;
 
-  void Compute(OpKernelContext* ctx) override {
+ protected:
+  Status Run(OpKernelContext* ctx) override {
     HalfSweep s;
-    OP_REQUIRES_OK(ctx, FillSweep(ctx, ctx->input(0), ctx->input(1), ctx->input(2), ctx->input(3), ctx->input(4),
-                                  ctx->input(5), &s));
-    OP_REQUIRES_OK(ctx, CheckMatrix(s, ctx->input(1).NumElements()));
-    OP_REQUIRES_OK(ctx, ScalarAtLeastZero(ctx, 6, "alpha", &s.alpha));
-    OP_REQUIRES_OK(ctx, ScalarAtLeastZero(ctx, 7, "unobserved_weight", &s.unobserved_weight));
+    TF_RETURN_IF_ERROR(FillSweep(ctx->input(0), ctx->input(1), ctx->input(2), ctx->input(3), ctx->input(4),
+                                 ctx->input(5), "rows", &s));
+    TF_RETURN_IF_ERROR(CheckMatrix(s, ctx->input(1).NumElements()));
+    TF_RETURN_IF_ERROR(ReadNotNegative(ctx->input(6), "alpha", &s.alpha));
+    TF_RETURN_IF_ERROR(ReadNotNegative(ctx->input(7), "unobserved_weight", &s.unobserved_weight));
     s.regularization = s.frequency_exponent = 0.0f;
     s.solver = Solver::kConjugateGradient;
     s.cg_steps = s.block_size = 1;
     Tensor* losses;
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({s.num_rows}), &losses));
-    if (s.num_rows == 0) return;
+    TF_RETURN_IF_ERROR(ctx->allocate_output(0, TensorShape({s.num_rows}), &losses));
+    if (s.num_rows == 0) return absl::OkStatus();
     Team team(ctx);
     const RowKernels* kernels = ChooseRowKernels();
-    const int64_t matrix = MatrixFloats(s.factors);
-    const int64_t workspace = kernels->workspace_floats(s);
-    Tensor memory;
-    OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_FLOAT, TensorShape({matrix + team.size() * workspace}), &memory));
-    float* base = memory.flat<float>().data();
+    Tensor base_memory;
+    float* base;
+    TF_RETURN_IF_ERROR(Scratch(ctx, MatrixFloats(s.factors), &base_memory, &base));
+    Workspaces memory;
+    TF_RETURN_IF_ERROR(memory.Allocate(ctx, kernels->workspace_floats(s) * sizeof(float), team.size()));
     kernels->make_base(s, base);
     double* out = losses->flat<double>().data();
     constexpr int64_t kRows = 64;
@@ -663,9 +680,10 @@ class LossesCpuOp : public OpKernel {
     team.Run([&](int slot) {
       for (int64_t task; (task = next.fetch_add(1)) < tasks;) {
         kernels->losses(s, base, task * kRows, std::min(s.num_rows, (task + 1) * kRows), out + task * kRows,
-                        base + matrix + slot * workspace);
+                        memory.Floats(slot));
       }
     });
+    return absl::OkStatus();
   }
 };
 

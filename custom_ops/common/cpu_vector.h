@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "planted_fault.h"
+
 #if defined(__AVX512F__)
 #define TFREC_ISA avx512
 #define TFREC_LANES 16
@@ -171,6 +173,16 @@ static inline void FloatsToHalves(const float* in, int64_t n, uint16_t* out) {
 
 // Row `row` of a [*, width] table of halves or floats, as floats.
 static inline void LoadRow(const void* table, bool half_storage, int64_t row, int64_t width, float* out) {
+#ifdef TFREC_PLANTED_FAULTS
+  if (PlantedFault("read")) {  // behind the last row: behind the table
+    volatile float behind = static_cast<const float*>(table)[(row + 1) * width];
+    (void)behind;
+  }
+  if (PlantedFault("overflow")) {
+    volatile int32_t largest = 0x7fffffff;
+    largest = largest + 1;
+  }
+#endif
   if (half_storage) {
     HalvesToFloats(static_cast<const uint16_t*>(table) + row * width, width, out);
   } else {

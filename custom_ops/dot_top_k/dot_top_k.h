@@ -8,9 +8,12 @@
 namespace tfrec {
 namespace top_k {
 
+// A list may be longer than there are items, up to this many; more would be memory for nothing.
+constexpr int64_t kMaxPadding = 65536;
+
 struct DotTopK {
   int64_t num_queries, num_items, width;
-  int64_t k;
+  int64_t k;            // 1 to the larger of num_items and kMaxPadding
   const void* queries;  // [num_queries, width]
   const void* items;    // [num_items, width]
   bool half_storage;

@@ -7,20 +7,18 @@
 #include "cpu_dispatch.h"
 #include "dot_top_k.h"
 #include "lists.h"
+#include "op.h"
 #include "team.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/shape_inference.h"
+#include "workspaces.h"
 
 namespace tfrec {
 namespace top_k {
 namespace {
 
 using ::tensorflow::DEVICE_CPU;
-using ::tensorflow::OpKernel;
-using ::tensorflow::OpKernelContext;
-using ::tensorflow::Tensor;
-using ::tensorflow::TensorShape;
 using ::tensorflow::shape_inference::InferenceContext;
 
 REGISTER_OP("TfrecDotTopK")
@@ -40,19 +38,18 @@ const Kernels* ChooseKernels() {
 }
 
 // Columns of blocks are tasks, the longest first; a block's offers take the locks of the heaps that they go to.
-absl::Status SearchAllAgainstAll(OpKernelContext* ctx, const DotTopK& t, const Kernels& kernels, Team* team, float* best,
-                                 int32_t* best_ids) {
+Status SearchAllAgainstAll(OpKernelContext* ctx, const DotTopK& t, const Kernels& kernels, Team* team, float* best,
+                           int32_t* best_ids) {
   const int64_t blocks = (t.num_items + kBlock - 1) / kBlock;
   // packed columns, rows, their scores, one row, the worst scores
   const int64_t floats = 2 * kBlock * t.width + kBlock * kBlock + t.width + kBlock;
-  Tensor memory;
-  TF_RETURN_IF_ERROR(ctx->allocate_temp(tensorflow::DT_FLOAT, TensorShape({team->size() * floats}), &memory));
-  float* all = memory.flat<float>().data();
+  Workspaces memory;
+  TF_RETURN_IF_ERROR(memory.Allocate(ctx, floats * sizeof(float), team->size()));
   std::vector<absl::Mutex> locks(blocks);
   std::atomic<int64_t> next{blocks - 1};
   const auto size_of = [&](int64_t block) { return std::min(kBlock, t.num_items - block * kBlock); };
   team->Run([&](int member) {
-    float *tiles = all + member * floats, *rows = tiles + kBlock * t.width, *scores = rows + kBlock * t.width,
+    float *tiles = memory.Floats(member), *rows = tiles + kBlock * t.width, *scores = rows + kBlock * t.width,
           *row = scores + kBlock * kBlock, *worst = row + t.width;
     for (int64_t b; (b = next.fetch_sub(1)) >= 0;) {
       kernels.pack(t, b * kBlock, size_of(b), tiles, row);
@@ -76,19 +73,22 @@ absl::Status SearchAllAgainstAll(OpKernelContext* ctx, const DotTopK& t, const K
   return absl::OkStatus();
 }
 
-class DotTopKOp : public OpKernel {
+class DotTopKOp : public SafeOp {
  public:
-  using OpKernel::OpKernel;
+  using SafeOp::SafeOp;
 
-  void Compute(OpKernelContext* ctx) override {
+ protected:
+  Status Run(OpKernelContext* ctx) override {
     const Tensor &queries = ctx->input(0), &items = ctx->input(1), &offsets = ctx->input(2), &excluded = ctx->input(3);
     const auto shape = [](const Tensor& t) { return t.shape().DebugString(); };
-    OP_REQUIRES(ctx, queries.dims() == 2 && items.dims() == 2 && queries.dim_size(1) == items.dim_size(1),
-                absl::InvalidArgumentError(absl::StrCat("`queries` and `items` must be [*, width] with equal widths. "
-                                                        "Received shapes: ", shape(queries), " and ", shape(items))));
-    OP_REQUIRES(ctx, items.dim_size(0) <= std::numeric_limits<int32_t>::max() && items.dim_size(1) >= 1,
-                absl::InvalidArgumentError(absl::StrCat("`items` must be [0 to 2^31 - 1, 1 or more]. Received shape: ",
-                                                        shape(items))));
+    if (queries.dims() != 2 || items.dims() != 2 || queries.dim_size(1) != items.dim_size(1)) {
+      return absl::InvalidArgumentError(absl::StrCat("`queries` and `items` must be [*, width] with equal widths. "
+                                                     "Received shapes: ", shape(queries), " and ", shape(items)));
+    }
+    if (items.dim_size(0) > std::numeric_limits<int32_t>::max() || items.dim_size(1) < 1) {
+      return absl::InvalidArgumentError(absl::StrCat("`items` must be [0 to 2^31 - 1, 1 or more]. Received shape: ",
+                                                     shape(items)));
+    }
     DotTopK t;
     t.num_queries = queries.dim_size(0);
     t.num_items = items.dim_size(0);
@@ -96,31 +96,30 @@ class DotTopKOp : public OpKernel {
     t.queries = queries.data();
     t.items = items.data();
     t.half_storage = queries.dtype() == tensorflow::DT_HALF;
-    OP_REQUIRES_OK(ctx, ReadLists(offsets, excluded, ctx->input(4), &t));
+    TF_RETURN_IF_ERROR(ReadLists(offsets, excluded, ctx->input(4), &t));
     Tensor *scores, *ids;
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({t.num_queries, t.k}), &scores));
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(1, TensorShape({t.num_queries, t.k}), &ids));
+    TF_RETURN_IF_ERROR(ctx->allocate_output(0, TensorShape({t.num_queries, t.k}), &scores));
+    TF_RETURN_IF_ERROR(ctx->allocate_output(1, TensorShape({t.num_queries, t.k}), &ids));
     float* best = scores->flat<float>().data();
     int32_t* best_ids = ids->flat<int32_t>().data();
     EmptyLists(t, best, best_ids);
     Team team(ctx);
     const Kernels* kernels = ChooseKernels();
-    const int64_t workspace = kernels->workspace_floats(t);
-    Tensor memory;
-    OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_FLOAT, TensorShape({team.size() * workspace}), &memory));
-    float* work = memory.flat<float>().data();
+    Workspaces memory;
+    TF_RETURN_IF_ERROR(memory.Allocate(ctx, kernels->workspace_floats(t) * sizeof(float), team.size()));
     if (queries.SharesBufferWith(items) && t.num_queries == t.num_items && excluded.NumElements() == 0 &&
         t.num_items >= 2 * kBlock) {
-      OP_REQUIRES_OK(ctx, SearchAllAgainstAll(ctx, t, *kernels, &team, best, best_ids));
+      TF_RETURN_IF_ERROR(SearchAllAgainstAll(ctx, t, *kernels, &team, best, best_ids));
     } else {
-      SearchInParts(&team, t, best, best_ids,
-                    [&](int member, int64_t first_query, int64_t last_query, int64_t first_item, int64_t last_item,
-                        bool packed, float* to, int32_t* to_ids) {
-                      kernels->search(t, first_query, last_query, first_item, last_item, packed, to, to_ids,
-                                      work + member * workspace);
-                    });
+      TF_RETURN_IF_ERROR(SearchInParts(
+          ctx, &team, t, best, best_ids,
+          [&](const DotTopK& part, int member, int64_t first_query, int64_t last_query, int64_t first_item,
+              int64_t last_item, bool packed, float* to, int32_t* to_ids) {
+            kernels->search(part, first_query, last_query, first_item, last_item, packed, to, to_ids,
+                            memory.Floats(member));
+          }));
     }
-    SortLists(&team, t, best, best_ids);
+    return SortLists(ctx, &team, t, best, best_ids);
   }
 };
 

@@ -4,10 +4,9 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
-#include <vector>
 
 #include "dot_top_k.h"
+#include "op.h"
 #include "team.h"
 #include "tensorflow/core/framework/shape_inference.h"
 #include "tensorflow/core/framework/tensor.h"
@@ -15,20 +14,27 @@
 namespace tfrec {
 namespace top_k {
 
-// Sets excluded_offsets, excluded and k of t, whose num_queries is known, and checks them.
-inline absl::Status ReadLists(const ::tensorflow::Tensor& offsets, const ::tensorflow::Tensor& excluded,
+// Sets excluded_offsets, excluded and k of t, whose num_queries and num_items are known, and checks them.
+inline Status ReadLists(const ::tensorflow::Tensor& offsets, const ::tensorflow::Tensor& excluded,
                               const ::tensorflow::Tensor& k, DotTopK* t) {
   if (offsets.dims() != 1 || offsets.dim_size(0) != t->num_queries + 1 || excluded.dims() != 1) {
     return absl::InvalidArgumentError(absl::StrCat(
         "`excluded_offsets` must be [num_queries + 1] and `excluded` a vector. Received shapes: ",
         offsets.shape().DebugString(), " and ", excluded.shape().DebugString()));
   }
-  if (k.dims() != 0 || k.scalar<int32_t>()() < 1) {
-    return absl::InvalidArgumentError(absl::StrCat("`k` must be a number of 1 or more. Received: ", k.DebugString()));
+  int32_t length;
+  TF_RETURN_IF_ERROR(ReadScalar(k, "k", &length));
+  if (length < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("`k` must be a number of 1 or more. Received: ", length));
   }
-  t->k = k.scalar<int32_t>()();
-  t->excluded_offsets = offsets.flat<int64_t>().data();
-  t->excluded = excluded.flat<int32_t>().data();
+  const int64_t longest = std::max(t->num_items, kMaxPadding);
+  if (length > longest || t->num_queries > std::numeric_limits<int64_t>::max() / length) {
+    return absl::InvalidArgumentError(absl::StrCat("`k` must be at most ", longest, ", the larger of the number of items, ",
+                                                   t->num_items, ", and ", kMaxPadding, ". Received: ", length));
+  }
+  t->k = length;
+  t->excluded_offsets = Elements<int64_t>(offsets);
+  t->excluded = Elements<int32_t>(excluded);
   const int64_t size = excluded.NumElements();
   if (t->excluded_offsets[0] < 0 || t->excluded_offsets[t->num_queries] > size) {
     return absl::InvalidArgumentError("`excluded_offsets` must lie inside `excluded`.");
@@ -68,38 +74,52 @@ inline void EmptyLists(const DotTopK& t, float* best, int32_t* best_ids) {
 }
 
 // Many queries: each thread takes its share of them over all items. Few: each thread takes its share of the items, and
-// the heaps are merged. search(member, first_query, last_query, first_item, last_item, packed, scores, ids).
+// the heaps, no longer than that share, are merged. search(t, member, first_query, last_query, first_item, last_item,
+// packed, scores, ids).
 template <typename Search>
-void SearchInParts(Team* team, const DotTopK& t, float* best, int32_t* best_ids, const Search& search) {
-  const int64_t size = team->size(), all = t.num_queries * t.k;
+Status SearchInParts(OpKernelContext* ctx, Team* team, const DotTopK& t, float* best, int32_t* best_ids,
+                     const Search& search) {
+  const int64_t size = team->size();
   if (t.num_queries >= 16 * size) {
     team->Run([&](int member) {
       const int64_t first = t.num_queries * member / size, last = t.num_queries * (member + 1) / size;
-      search(member, first, last, int64_t{0}, t.num_items, true, best + first * t.k, best_ids + first * t.k);
+      search(t, member, first, last, int64_t{0}, t.num_items, true, best + first * t.k, best_ids + first * t.k);
     });
-    return;
+    return absl::OkStatus();
   }
-  std::vector<float> parts(size * all, -std::numeric_limits<float>::infinity());
-  std::vector<int32_t> part_ids(size * all, -1);
+  DotTopK part = t;
+  part.k = std::max<int64_t>(1, std::min(t.k, (t.num_items + size - 1) / size));
+  const int64_t all = part.num_queries * part.k;
+  Tensor score_memory, id_memory;
+  float* parts;
+  int32_t* part_ids;
+  TF_RETURN_IF_ERROR(Scratch(ctx, size * all, &score_memory, &parts));
+  TF_RETURN_IF_ERROR(Scratch(ctx, size * all, &id_memory, &part_ids));
   team->Run([&](int member) {
-    search(member, int64_t{0}, t.num_queries, t.num_items * member / size, t.num_items * (member + 1) / size,
-           t.num_queries >= 16, parts.data() + member * all, part_ids.data() + member * all);
+    EmptyLists(part, parts + member * all, part_ids + member * all);
+    search(part, member, int64_t{0}, t.num_queries, t.num_items * member / size, t.num_items * (member + 1) / size,
+           t.num_queries >= 16, parts + member * all, part_ids + member * all);
   });
   for (int64_t i = 0; i < size * all; ++i) {
-    const int64_t at = i % all / t.k * t.k;
+    const int64_t at = i % all / part.k * t.k;
     if (part_ids[i] >= 0 && Below(best[at], best_ids[at], parts[i], part_ids[i])) {
       Replace(best + at, best_ids + at, t.k, parts[i], part_ids[i]);
     }
   }
+  return absl::OkStatus();
 }
 
 // Heaps to lists, best first: by insertion, as lists are short; long ones by sorting.
-inline void SortLists(Team* team, const DotTopK& t, float* best, int32_t* best_ids) {
+inline Status SortLists(OpKernelContext* ctx, Team* team, const DotTopK& t, float* best, int32_t* best_ids) {
+  struct Scored {
+    float score;
+    int32_t id;
+  };
   const int64_t size = team->size();
+  Tensor holder;
+  Scored* memory;
+  TF_RETURN_IF_ERROR(Scratch(ctx, t.k <= 32 ? 0 : size * t.k, &holder, &memory));
   team->Run([&](int member) {
-    std::vector<int64_t> order(t.k);
-    std::vector<float> sorted(t.k);
-    std::vector<int32_t> sorted_ids(t.k);
     for (int64_t q = t.num_queries * member / size; q < t.num_queries * (member + 1) / size; ++q) {
       float* s = best + q * t.k;
       int32_t* i = best_ids + q * t.k;
@@ -117,16 +137,17 @@ inline void SortLists(Team* team, const DotTopK& t, float* best, int32_t* best_i
         }
         continue;
       }
-      std::iota(order.begin(), order.end(), 0);
-      std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return Below(s[b], i[b], s[a], i[a]); });
+      Scored* sorted = memory + member * t.k;
+      for (int64_t n = 0; n < t.k; ++n) sorted[n] = {s[n], i[n]};
+      std::sort(sorted, sorted + t.k,
+                [](const Scored& a, const Scored& b) { return Below(b.score, b.id, a.score, a.id); });
       for (int64_t n = 0; n < t.k; ++n) {
-        sorted[n] = s[order[n]];
-        sorted_ids[n] = i[order[n]];
+        s[n] = sorted[n].score;
+        i[n] = sorted[n].id;
       }
-      std::copy(sorted.begin(), sorted.end(), s);
-      std::copy(sorted_ids.begin(), sorted_ids.end(), i);
     }
   });
+  return absl::OkStatus();
 }
 
 }  // namespace top_k

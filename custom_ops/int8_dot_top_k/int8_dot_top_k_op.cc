@@ -4,20 +4,18 @@
 #include "cpu_dispatch.h"
 #include "int8_dot_top_k.h"
 #include "lists.h"
+#include "op.h"
 #include "team.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/shape_inference.h"
+#include "workspaces.h"
 
 namespace tfrec {
 namespace int8_top_k {
 namespace {
 
 using ::tensorflow::DEVICE_CPU;
-using ::tensorflow::OpKernel;
-using ::tensorflow::OpKernelContext;
-using ::tensorflow::Tensor;
-using ::tensorflow::TensorShape;
 using ::tensorflow::shape_inference::InferenceContext;
 
 REGISTER_OP("TfrecInt8DotTopK")
@@ -38,28 +36,30 @@ const Kernels* ChooseKernels() {
   return chosen;
 }
 
-class Int8DotTopKOp : public OpKernel {
+class Int8DotTopKOp : public SafeOp {
  public:
-  using OpKernel::OpKernel;
+  using SafeOp::SafeOp;
 
-  void Compute(OpKernelContext* ctx) override {
+ protected:
+  Status Run(OpKernelContext* ctx) override {
     const Tensor &queries = ctx->input(0), &query_scales = ctx->input(1), &items = ctx->input(2),
                  &item_scales = ctx->input(3);
     const auto shape = [](const Tensor& t) { return t.shape().DebugString(); };
-    OP_REQUIRES(ctx, queries.dims() == 2 && items.dims() == 2 && queries.dim_size(1) == items.dim_size(1),
-                absl::InvalidArgumentError(absl::StrCat("`queries` and `items` must be [*, width] with equal widths. "
-                                                        "Received shapes: ", shape(queries), " and ", shape(items))));
-    OP_REQUIRES(ctx,
-                items.dim_size(0) <= std::numeric_limits<int32_t>::max() && items.dim_size(1) >= 1 &&
-                    items.dim_size(1) <= kMaxWidth,
-                absl::InvalidArgumentError(absl::StrCat("`items` must be [0 to 2^31 - 1, 1 to ", kMaxWidth,
-                                                        "]. Received shape: ", shape(items))));
-    OP_REQUIRES(ctx,
-                query_scales.shape() == TensorShape({queries.dim_size(0)}) &&
-                    item_scales.shape() == TensorShape({items.dim_size(0)}),
-                absl::InvalidArgumentError(absl::StrCat("`query_scales` and `item_scales` must have one number per row. "
-                                                        "Received shapes: ", shape(query_scales), " and ",
-                                                        shape(item_scales))));
+    if (queries.dims() != 2 || items.dims() != 2 || queries.dim_size(1) != items.dim_size(1)) {
+      return absl::InvalidArgumentError(absl::StrCat("`queries` and `items` must be [*, width] with equal widths. "
+                                                     "Received shapes: ", shape(queries), " and ", shape(items)));
+    }
+    if (items.dim_size(0) > std::numeric_limits<int32_t>::max() || items.dim_size(1) < 1 ||
+        items.dim_size(1) > kMaxWidth) {
+      return absl::InvalidArgumentError(absl::StrCat("`items` must be [0 to 2^31 - 1, 1 to ", kMaxWidth,
+                                                     "]. Received shape: ", shape(items)));
+    }
+    if (query_scales.shape() != TensorShape({queries.dim_size(0)}) ||
+        item_scales.shape() != TensorShape({items.dim_size(0)})) {
+      return absl::InvalidArgumentError(absl::StrCat("`query_scales` and `item_scales` must have one number per row. "
+                                                     "Received shapes: ", shape(query_scales), " and ",
+                                                     shape(item_scales)));
+    }
     Int8DotTopK t;
     t.lists.num_queries = queries.dim_size(0);
     t.lists.num_items = items.dim_size(0);
@@ -67,27 +67,28 @@ class Int8DotTopKOp : public OpKernel {
     t.lists.queries = queries.data();
     t.lists.items = items.data();
     t.lists.half_storage = false;
-    t.query_scales = query_scales.flat<float>().data();
-    t.item_scales = item_scales.flat<float>().data();
-    OP_REQUIRES_OK(ctx, top_k::ReadLists(ctx->input(4), ctx->input(5), ctx->input(6), &t.lists));
-    Tensor *scores, *ids, memory;
+    t.query_scales = Elements<float>(query_scales);
+    t.item_scales = Elements<float>(item_scales);
+    TF_RETURN_IF_ERROR(top_k::ReadLists(ctx->input(4), ctx->input(5), ctx->input(6), &t.lists));
+    Tensor *scores, *ids;
     const TensorShape lists({t.lists.num_queries, t.lists.k});
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, lists, &scores));
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(1, lists, &ids));
+    TF_RETURN_IF_ERROR(ctx->allocate_output(0, lists, &scores));
+    TF_RETURN_IF_ERROR(ctx->allocate_output(1, lists, &ids));
     float* best = scores->flat<float>().data();
     int32_t* best_ids = ids->flat<int32_t>().data();
     top_k::EmptyLists(t.lists, best, best_ids);
     Team team(ctx);
     const Kernels* kernels = ChooseKernels();
-    const int64_t workspace = kernels->workspace_bytes(t);
-    OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_INT8, TensorShape({team.size() * workspace}), &memory));
-    top_k::SearchInParts(&team, t.lists, best, best_ids,
-                         [&](int member, int64_t first_query, int64_t last_query, int64_t first_item,
-                             int64_t last_item, bool packed, float* to, int32_t* to_ids) {
-                           kernels->search(t, first_query, last_query, first_item, last_item, packed, to, to_ids,
-                                           static_cast<char*>(memory.data()) + member * workspace);
-                         });
-    top_k::SortLists(&team, t.lists, best, best_ids);
+    Workspaces memory;
+    TF_RETURN_IF_ERROR(memory.Allocate(ctx, kernels->workspace_bytes(t), team.size()));
+    TF_RETURN_IF_ERROR(top_k::SearchInParts(
+        ctx, &team, t.lists, best, best_ids,
+        [&](const top_k::DotTopK& part, int member, int64_t first_query, int64_t last_query, int64_t first_item,
+            int64_t last_item, bool packed, float* to, int32_t* to_ids) {
+          kernels->search({part, t.query_scales, t.item_scales}, first_query, last_query, first_item, last_item, packed,
+                          to, to_ids, memory.Piece(member));
+        }));
+    return top_k::SortLists(ctx, &team, t.lists, best, best_ids);
   }
 };
 

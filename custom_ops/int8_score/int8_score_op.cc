@@ -5,10 +5,12 @@
 
 #include "cpu_dispatch.h"
 #include "int8_score.h"
+#include "op.h"
 #include "team.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/shape_inference.h"
+#include "workspaces.h"
 
 namespace tfrec {
 namespace int8_score {
@@ -16,11 +18,7 @@ namespace {
 
 using ::tensorflow::DEVICE_CPU;
 using ::tensorflow::OpInputList;
-using ::tensorflow::OpKernel;
 using ::tensorflow::OpKernelConstruction;
-using ::tensorflow::OpKernelContext;
-using ::tensorflow::Tensor;
-using ::tensorflow::TensorShape;
 using ::tensorflow::shape_inference::DimensionHandle;
 using ::tensorflow::shape_inference::InferenceContext;
 using ::tensorflow::shape_inference::ShapeHandle;
@@ -75,7 +73,7 @@ const Kernels* ChooseKernels() {
 }
 
 // OkStatus if every index lies in [0, size).
-absl::Status CheckIndices(const char* name, const char* of, const int32_t* index, int64_t count, int64_t size) {
+Status CheckIndices(const char* name, const char* of, const int32_t* index, int64_t count, int64_t size) {
   const uint32_t limit = static_cast<uint32_t>(std::min<int64_t>(size, 1LL << 31));
   uint32_t outside = 0;  // a loop without a branch, which is compiled to vectors
   for (int64_t i = 0; i < count; ++i) outside |= static_cast<uint32_t>(index[i]) >= limit;
@@ -86,7 +84,7 @@ absl::Status CheckIndices(const char* name, const char* of, const int32_t* index
                                                  ". Received: ", index[i], " at position ", i, "."));
 }
 
-absl::Status CheckBounds(const int32_t* b, int64_t number) {
+Status CheckBounds(const int32_t* b, int64_t number) {
   if (kLowest <= b[1] && b[1] <= b[2] && b[2] <= kHighest && std::abs(int64_t{b[0]}) <= kLargestZeroPoint) {
     return absl::OkStatus();
   }
@@ -96,39 +94,39 @@ absl::Status CheckBounds(const int32_t* b, int64_t number) {
       ", ", b[2], "."));
 }
 
-class Int8ScoreOp : public OpKernel {
+class Int8ScoreOp : public SafeOp {
  public:
-  explicit Int8ScoreOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+  explicit Int8ScoreOp(OpKernelConstruction* ctx) : SafeOp(ctx) {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("num_layers", &num_layers_));
   }
 
-  void Compute(OpKernelContext* ctx) override {
+ protected:
+  Status Run(OpKernelContext* ctx) override {
     Int8Score t;
     std::vector<Layer> layers;
-    OP_REQUIRES_OK(ctx, Read(ctx, &t, &layers));
+    TF_RETURN_IF_ERROR(Read(ctx, &t, &layers));
     const Tensor& index = Input(ctx, "item_index");
     const int64_t pairs = index.NumElements();
     Tensor* logits;
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, index.shape(), &logits));
-    if (pairs == 0) return;
+    TF_RETURN_IF_ERROR(ctx->allocate_output(0, index.shape(), &logits));
+    if (pairs == 0) return absl::OkStatus();
 
     Team team(ctx);
     const Kernels* kernels = ChooseKernels();
-    const int64_t workspace = kernels->workspace_bytes(t);
-    Tensor packed, memory;
-    OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_INT8, TensorShape({kernels->packed_bytes(t)}), &packed));
-    OP_REQUIRES_OK(ctx, ctx->allocate_temp(tensorflow::DT_INT8, TensorShape({team.size() * workspace}), &memory));
-    kernels->pack(t, packed.data());
+    Tensor holder;
+    char* packed;
+    Workspaces memory;
+    TF_RETURN_IF_ERROR(Scratch(ctx, kernels->packed_bytes(t), &holder, &packed));
+    TF_RETURN_IF_ERROR(memory.Allocate(ctx, kernels->workspace_bytes(t), team.size()));
+    kernels->pack(t, packed);
     float* out = logits->flat<float>().data();
     const int64_t tile = kernels->pairs_together, tiles = (pairs + tile - 1) / tile;
     team.Run([&](int member) {
       const int64_t first = tiles * member / team.size() * tile;
       const int64_t last = std::min(pairs, tiles * (member + 1) / team.size() * tile);
-      if (first < last) {
-        kernels->score(t, packed.data(), first, last, out + first,
-                       static_cast<char*>(memory.data()) + member * workspace);
-      }
+      if (first < last) kernels->score(t, packed, first, last, out + first, memory.Piece(member));
     });
+    return absl::OkStatus();
   }
 
  private:
@@ -139,7 +137,7 @@ class Int8ScoreOp : public OpKernel {
   }
 
   // Fills the contract from the inputs, and checks all that the kernels rely on.
-  absl::Status Read(OpKernelContext* ctx, Int8Score* t, std::vector<Layer>* layers) const {
+  Status Read(OpKernelContext* ctx, Int8Score* t, std::vector<Layer>* layers) const {
     const auto check = [](const char* name, const Tensor& found, const TensorShape& wanted) {
       return found.shape() == wanted ? absl::OkStatus()
                                      : absl::InvalidArgumentError(absl::StrCat(
@@ -184,14 +182,14 @@ class Int8ScoreOp : public OpKernel {
     for (const char* name : {"final_bias", "final_scale", "gmf_kernel_scale", "bias"}) {
       TF_RETURN_IF_ERROR(check(name, Input(ctx, name), TensorShape({})));
     }
-    for (int l = 0; l <= num_layers_; ++l) TF_RETURN_IF_ERROR(CheckBounds(bounds.flat<int32_t>().data() + 3 * l, l));
+    for (int l = 0; l <= num_layers_; ++l) TF_RETURN_IF_ERROR(CheckBounds(Elements<int32_t>(bounds) + 3 * l, l));
 
     OpInputList kernels, biases, multipliers;
     TF_RETURN_IF_ERROR(ctx->input_list("kernels", &kernels));
     TF_RETURN_IF_ERROR(ctx->input_list("biases", &biases));
     TF_RETURN_IF_ERROR(ctx->input_list("multipliers", &multipliers));
     const auto bounds_of = [&](int64_t l) {
-      const int32_t* b = bounds.flat<int32_t>().data() + 3 * l;
+      const int32_t* b = Elements<int32_t>(bounds) + 3 * l;
       return Bounds{b[0], b[1], b[2]};
     };
     int64_t depth = t->width;
@@ -203,34 +201,34 @@ class Int8ScoreOp : public OpKernel {
       }
       TF_RETURN_IF_ERROR(check("biases", biases[l], TensorShape({width})));
       TF_RETURN_IF_ERROR(check("multipliers", multipliers[l], TensorShape({width})));
-      layers->push_back({depth, width, kernels[l].flat<int8_t>().data(), biases[l].flat<int32_t>().data(),
-                         multipliers[l].flat<float>().data(), bounds_of(l + 1)});
+      layers->push_back({depth, width, Elements<int8_t>(kernels[l]), Elements<int32_t>(biases[l]),
+                         Elements<float>(multipliers[l]), bounds_of(l + 1)});
       depth = width;
     }
     TF_RETURN_IF_ERROR(check("final_kernel", Input(ctx, "final_kernel"), TensorShape({depth})));
-    TF_RETURN_IF_ERROR(CheckIndices("user_index", "users", user_index.flat<int32_t>().data(), user_index.NumElements(),
+    TF_RETURN_IF_ERROR(CheckIndices("user_index", "users", Elements<int32_t>(user_index), user_index.NumElements(),
                                     users));
-    TF_RETURN_IF_ERROR(CheckIndices("item_index", "items", item_index.flat<int32_t>().data(), item_index.NumElements(),
+    TF_RETURN_IF_ERROR(CheckIndices("item_index", "items", Elements<int32_t>(item_index), item_index.NumElements(),
                                     items));
 
     t->candidates = item_index.dim_size(1);
-    t->user_index = user_index.flat<int32_t>().data();
-    t->item_index = item_index.flat<int32_t>().data();
-    t->user_terms = user_terms.flat<float>().data();
-    t->item_terms = item_terms.flat<float>().data();
+    t->user_index = Elements<int32_t>(user_index);
+    t->item_index = Elements<int32_t>(item_index);
+    t->user_terms = Elements<float>(user_terms);
+    t->item_terms = Elements<float>(item_terms);
     t->first = bounds_of(0);
     t->num_layers = num_layers_;
     t->layers = layers->data();
-    t->final_kernel = Input(ctx, "final_kernel").flat<int8_t>().data();
-    t->final_bias = Input(ctx, "final_bias").scalar<int32_t>()();
-    t->final_scale = Input(ctx, "final_scale").scalar<float>()();
-    t->gmf_user = gmf_user.flat<int8_t>().data();
-    t->gmf_item = gmf_item.flat<int8_t>().data();
-    t->gmf_user_scale = Input(ctx, "gmf_user_scale").flat<float>().data();
-    t->gmf_item_scale = Input(ctx, "gmf_item_scale").flat<float>().data();
-    t->gmf_kernel = Input(ctx, "gmf_kernel").flat<int8_t>().data();
-    t->gmf_kernel_scale = Input(ctx, "gmf_kernel_scale").scalar<float>()();
-    t->bias = Input(ctx, "bias").scalar<float>()();
+    t->final_kernel = Elements<int8_t>(Input(ctx, "final_kernel"));
+    TF_RETURN_IF_ERROR(ReadScalar(Input(ctx, "final_bias"), "final_bias", &t->final_bias));
+    TF_RETURN_IF_ERROR(ReadScalar(Input(ctx, "final_scale"), "final_scale", &t->final_scale));
+    t->gmf_user = Elements<int8_t>(gmf_user);
+    t->gmf_item = Elements<int8_t>(gmf_item);
+    t->gmf_user_scale = Elements<float>(Input(ctx, "gmf_user_scale"));
+    t->gmf_item_scale = Elements<float>(Input(ctx, "gmf_item_scale"));
+    t->gmf_kernel = Elements<int8_t>(Input(ctx, "gmf_kernel"));
+    TF_RETURN_IF_ERROR(ReadScalar(Input(ctx, "gmf_kernel_scale"), "gmf_kernel_scale", &t->gmf_kernel_scale));
+    TF_RETURN_IF_ERROR(ReadScalar(Input(ctx, "bias"), "bias", &t->bias));
     return absl::OkStatus();
   }
 

@@ -33,13 +33,16 @@ namespace tt {
 constexpr int kMaxCores = 5;
 constexpr int kMaxRank = 1024;  // of a rank and of a column factor
 constexpr int64_t kMaxWidth = 1 << 16;  // of D, and of Q_k r_k for every k
+constexpr int64_t kMaxTables = 0x7fffffff;
+constexpr int64_t kMaxRows = (int64_t{1} << 62) - 1;  // of num_tables * p_1 ... p_T
+constexpr int64_t kMaxCore = int64_t{1} << 56;  // elements of a core: sizes of arrays computed from it fit 64 bits
 
 enum class Storage : int { kFloat = 0, kHalf = 1, kBfloat16 = 2 };
 
 struct Table {
   int num_cores;            // T, 2 to kMaxCores
-  int num_tables;           // >= 1
-  int64_t num_rows;         // N of one table, 1 to p_1 ... p_T; num_tables * p_1 ... p_T < 2^62
+  int num_tables;           // 1 to kMaxTables
+  int64_t num_rows;         // N of one table, 1 to p_1 ... p_T; num_tables * p_1 ... p_T at most kMaxRows
   int64_t p[kMaxCores];     // >= 1
   int q[kMaxCores];         // >= 1
   int r[kMaxCores + 1];     // r[0] = r[T] = 1

@@ -12,13 +12,13 @@
 #include <vector>
 
 #include "cpu_dispatch.h"
+#include "op.h"
 #include "team.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
-#include "tensorflow/core/framework/resource_mgr.h"
-#include "tensorflow/core/framework/resource_var.h"
 #include "tensorflow/core/framework/shape_inference.h"
 #include "tt_rows.h"
+#include "workspaces.h"
 #if defined(TFREC_CUDA) && defined(TFREC_TT_CUDA)
 #include "tt_cuda.h"
 #include "xla/stream_executor/stream.h"
@@ -37,13 +37,7 @@ namespace {
 
 using ::tensorflow::DEVICE_CPU;
 using ::tensorflow::DT_FLOAT;
-using ::tensorflow::OpKernel;
 using ::tensorflow::OpKernelConstruction;
-using ::tensorflow::OpKernelContext;
-using Status = ::absl::Status;
-using ::tensorflow::Tensor;
-using ::tensorflow::TensorShape;
-using ::tensorflow::shape_inference::DimensionHandle;
 using ::tensorflow::shape_inference::InferenceContext;
 using ::tensorflow::shape_inference::ShapeHandle;
 
@@ -62,10 +56,16 @@ Status FillTable(const Get& get, Table* t) {
         "`row_factors` must have 2 to ", kMaxCores, " numbers, `column_factors` as many and `ranks` one less. Received: ",
         cores, ", ", q.size(), " and ", r.size()));
   }
+  if (tables[0] < 1 || tables[0] > kMaxTables) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("`num_tables` must be 1 to ", kMaxTables, ". Received: num_tables=", tables[0]));
+  }
   t->num_cores = static_cast<int>(cores);
   t->num_rows = rows[0];
   t->num_tables = static_cast<int>(tables[0]);
-  double product = static_cast<double>(tables[0]), width = 1.0;
+  // Exact: a number of rows rounded up by one would be read behind the end of a core.
+  int64_t of_table = 1, of_all = tables[0], width = 1;
+  bool too_many = false;
   t->r[0] = t->r[cores] = 1;
   for (size_t k = 0; k < cores; ++k) {
     if (p[k] < 1 || q[k] < 1 || q[k] > kMaxRank || (k + 1 < cores && (r[k] < 1 || r[k] > kMaxRank))) {
@@ -75,18 +75,23 @@ Status FillTable(const Get& get, Table* t) {
     t->p[k] = p[k];
     t->q[k] = static_cast<int>(q[k]);
     if (k + 1 < cores) t->r[k + 1] = static_cast<int>(r[k]);
-    product *= static_cast<double>(p[k]);
-    width *= static_cast<double>(q[k]);
-    if (width * static_cast<double>(t->r[k + 1]) > static_cast<double>(kMaxWidth)) {
+    too_many = too_many || __builtin_mul_overflow(of_table, p[k], &of_table) ||
+               __builtin_mul_overflow(of_all, p[k], &of_all) || of_all > kMaxRows;
+    width *= q[k];  // at most kMaxWidth so far
+    if (width * t->r[k + 1] > kMaxWidth) {
       return absl::InvalidArgumentError(absl::StrCat("the product of `column_factors` and a rank must not exceed ",
                                                      kMaxWidth));
     }
   }
-  if (tables[0] < 1 || rows[0] < 1 || product >= 4.6e18 ||
-      static_cast<double>(rows[0]) * static_cast<double>(tables[0]) > product) {
+  if (too_many || rows[0] < 1 || rows[0] > of_table) {
     return absl::InvalidArgumentError(
         absl::StrCat("`row_factors` must multiply to at least `num_rows` and, with `num_tables`, to less than 2^62. "
                      "Received: num_rows=", rows[0], ", num_tables=", tables[0]));
+  }
+  for (size_t k = 0; k < cores; ++k) {
+    if (t->slices(static_cast<int>(k)) > kMaxCore / t->slice(static_cast<int>(k))) {
+      return absl::InvalidArgumentError(absl::StrCat("core ", k, " must have at most ", kMaxCore, " elements."));
+    }
   }
   return absl::OkStatus();
 }
@@ -205,7 +210,7 @@ Status FillLookup(OpKernelContext* ctx, const Table& table, int first_core, Look
         absl::StrCat("`ids` must be [n]. Received shape: ", ids.shape().DebugString()));
   }
   l->n = ids.NumElements();
-  l->ids = static_cast<const int64_t*>(ids.data());
+  l->ids = Elements<int64_t>(ids);
   if (first_core < 0) return absl::OkStatus();
   for (int k = 0; k < table.num_cores; ++k) {
     TF_RETURN_IF_ERROR(CheckCore(table, k, ctx->input(first_core + k).shape()));
@@ -215,10 +220,11 @@ Status FillLookup(OpKernelContext* ctx, const Table& table, int first_core, Look
 }
 
 Status CheckUpstream(const Lookup& l, const Tensor& upstream) {
-  const TensorShape wanted({l.n, l.table.width()});
-  if (upstream.shape() == wanted) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("`upstream` must be ", wanted.DebugString(),
-                                                 ". Received shape: ", upstream.shape().DebugString()));
+  if (upstream.dims() == 2 && upstream.dim_size(0) == l.n && upstream.dim_size(1) == l.table.width()) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat("`upstream` must be [", l.n, ",", l.table.width(),
+                                                 "]. Received shape: ", upstream.shape().DebugString()));
 }
 
 int Bits(uint64_t largest) {
@@ -227,34 +233,36 @@ int Bits(uint64_t largest) {
   return bits;
 }
 
-// Ascending by the bits from `low` on; equal ones keep their order.
-void RadixSort(std::vector<uint64_t>* values, int low, int high) {
-  const size_t n = values->size();
+// n values ascending by the bits from `low` on; equal ones keep their order. Returns where they are: values, or other,
+// which has room for as many.
+uint64_t* RadixSort(uint64_t* values, uint64_t* other, int64_t n, int low, int high) {
   if (n < 512) {
-    std::sort(values->begin(), values->end());  // the low bits are positions: a stable order of the others
-    return;
+    std::sort(values, values + n);  // the low bits are positions: a stable order of the others
+    return values;
   }
   const int digit = n < 4096 ? 8 : 11;
-  std::vector<uint64_t> other(n);
   std::vector<size_t> place(size_t{1} << digit);
   for (; low < high; low += digit) {
     std::fill(place.begin(), place.end(), 0);
     const uint64_t mask = (uint64_t{1} << digit) - 1;
-    for (const uint64_t v : *values) ++place[v >> low & mask];
+    for (int64_t i = 0; i < n; ++i) ++place[values[i] >> low & mask];
     size_t sum = 0;
     for (size_t& p : place) sum += std::exchange(p, sum);
-    for (const uint64_t v : *values) other[place[v >> low & mask]++] = v;
-    values->swap(other);
+    for (int64_t i = 0; i < n; ++i) other[place[values[i] >> low & mask]++] = values[i];
+    std::swap(values, other);
   }
+  return values;
 }
 
 // The distinct ids of a call in the order of tt_rows.h.
 class SortedIds {
  public:
-  Status Sort(const Lookup& l, Team* team) {
+  Status Sort(OpKernelContext* ctx, const Lookup& l, Team* team) {
     const Table& t = l.table;
     const int64_t n = l.n, all = t.num_tables * t.num_rows;
-    std::vector<uint64_t> values(n);
+    uint64_t *values, *other;
+    Tensor value_memory, other_memory;
+    TF_RETURN_IF_ERROR(Scratch(ctx, n, &value_memory, &values));
     std::vector<int64_t> bad(team->size(), -1);
     int64_t tail = 1;  // p_3 ... p_T
     for (int k = 2; k < t.num_cores; ++k) tail *= t.p[k];
@@ -278,25 +286,26 @@ class SortedIds {
       return absl::InvalidArgumentError(absl::StrCat("`ids` must lie in 0 to ", all - 1, ". Received: ", l.ids[i],
                                                      " at position ", i));
     }
-    order_.resize(n);
-    starts_.clear();
+    TF_RETURN_IF_ERROR(Scratch(ctx, n, &order_memory_, &order_));
+    TF_RETURN_IF_ERROR(Scratch(ctx, n + 1, &start_memory_, &starts_));
+    int64_t count = 0;
     if (together) {
-      RadixSort(&values, position_bits, position_bits + key_bits);
+      TF_RETURN_IF_ERROR(Scratch(ctx, n < 512 ? 0 : n, &other_memory, &other));
+      values = RadixSort(values, other, n, position_bits, position_bits + key_bits);
       const uint64_t mask = (uint64_t{1} << position_bits) - 1;
       for (int64_t i = 0; i < n; ++i) {
         order_[i] = static_cast<int64_t>(values[i] & mask);
-        if (i == 0 || values[i] >> position_bits != values[i - 1] >> position_bits) starts_.push_back(i);
+        if (i == 0 || values[i] >> position_bits != values[i - 1] >> position_bits) starts_[count++] = i;
       }
     } else {
       for (int64_t i = 0; i < n; ++i) order_[i] = i;
-      std::stable_sort(order_.begin(), order_.end(), [&](int64_t a, int64_t b) { return values[a] < values[b]; });
+      std::stable_sort(order_, order_ + n, [&](int64_t a, int64_t b) { return values[a] < values[b]; });
       for (int64_t i = 0; i < n; ++i) {
-        if (i == 0 || values[order_[i]] != values[order_[i - 1]]) starts_.push_back(i);
+        if (i == 0 || values[order_[i]] != values[order_[i - 1]]) starts_[count++] = i;
       }
     }
-    const int64_t count = static_cast<int64_t>(starts_.size());
-    starts_.push_back(n);
-    slices_.resize(count * t.num_cores);
+    starts_[count] = n;
+    TF_RETURN_IF_ERROR(Scratch(ctx, count * t.num_cores, &slice_memory_, &slices_));
     team->Run([&](int slot) {
       const int64_t first = count * slot / team->size(), last = count * (slot + 1) / team->size();
       for (int64_t u = first; u < last; ++u) {
@@ -309,7 +318,7 @@ class SortedIds {
         }
       }
     });
-    distinct_ = {count, slices_.data(), starts_.data(), order_.data()};
+    distinct_ = {count, slices_, starts_, order_};
     return absl::OkStatus();
   }
 
@@ -329,18 +338,16 @@ class SortedIds {
     return ((table * t.p[1] + second) * t.p[0] + first) * tail + n - prefix * tail;
   }
 
-  std::vector<int64_t> slices_, starts_, order_;
+  Tensor slice_memory_, start_memory_, order_memory_;
+  int64_t *slices_ = nullptr, *starts_ = nullptr, *order_ = nullptr;
   Distinct distinct_ = {};
 };
-
-// Uninitialized floats: vectors would be cleared first.
-using Floats = std::unique_ptr<float[]>;
-Floats NewFloats(int64_t n) { return Floats(new float[n + 64]); }
 
 // Padded copies of the slices in use.
 class PackedCores {
  public:
-  void Pack(const Lookup& l, const Distinct& distinct, const RowKernels& kernels, bool backward, Team* team) {
+  Status Pack(OpKernelContext* ctx, const Lookup& l, const Distinct& distinct, const RowKernels& kernels, bool backward,
+              Team* team) {
     const Table& t = l.table;
     packed_ = {};
     kernels.padding(t, &packed_);
@@ -349,12 +356,12 @@ class PackedCores {
     for (int k = t.num_cores == 2 ? 1 : 2; k < t.num_cores; ++k) {
       const bool last = k + 1 == t.num_cores;
       if (!last) {
-        memory_.push_back(NewFloats(t.slices(k) * kernels.packed_floats(t, packed_, k)));
-        packed_.slices[k] = memory_.back().get();
+        TF_RETURN_IF_ERROR(Scratch(ctx, t.slices(k) * kernels.packed_floats(t, packed_, k), &slice_memory_[k],
+                                   &packed_.slices[k]));
       }
       if (last || backward) {
-        memory_.push_back(NewFloats(t.slices(k) * kernels.transposed_floats(t, packed_, k)));
-        packed_.transposed[k] = memory_.back().get();
+        TF_RETURN_IF_ERROR(Scratch(ctx, t.slices(k) * kernels.transposed_floats(t, packed_, k), &transposed_memory_[k],
+                                   &packed_.transposed[k]));
       }
       std::vector<bool> used(t.slices(k), false);
       for (int64_t u = 0; u < distinct.count; ++u) used[distinct.slices[u * t.num_cores + k]] = true;
@@ -368,13 +375,14 @@ class PackedCores {
         kernels.pack(l, packed_, slices[i].first, slices[i].second, backward);
       }
     });
+    return absl::OkStatus();
   }
 
   const Packed& packed() const { return packed_; }
 
  private:
   Packed packed_ = {};
-  std::vector<Floats> memory_;
+  Tensor slice_memory_[kMaxCores], transposed_memory_[kMaxCores];
 };
 
 Status ForwardCpu(OpKernelContext* ctx, const Lookup& l, void* rows) {
@@ -382,19 +390,19 @@ Status ForwardCpu(OpKernelContext* ctx, const Lookup& l, void* rows) {
   Team team(ctx);
   const RowKernels* kernels = ChooseRowKernels();
   SortedIds sorted;
-  TF_RETURN_IF_ERROR(sorted.Sort(l, &team));
+  TF_RETURN_IF_ERROR(sorted.Sort(ctx, l, &team));
   const Distinct& distinct = sorted.distinct();
   PackedCores cores;
-  cores.Pack(l, distinct, *kernels, false, &team);
-  const int64_t each = kernels->workspace_floats(l.table, cores.packed());
-  const Floats memory = NewFloats(each * team.size());
+  TF_RETURN_IF_ERROR(cores.Pack(ctx, l, distinct, *kernels, false, &team));
+  Workspaces memory;
+  TF_RETURN_IF_ERROR(memory.Allocate(ctx, kernels->workspace_floats(l.table, cores.packed()) * sizeof(float), team.size()));
   // Four ranges per thread, so that one that is held up is waited for a quarter as long.
   const int64_t tasks = team.size() == 1 ? 1 : std::min<int64_t>(4 * team.size(), distinct.count);
   std::atomic<int64_t> next{0};
   team.Run([&](int slot) {
     for (int64_t task; (task = next.fetch_add(1)) < tasks;) {
       kernels->forward(l, distinct, cores.packed(), distinct.count * task / tasks, distinct.count * (task + 1) / tasks,
-                       rows, memory.get() + slot * each);
+                       rows, memory.Floats(slot));
     }
   });
   return absl::OkStatus();
@@ -439,23 +447,24 @@ Status BackwardCpu(OpKernelContext* ctx, const Backward& b) {
   const int threads = team.size();
   const RowKernels* kernels = ChooseRowKernels();
   SortedIds sorted;
-  TF_RETURN_IF_ERROR(sorted.Sort(l, &team));
+  TF_RETURN_IF_ERROR(sorted.Sort(ctx, l, &team));
   const Distinct& distinct = sorted.distinct();
   PackedCores cores;
-  cores.Pack(l, distinct, *kernels, true, &team);
+  TF_RETURN_IF_ERROR(cores.Pack(ctx, l, distinct, *kernels, true, &team));
   const Packed& packed = cores.packed();
   const bool second = t.num_cores > 2;
-  const int64_t each = kernels->workspace_floats(t, packed);
   int64_t sum_floats[kMaxCores], sums_each = t.slice(1);
   for (int k = 0; k < t.num_cores; ++k) {
     sum_floats[k] = second && k == 1 ? 0 : t.slices(k) * kernels->sum_floats(t, packed, k);
     sums_each += sum_floats[k];
   }
-  const Floats memory = NewFloats((each + sums_each) * threads);
+  Workspaces memory, sum_memory;
+  TF_RETURN_IF_ERROR(memory.Allocate(ctx, kernels->workspace_floats(t, packed) * sizeof(float), threads));
+  TF_RETURN_IF_ERROR(sum_memory.Allocate(ctx, sums_each * sizeof(float), threads));
   const std::vector<int64_t> ranges = Ranges(t, distinct, threads);
   std::vector<Sums> sums(threads);
   for (int slot = 0; slot < threads; ++slot) {
-    float* at = memory.get() + each * threads + sums_each * slot;
+    float* at = sum_memory.Floats(slot);
     Sums& s = sums[slot];
     s.second = b.gradients[1];
     s.shared = nullptr;
@@ -479,7 +488,7 @@ Status BackwardCpu(OpKernelContext* ctx, const Backward& b) {
   }
   team.Run([&](int slot) {
     std::memset(sums[slot].cores[0], 0, (sums_each - t.slice(1)) * sizeof(float));
-    kernels->backward(b, distinct, packed, ranges[slot], ranges[slot + 1], sums[slot], memory.get() + slot * each);
+    kernels->backward(b, distinct, packed, ranges[slot], ranges[slot + 1], sums[slot], memory.Floats(slot));
   });
   for (int slot = 1; slot < threads; ++slot) {
     if (sums[slot].shared == nullptr) continue;
@@ -502,9 +511,9 @@ Storage StorageOf(tensorflow::DataType type) {
   return type == DT_FLOAT ? Storage::kFloat : type == tensorflow::DT_HALF ? Storage::kHalf : Storage::kBfloat16;
 }
 
-class TtOp : public OpKernel {
+class TtOp : public SafeOp {
  public:
-  explicit TtOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+  explicit TtOp(OpKernelConstruction* ctx) : SafeOp(ctx) {
     OP_REQUIRES_OK(ctx, TableOf(ctx, &table_));
     tensorflow::DataType type;
     OP_REQUIRES_OK(ctx, ctx->GetAttr("T", &type));
@@ -524,15 +533,15 @@ class LookupOp : public TtOp {
  public:
   using TtOp::TtOp;
 
-  void Compute(OpKernelContext* ctx) override {
+ protected:
+  Status Run(OpKernelContext* ctx) override {
     Lookup l;
-    OP_REQUIRES_OK(ctx, FillLookup(ctx, table_, 1, &l));
+    TF_RETURN_IF_ERROR(FillLookup(ctx, table_, 1, &l));
     Tensor* rows;
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, TensorShape({l.n, table_.width()}), &rows));
-    OP_REQUIRES_OK(ctx, Forward(ctx, l, rows->data()));
+    TF_RETURN_IF_ERROR(ctx->allocate_output(0, TensorShape({l.n, table_.width()}), &rows));
+    return Forward(ctx, l, rows->data());
   }
 
- protected:
   virtual Status Forward(OpKernelContext* ctx, const Lookup& l, void* rows) { return ForwardCpu(ctx, l, rows); }
 };
 
@@ -540,20 +549,20 @@ class LookupGradOp : public TtOp {
  public:
   using TtOp::TtOp;
 
-  void Compute(OpKernelContext* ctx) override {
+ protected:
+  Status Run(OpKernelContext* ctx) override {
     tt::Backward b;
-    OP_REQUIRES_OK(ctx, FillLookup(ctx, table_, 2, &b.lookup));
-    OP_REQUIRES_OK(ctx, CheckUpstream(b.lookup, ctx->input(1)));
+    TF_RETURN_IF_ERROR(FillLookup(ctx, table_, 2, &b.lookup));
+    TF_RETURN_IF_ERROR(CheckUpstream(b.lookup, ctx->input(1)));
     b.upstream = ctx->input(1).data();
     for (int k = 0; k < table_.num_cores; ++k) {
       Tensor* gradient;
-      OP_REQUIRES_OK(ctx, ctx->allocate_output(k, ctx->input(2 + k).shape(), &gradient));
+      TF_RETURN_IF_ERROR(ctx->allocate_output(k, ctx->input(2 + k).shape(), &gradient));
       b.gradients[k] = gradient->flat<float>().data();
     }
-    OP_REQUIRES_OK(ctx, Backward(ctx, b));
+    return Backward(ctx, b);
   }
 
- protected:
   virtual Status Backward(OpKernelContext* ctx, const tt::Backward& b) { return BackwardCpu(ctx, b); }
 };
 
@@ -575,31 +584,31 @@ class UpdateOp : public TtOp {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("T", &type_));
   }
 
-  void Compute(OpKernelContext* ctx) override {
+ protected:
+  Status Run(OpKernelContext* ctx) override {
     tt::Backward b;
-    OP_REQUIRES_OK(ctx, FillLookup(ctx, table_, -1, &b.lookup));
-    OP_REQUIRES_OK(ctx, CheckUpstream(b.lookup, ctx->input(1)));
+    TF_RETURN_IF_ERROR(FillLookup(ctx, table_, -1, &b.lookup));
+    TF_RETURN_IF_ERROR(CheckUpstream(b.lookup, ctx->input(1)));
     b.upstream = ctx->input(1).data();
-    const Tensor& rate = ctx->input(2);
-    OP_REQUIRES(ctx, rate.dims() == 0, absl::InvalidArgumentError("`rate` must be a number."));
+    Update update = update_;
+    TF_RETURN_IF_ERROR(ReadScalar(ctx->input(2), "rate", &update.rate));
     const int cores = table_.num_cores, slots = NumSlots(update_.optimizer), variables = cores * (1 + slots);
     std::vector<tensorflow::core::RefCountPtr<tensorflow::Var>> held(variables);
     for (int i = 0; i < variables; ++i) {
-      OP_REQUIRES_OK(ctx, tensorflow::LookupResource(ctx, tensorflow::HandleFromInput(ctx, 3 + i), &held[i]));
+      TF_RETURN_IF_ERROR(ReadVariable(ctx, 3 + i, i < cores ? "cores" : "slots", &held[i]));
     }
     // Two steps at once take the locks in one order, that of their addresses.
-    std::vector<decltype(held[0]->mu())> locks;
-    for (const auto& variable : held) locks.push_back(variable->mu());
-    std::sort(locks.begin(), locks.end());
-    OP_REQUIRES(ctx, std::adjacent_find(locks.begin(), locks.end()) == locks.end(),
-                absl::InvalidArgumentError("`cores` and `slots` must be different variables."));
-    for (auto* lock : locks) lock->lock();
-    const Status done = Step(ctx, held, rate, &b);
-    for (auto* lock : locks) lock->unlock();
-    OP_REQUIRES_OK(ctx, done);
+    std::vector<decltype(held[0]->mu())> mutexes;
+    for (const auto& variable : held) mutexes.push_back(variable->mu());
+    std::sort(mutexes.begin(), mutexes.end());
+    if (std::adjacent_find(mutexes.begin(), mutexes.end()) != mutexes.end()) {
+      return absl::InvalidArgumentError("`cores` and `slots` must be different variables.");
+    }
+    std::vector<std::unique_ptr<tensorflow::mutex_lock>> locks;
+    for (auto* mutex : mutexes) locks.push_back(std::make_unique<tensorflow::mutex_lock>(*mutex));
+    return Step(ctx, held, update, &b);
   }
 
- protected:
   // One core, of the storage type, and its slots; null those that the optimizer has not.
   struct Weights {
     void* values;
@@ -628,10 +637,11 @@ class UpdateOp : public TtOp {
 
  private:
   Status Step(OpKernelContext* ctx, const std::vector<tensorflow::core::RefCountPtr<tensorflow::Var>>& held,
-              const Tensor& rate, tt::Backward* b) {
+              const Update& update, tt::Backward* b) {
     const int cores = table_.num_cores;
     for (size_t i = 0; i < held.size(); ++i) {
       const int k = static_cast<int>(i) % cores;
+      if (!held[i]->is_initialized) return absl::InvalidArgumentError("`cores` and `slots` must be initialized.");
       TF_RETURN_IF_ERROR(CheckCore(table_, k, held[i]->tensor()->shape()));
       if (held[i]->tensor()->dtype() != (static_cast<int>(i) < cores ? type_ : DT_FLOAT)) {
         return absl::InvalidArgumentError("`cores` must have the type of `upstream`, `slots` float32.");
@@ -644,13 +654,11 @@ class UpdateOp : public TtOp {
       TF_RETURN_IF_ERROR(ctx->allocate_temp(DT_FLOAT, held[k]->tensor()->shape(), &gradients[k]));
       b->gradients[k] = gradients[k].flat<float>().data();
     }
-    Update update = update_;
-    update.rate = rate.scalar<float>()();
     Weights weights[kMaxCores] = {};
     for (int k = 0; k < cores; ++k) {
       weights[k].values = held[k]->tensor()->data();
       for (int s = 0; s < NumSlots(update.optimizer); ++s) {
-        weights[k].slots[s] = held[(1 + s) * cores + k]->tensor()->flat<float>().data();
+        weights[k].slots[s] = static_cast<float*>(held[(1 + s) * cores + k]->tensor()->data());
       }
     }
     return Apply(ctx, *b, update, weights);

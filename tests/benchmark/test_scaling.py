@@ -29,7 +29,13 @@ def test_distinct():
 
 
 def test_speed_up_never_exceeds_the_ranks():
-    for ways in plan(1e7)["planned_not_measured"].values():
-        for by_ranks in ways.values():
-            for ranks, found in by_ranks.items():
-                assert 0 < found["speed_up"] <= int(ranks)
+    found = [
+        (int(ranks), numbers["speed_up"])
+        for ways in plan(1e7)["planned_not_measured"].values()
+        for by_ranks in ways.values()
+        for ranks, numbers in by_ranks.items()
+    ]
+    assert len(found) > 10
+    assert all(0 < speed_up <= ranks for ranks, speed_up in found)
+    # The network takes its part.
+    assert any(speed_up < 0.99 * ranks for ranks, speed_up in found if ranks > 1)

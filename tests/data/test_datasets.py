@@ -81,13 +81,13 @@ def check(name, events):
         assert events.user_ids.tolist() == ["00000c28", "0001bd96"]
         assert events.item_ids.tolist() == ['"weird" al', "betty blowtorch"]
         assert events.values.tolist() == [2137, 1099, 706]
-        assert events.source["rows_without_artist"] == 1
-        assert not events.explicit
+        assert events.left_out == {"no artist": 1}
+        assert events.kind == "counts"
         return
     assert events.user_ids.tolist() == [1, 2]
     assert events.item_ids.tolist() == [10, 31]
     assert events.item_index.tolist() == [1, 0]
-    assert events.explicit == (name != "lastfm-2k")
+    assert events.kind == ("counts" if name == "lastfm-2k" else "ratings")
     assert (events.timestamps is None) == (name == "lastfm-2k")
     expected = {
         "lastfm-2k": ['"Weird" Al', "Sigur Rós"],
@@ -117,6 +117,122 @@ def test_archive(tmp_path, name, monkeypatch):
 
     monkeypatch.setitem(DATASETS, name, replace(dataset, md5=None))
     check(name, load(name, root))
+
+
+@pytest.mark.parametrize(
+    "folder", ["ml-10M100K", "ml-10m", "ML-10M100K", "ML-10M", "ml-10m/ml-10M100K", "ML-10m/ml-10m100k", "."]
+)
+@pytest.mark.parametrize("upper", [False, True])
+def test_names_of_folders_and_files(tmp_path, folder, upper):
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    for file, content in contents("ml-10m").items():
+        (tmp_path / folder / (file.upper() if upper else file)).write_bytes(content)
+    check("ml-10m", load("ml-10m", tmp_path))
+
+
+def test_archive_in_upper_case_without_titles(tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    monkeypatch.setitem(DATASETS, "ml-1m", replace(DATASETS["ml-1m"], md5=None))
+    with zipfile.ZipFile(tmp_path / "ML-1M.ZIP", "w") as archive:
+        archive.writestr("ML-1M/RATINGS.DAT", contents("ml-1m")["ratings.dat"])
+    events = load("ml-1m", tmp_path)
+    assert len(events) == 2
+    assert events.item_titles is None
+    assert events.labels().tolist() == ["10", "31"]
+    assert events.source["titles"] == {"file": None, "items_without_title": 2}
+
+
+def test_an_archive_of_something_else(tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    monkeypatch.setitem(DATASETS, "ml-1m", replace(DATASETS["ml-1m"], md5=None))
+    with zipfile.ZipFile(tmp_path / "ml-1m.zip", "w") as archive:
+        archive.writestr("ml-20m/ratings.csv", contents("ml-20m")["ratings.csv"])
+    with pytest.raises(InputError, match=r"(?s)does not hold ratings\.dat.*right archive"):
+        load("ml-1m", tmp_path)
+
+
+def titled(tmp_path, name, titles):
+    """The data set's items 10 and 31 with another file of titles."""
+    dataset = DATASETS[name]
+    root = unpacked(tmp_path, name, name)
+    (root / name / dataset.layout.titles).write_bytes(titles)
+    events = load(name, root)
+    return events.item_titles.tolist(), events.source["titles"]
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("ml-100k", "{0}|{1}|01-Jan-1995||http://x|0"),
+        ("ml-1m", "{0}::{1}::Drama"),
+        ("ml-10m", "{0}::{1}::Drama"),
+        ("ml-20m", '{0},"{1}",Drama'),
+        ("lastfm-2k", "{0}\t{1}\thttp://x\thttp://y"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_titles_in_every_encoding(tmp_path, name, line, encoding, end):
+    header = {"ml-20m": "movieId,title,genres\n", "lastfm-2k": "id\tname\turl\tpictureURL\n"}.get(name, "")
+    # 0x85 is no end of a line in latin-1.
+    wanted = ["Misérables, Les (1995)", "Ça commence\x85 aujourd'hui"]
+    text = header + line.format(10, wanted[0]) + "\n\n" + line.format(31, wanted[1]) + "\n"
+    titles, about = titled(tmp_path, name, text.replace("\n", end).encode(encoding))
+    assert titles == wanted
+    assert about["encoding"] == encoding.removesuffix("-sig")
+    assert about["items_without_title"] == about["lines_left_out"] == about["lines_with_another_title"] == 0
+
+
+def test_one_line_of_titles_in_another_encoding(tmp_path):
+    """A file put together of two: only the line that is not UTF-8 is latin-1."""
+    titles, about = titled(tmp_path, "ml-1m", "10::Amélie::Drama\n".encode() + "31::Léon::Drama\n".encode("latin-1"))
+    assert titles == ["Amélie", "Léon"]
+    assert about["encoding"] == "latin-1"
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "title"),
+    [
+        ("ml-1m", "10::Mission::Impossible (1996)::Action", "Mission::Impossible (1996)"),
+        ("ml-1m", "10::Alien:::Horror", "Alien:"),
+        ("ml-1m", "10::No genres", "No genres"),
+        ("ml-1m", "10::  Blanks  ::Drama", "Blanks"),
+        ("ml-1m", '10::"Quoted" and, more::Drama', '"Quoted" and, more'),
+        ("ml-100k", "10|Either|Or (1995)|01-Jan-1995||http://x|0", "Either|Or (1995)"),
+        ("ml-100k", "10|unknown||||" + "|".join("1" * 19), "unknown"),
+        ("ml-100k", "10|Either|Or||||" + "|".join("1" * 19), "Either|Or"),
+        ("ml-20m", '10,"He said ""no"", twice (1995)",Drama', 'He said "no", twice (1995)'),
+        ("ml-20m", "10,Plain (1995),Drama", "Plain (1995)"),
+        ("lastfm-2k", '10\t"Weird" Al\thttp://x\thttp://y', '"Weird" Al'),
+        ("lastfm-2k", "10\tAl\tGreen\thttp://x\thttp://y", "Al Green"),
+    ],
+)
+def test_delimiters_in_titles(tmp_path, name, line, title):
+    header = {"ml-20m": "movieId,title,genres\n", "lastfm-2k": "id\tname\turl\tpictureURL\n"}.get(name, "")
+    assert titled(tmp_path, name, (header + line + "\n").encode())[0] == [title, "31"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "titles", "without", "left_out", "other"),
+    [
+        ("ml-1m", "10::A::x\n10::A::x\n31::B::x\n", ["A", "B"], 0, 0, 0),
+        ("ml-1m", "10::A::x\n10::C::x\n31::B::x\n", ["C", "B"], 0, 0, 1),
+        ("ml-1m", "10::A::x\n", ["A", "31"], 1, 0, 0),
+        ("ml-1m", "10::A::x\n31::  ::x\n", ["A", "31"], 1, 1, 0),
+        ("ml-1m", "10::A::x\nten::B::x\nrubbish\n99::Not rated::x\n", ["A", "31"], 1, 2, 0),
+        ("ml-20m", 'movieId,title,genres\n10,"A, not closed,x\n31,B,x\n', ["10", "B"], 1, 1, 0),
+        ("ml-20m", "title,genres,movieId\nA,x,10\nB,x,31\n", ["A", "B"], 0, 0, 0),
+        ("ml-1m", "", ["10", "31"], 2, 0, 0),
+    ],
+)
+def test_titles_that_are_missing_or_given_twice(tmp_path, name, text, titles, without, left_out, other):
+    found, about = titled(tmp_path, name, text.encode())
+    assert found == titles
+    assert about["items_without_title"] == without
+    assert about["lines_left_out"] == left_out
+    assert about["lines_with_another_title"] == other
 
 
 def test_says_where_to_put_a_file_when_there_is_no_network(tmp_path, monkeypatch):

@@ -144,6 +144,35 @@ def test_only_wanted_files_and_all_of_them(tmp_path):
     assert not (tmp_path / "out2").exists()
 
 
+def test_optional_files_and_upper_case(tmp_path):
+    archive = make_zip(tmp_path / "a.zip", {"X/RATINGS.CSV": b"1", "x/__MACOSX/._ratings.csv": b"2"})
+    folder = unpack(archive, tmp_path / "out", ["ratings.csv"], ["movies.csv"])
+    assert [p.name for p in folder.iterdir()] == ["ratings.csv"]
+    archive = make_zip(tmp_path / "b.zip", {"x\\ratings.csv": b"1", "x\\movies.csv": b"2"})
+    folder = unpack(archive, tmp_path / "out2", ["ratings.csv"], ["movies.csv"])
+    assert sorted(p.name for p in folder.iterdir()) == ["movies.csv", "ratings.csv"]
+    archive = make_zip(tmp_path / "c.zip", {"x/ratings.csv": b"1", "y/Ratings.csv": b"2"})
+    with pytest.raises(InputError, match="more than once"):
+        unpack(archive, tmp_path / "out3", ["ratings.csv"])
+
+
+def test_a_tar_of_absurd_size_is_told_by_its_first_header(tmp_path):
+    """Its bytes are not looked for: there are none."""
+    info = tarfile.TarInfo("x/ratings.csv")
+    info.size = 17 << 30
+    (tmp_path / "a.tar").write_bytes(info.tobuf() + bytes(10_240))
+    with pytest.raises(InputError, match="would unpack to"):
+        unpack(tmp_path / "a.tar", tmp_path / "out", ["ratings.csv"])
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>Not found</html>", b"PK\x03\x04" + bytes(100), os.urandom(5_000)])
+def test_what_is_no_archive(tmp_path, content):
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(InputError, match="neither a zip nor a tar archive"):
+        unpack(tmp_path / "a.zip", tmp_path / "out", ["ratings.csv"])
+    assert not (tmp_path / "out").exists()
+
+
 def test_cut_off_archives(tmp_path):
     whole = make_zip(tmp_path / "a.zip", {"x/ratings.csv": os.urandom(5000)}).read_bytes()
     (tmp_path / "b.zip").write_bytes(whole[:-1000])

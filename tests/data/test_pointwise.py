@@ -73,6 +73,23 @@ def test_epochs_and_seeds_differ():
         assert np.mean([as_dict[tuple(r[:2])] == tuple(r[2:]) for r in first]) < 0.01  # other negatives
 
 
+@pytest.mark.parametrize("sampling", ["exact", "approximate"])
+def test_negatives_of_places_epochs_and_seeds_are_unrelated(sampling):
+    """One user, so that equal draws are equal items: by chance one in 1,500 or 2,000."""
+    train = scipy.sparse.csr_matrix(np.arange(2_000)[None] < 500, dtype=np.float32)
+    options = {"global_batch_size": 2_500, "sampling": sampling}
+    first, second, other = (
+        np.concatenate(epoch(train, number, seed=seed, **options)[0])[:, 2:]
+        for number, seed in ((0, 0), (1, 0), (0, 1))
+    )
+    for number in range(1, 4):
+        assert (first[:-1, number:] == first[1:, :-number]).mean() < 0.01  # a neighbour's, shifted
+    assert (first[:-1] == first[1:]).mean() < 0.01
+    assert (first[:, 1:] == first[:, :-1]).mean() < 0.01
+    assert (first == second).mean() < 0.01
+    assert (first == other).mean() < 0.01
+
+
 @pytest.mark.parametrize("size", [2, 3, 7])
 @pytest.mark.parametrize("sampling", ["exact", "approximate"])
 def test_ranks_share_an_epoch(size, sampling):

@@ -18,7 +18,7 @@ def interactions(user, item, value=None, time=None):
         user_ids=users,
         item_ids=items,
         timestamps=None if time is None else np.asarray(time, np.int64),
-        explicit=value is not None,
+        kind="events" if value is None else "ratings",
     )
 
 
@@ -37,10 +37,21 @@ def pairs_of(matrix, users, items, events):
     return sorted(zip(raw_users.tolist(), raw_items.tolist(), strict=True))
 
 
-def test_strong_generalization_is_the_papers(ratings):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"min_rating": 1.0, "min_item_events": 18},
+        {"min_rating": 2.0, "min_user_events": 9, "seed": 5},
+        {"target_share": 0.45},
+    ],
+    ids=str,
+)
+def test_strong_generalization_is_the_papers(ratings, options):
     events = interactions(*ratings)
-    split = strong_generalization(events, 8)
-    users, items, parts = oracles.liang_split(*ratings, heldout=8)
+    split = strong_generalization(events, 8, **options)
+    given = {"share" if name == "target_share" else name: value for name, value in options.items()}
+    users, items, parts = oracles.liang_split(*ratings, heldout=8, **given)
     mine = np.concatenate([split.train_users, split.validation_users, split.test_users])
     assert events.user_ids[mine].tolist() == users
     assert events.item_ids[split.items].tolist() == items
@@ -144,6 +155,11 @@ def test_random_holdout(ratings):
     assert (train + test != events.to_csr()).nnz == 0
     assert train.multiply(test).nnz == 0
     assert abs(test.nnz / events.to_csr().nnz - 0.3) < 0.06
+    # Four standard deviations of 40,000 draws.
+    many = interactions(np.repeat(np.arange(200), 200), np.tile(np.arange(200), 200))
+    for share in (0.3, 0.05):
+        found = random_holdout(many, target_share=share)[1].nnz / 40_000
+        assert abs(found - share) < 4 * (share * (1 - share) / 40_000) ** 0.5
     again = random_holdout(events, target_share=0.3, seed=7)[1]
     assert (again != test).nnz == 0
     assert (random_holdout(events, target_share=0.3, seed=8)[1] != test).nnz > 0
@@ -151,6 +167,26 @@ def test_random_holdout(ratings):
         random_holdout(events, target_share=0)
     with pytest.raises(InputError, match="Too few"):
         random_holdout(interactions([1], [2]))
+
+
+def test_of_a_pair_that_repeats_the_first_event_counts(random):
+    """Items are numbered and targets drawn as if the later events of a pair were not in the file."""
+    user, item = np.repeat(np.arange(40), 60), random.integers(0, 30, 2400)
+    shuffled = random.permutation(2400)
+    user, item = user[shuffled], item[shuffled]
+    _, first = np.unique(user * 100 + item, return_index=True)
+    first = np.sort(first)
+    split = strong_generalization(interactions(user, item), 10, None)
+    without = strong_generalization(interactions(user[first], item[first]), 10, None)
+    np.testing.assert_array_equal(split.items, without.items)
+    for name in ("train", "validation_in", "validation_out", "test_in", "test_out"):
+        assert (getattr(split, name) != getattr(without, name)).nnz == 0
+
+
+def test_leave_one_out_keeps_the_values_of_training():
+    split = leave_one_out(interactions([1, 1, 1], [10, 11, 12], value=[4, 2, 5], time=[3, 1, 2]))
+    assert split.test_items.tolist() == [0]
+    assert split.train.toarray().tolist() == [[0, 2, 5]]
 
 
 def test_strong_generalization_of_a_log_with_repeats(random):

@@ -80,6 +80,16 @@ def test_fewer_candidates_than_the_cutoff():
     assert report.metrics == {"ndcg@3": 1.0, "coverage@3": 1 / 3}
 
 
+def test_each_coverage_counts_its_own_first_places():
+    scores = np.array([[4, 3, 2, 1], [4, 1, 3, 2]], np.float32)
+    nothing, targets = scipy.sparse.csr_matrix((2, 4)), scipy.sparse.csr_matrix(np.eye(2, 4))
+    report = evaluate_full_ranking(
+        lambda rows, _: scores[rows], nothing, targets, ["coverage@1", "coverage@2", "coverage@3"]
+    )
+    # First places: 0 and 0; then 1 and 2; then 2 and 3.
+    assert report.metrics == {"coverage@1": 1 / 4, "coverage@2": 3 / 4, "coverage@3": 4 / 4}
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [

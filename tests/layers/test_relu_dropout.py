@@ -46,3 +46,11 @@ def test_rates():
     x = tf.constant([[-1.0, 2.0]])
     np.testing.assert_array_equal(relu_dropout(x, 0.0, tf.constant([0, 0])), [[0.0, 2.0]])
     assert relu_dropout(tf.zeros([0, 5]), 0.5, tf.constant([0, 0])).shape == (0, 5)
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.2, 0.9])
+def test_exactly_the_stated_share_is_kept(rate):
+    """Of 8 million units, so that one level of 256 too many or too few is seen."""
+    found = np.mean([relu_dropout(tf.ones([4_000, 500]), rate, tf.constant([7, s])).numpy().mean() for s in range(4)])
+    share = kept_share(rate)
+    assert abs(found - share) < 5 * (share * (1 - share) / 8e6) ** 0.5 < 1 / 512

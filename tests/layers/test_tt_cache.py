@@ -49,13 +49,13 @@ def test_it_holds_the_most_frequent_and_forgets():
     assert made.hit_rate == 0
     made.cache_populate()
     assert held(made) == {2, 5, 9}
-    made(tf.constant([5, 40, 40, 40]), training=True)
-    assert made.hit_rate == 1 / 4
-    made(tf.constant([40] * 30), training=False)
-    assert made.hit_rate == 1 / 4
-    # Counts: 5 has 4 / 2 + 1 = 3, 9 has 3 / 2, 2 has 2 / 2, 40 has 1 / 2 + 3.
+    made(tf.constant([5, 40, 40, 40, 7, 7]), training=True)
+    assert made.hit_rate == 1 / 6
+    made(tf.constant([9] * 30), training=False)
+    assert made.hit_rate == 1 / 6
+    # Counts: 5 has 4 / 2 + 1 = 3, 9 has 3 / 2, 2 has 2 / 2, 40 has 1 / 2 + 3, 7 has 2: more than what 9 has kept.
     made.cache_populate()
-    assert held(made) == {5, 9, 40}
+    assert held(made) == {5, 7, 40}
     made = layer(2)
     made(tf.constant([30, 20, 10]), training=True)
     made.cache_populate()

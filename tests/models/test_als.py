@@ -1,5 +1,8 @@
 """ALS: the loss, the recommendations, what is folded in, saving, and what is rejected."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -10,7 +13,8 @@ from tests import oracles
 from tfrec.errors import InputError
 from tfrec.models import ALS
 from tfrec.models.als import balanced_range
-from tfrec.ops import Sweep
+from tfrec.ops import Sweep, als
+from tfrec.serving import UserItemRecommender
 
 
 def checkerboard(size=40):
@@ -104,6 +108,69 @@ def test_explain(fitted):
     np.testing.assert_allclose(score, total[0], atol=3e-3)
 
 
+def test_explain_leaves_out_what_is_disliked(random):
+    matrix = random_matrix(random)
+    model = ALS(factors=6, iterations=3)
+    model.fit(matrix, verbose=0)
+    assert (matrix[4].data < 0).any()
+    score, items, parts = model.explain(matrix, 8, k=40, user=4)
+    assert set(items.tolist()) == set(matrix[4].indices[matrix[4].data > 0].tolist())
+    # Disliked items still have their part in the score, as in the user's factors.
+    wanted = model.recalculate_users(matrix[4])[0] @ model.item_factors[8]
+    np.testing.assert_allclose([score, parts.sum()], wanted, rtol=1e-3, atol=1e-5)
+    score, items, parts = model.explain(-abs(matrix[4]), 8)
+    assert (score, len(items), len(parts)) == (0.0, 0, 0)
+
+
+def test_explain_without_a_solution():
+    model = ALS(factors=4, iterations=1, regularization=0.0, unobserved_weight=0.0, num_users=3, num_items=3)
+    with pytest.raises(InputError, match="model has no regularization"):
+        model.explain(scipy.sparse.csr_array(np.eye(3))[0], 1)
+
+
+@pytest.mark.parametrize("twin", [False, True])
+@pytest.mark.parametrize("options", KINDS)
+def test_dislikes_only(random, monkeypatch, options, twin):
+    """Nothing is recommended to who likes nothing, and nothing is similar to what nobody likes."""
+    if twin:
+        monkeypatch.setattr(als, "library", lambda: None)
+    matrix = random_matrix(random)
+    dense = matrix.toarray()
+    dense[5], dense[11], dense[:, 9] = -np.abs(dense[5]), 0, -np.abs(dense[:, 9])
+    dense[11, 3] = -0.5
+    matrix = scipy.sparse.csr_array(dense)
+    model = ALS(factors=6, iterations=3, alpha=4.0, **options)
+    model.fit(matrix, verbose=0)
+    assert not model.user_factors[[5, 11]].any()
+    assert not model.item_factors[9].any()
+    assert np.isfinite(model.training_loss(matrix))
+    for recalculate in (False, True):
+        ids, scores = model.recommend([5, 6, 11], matrix[[5, 6, 11]], k=3, recalculate=recalculate)
+        assert ids[[0, 2]].tolist() == [[-1] * 3] * 2
+        assert (scores[[0, 2]] == -np.inf).all()
+        assert (ids[1] >= 0).all()
+        assert model.recommend(5, filter_seen=False)[0].tolist() == []
+    assert model.similar_items(9)[0].tolist() == []
+    assert 9 not in model.similar_items(8, k=40)[0]
+    assert model.similar_users(5)[0].tolist() == []
+    assert not {5, 11} & set(model.similar_users(6, k=60)[0].tolist())
+    model.partial_fit_users([6], matrix[5])
+    assert model.recommend(6, filter_seen=False)[0].tolist() == []
+    rows = tf.sparse.from_dense(dense[[5, 7]])
+    assert not model(rows)[0].numpy().any()
+    # Served: nothing, and not the first items of the catalogue with a score of 0.
+    assert (model.probabilities(rows)[0] == -np.inf).numpy().all()
+    np.testing.assert_array_equal(model.probabilities(rows)[1], model(rows)[1])
+    names = (np.arange(60), np.arange(40), np.arange(40), np.ones(40))
+    served = UserItemRecommender(model, *names, scipy.sparse.csr_matrix(matrix))
+    answer = served.recommend(tf.constant([5, 7], tf.int64), tf.constant(3))
+    assert answer["counts"].numpy().tolist() == [0, 3]
+    assert answer["ids"][0].numpy().tolist() == [-1] * 3
+    assert served.score(tf.constant([5], tf.int64), tf.constant([[1, 2]], tf.int64))["scores"].numpy().tolist() == [
+        [0, 0]
+    ]
+
+
 def test_choosing_and_leaving_out(fitted):
     model, matrix = fitted
     ids, _ = model.recommend(2, matrix[2], k=50)
@@ -133,6 +200,162 @@ def test_saved_models_answer_the_same(tmp_path, random, options):
     np.testing.assert_array_equal(again.item_factors, model.item_factors)
     for a, b in zip(again.recommend([0, 1], matrix[:2]), model.recommend([0, 1], matrix[:2]), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+CHILD = """
+import sys
+import keras, numpy as np, scipy.sparse
+from tfrec import commands
+commands.quiet_tensorflow()
+import tfrec.models
+model = keras.models.load_model("m.keras")
+model.export("served", verbose=False)
+rows = scipy.sparse.load_npz("rows.npz")
+ids, scores = model.recommend([0, 1, 89], rows, k=5)
+similar, _ = model.similar_items([0, 40], k=5)
+old = model.recalculate_items(scipy.sparse.load_npz("old.npz"))
+model.partial_fit_users([90], rows[[0]])
+model.save("again.keras")
+np.savez("answers.npz", ids=ids, scores=scores, similar=similar, old=old, users=model.user_factors)
+"""
+
+
+def test_daily_updates_are_saved_loaded_and_exported_in_a_new_process(tmp_path, random):
+    matrix = random_matrix(random)
+    model = ALS(factors=5, iterations=2, seed=3, factor_dtype="float16")
+    model.fit(matrix, verbose=0)
+    sizes, layers = [], [layer.name for layer in model.layers]
+    for day in range(30):
+        model.partial_fit_users([60 + day, day], matrix[[day, day + 1]])
+        if day % 10 == 0:
+            model.partial_fit_items([40 + day // 10], abs(random_matrix(random, 1, model.num_users)))
+        model.save(tmp_path / "m.keras")
+        sizes.append((tmp_path / "m.keras").stat().st_size)
+    assert (model.num_users, model.num_items) == (90, 43)
+    assert [layer.name for layer in model.layers] == layers == ["users", "items"]
+    assert [w.shape for w in model.weights] == [(90, 5), (43, 5)]
+    # A user a day and three items: the file grows by their numbers.
+    assert sizes[-1] - sizes[0] <= (29 + 2) * 5 * 2 + 64
+    rows = scipy.sparse.csr_array(scipy.sparse.hstack([matrix[[0, 1, 2]], np.zeros((3, 3))]))
+    old = scipy.sparse.csr_matrix(matrix.T[[3, 4]])
+    scipy.sparse.save_npz(tmp_path / "rows.npz", rows)
+    scipy.sparse.save_npz(tmp_path / "old.npz", old)
+    done = subprocess.run([sys.executable, "-c", CHILD], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ids, scores = model.recommend([0, 1, 89], rows, k=5)
+    with np.load(tmp_path / "answers.npz") as found:
+        np.testing.assert_array_equal(found["ids"], ids)
+        np.testing.assert_array_equal(found["scores"], scores)
+        np.testing.assert_array_equal(found["similar"], model.similar_items([0, 40], k=5)[0])
+        np.testing.assert_array_equal(found["old"], model.recalculate_items(old))
+        model.partial_fit_users([90], rows[0])
+        np.testing.assert_array_equal(found["users"], model.user_factors)
+    again = keras.models.load_model(tmp_path / "again.keras")
+    np.testing.assert_array_equal(again.user_factors, model.user_factors)
+    assert again.get_config() == model.get_config()
+    served = tf.saved_model.load(str(tmp_path / "served"))
+    users, items = np.array([0, 1, 89]), np.array([3, 42, 0])
+    wanted = (model.user_factors[users].astype(np.float32) * model.item_factors[items].astype(np.float32)).sum(axis=1)
+    answer = served.signatures["serving_default"](users=tf.constant(users), items=tf.constant(items))
+    np.testing.assert_allclose(next(iter(answer.values())), wanted, rtol=1e-5)
+
+
+def test_export_of_a_model_that_was_never_called(tmp_path, random):
+    matrix = random_matrix(random)
+    model = ALS(factors=5, iterations=1)
+    model.fit(matrix, verbose=0)
+    model.export(tmp_path / "fitted", verbose=False)
+    model.partial_fit_users([60], matrix[0])
+    model.export(tmp_path / "longer", verbose=False)
+    pairs = (tf.constant([0, 60], tf.int64), tf.constant([1, 2], tf.int64))
+    served = tf.saved_model.load(str(tmp_path / "longer"))
+    np.testing.assert_allclose(served.serve(pairs), model(pairs), rtol=1e-6)
+    earlier = tf.saved_model.load(str(tmp_path / "fitted"))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        earlier.serve(pairs)  # it had 60 users
+
+
+def test_predict_sees_what_partial_fits_change(random):
+    matrix = random_matrix(random)
+    model = ALS(factors=5, iterations=1)
+    model.fit(matrix, verbose=0)
+    for users, rows in (([0], [7]), ([60, 1], [8, 9]), ([2], [3])):
+        model.partial_fit_users(users, matrix[rows])
+        pairs = (np.array(users), np.zeros(len(users), int))
+        wanted = model.user_factors[users] @ model.item_factors[0]
+        np.testing.assert_allclose(model.predict(pairs, verbose=0), wanted, rtol=1e-5)
+        np.testing.assert_allclose(model(pairs), wanted, rtol=1e-5)
+
+
+def test_rows_may_be_as_wide_as_at_fit_after_partial_fits(random):
+    """Who updates daily has the matrix of that day: newer users have nothing in it."""
+    matrix = random_matrix(random)
+    model = ALS(factors=5, iterations=2)
+    model.fit(matrix, verbose=0)
+    model.partial_fit_users([100], matrix[5])
+    model.partial_fit_items([45], abs(matrix.T[[7]]))
+    assert (model.num_users, model.num_items) == (101, 46)
+    wide = scipy.sparse.csr_matrix(scipy.sparse.hstack([matrix.T, np.zeros((40, 41))]))
+    np.testing.assert_array_equal(model.recalculate_items(matrix.T), model.recalculate_items(wide))
+    between = scipy.sparse.csr_matrix(wide[:, :80])
+    np.testing.assert_array_equal(model.recalculate_items(between), model.recalculate_items(wide))
+    wide = scipy.sparse.csr_matrix(scipy.sparse.hstack([matrix, np.zeros((60, 6))]))
+    answers = [model.recommend([3, 4], m[[3, 4]]) for m in (matrix, wide)]
+    for narrow, padded in zip(*answers, strict=True):
+        np.testing.assert_array_equal(narrow, padded)
+    assert model.explain(matrix, 45, user=3)[0] == model.explain(wide, 45, user=3)[0]
+    np.testing.assert_allclose(
+        model(tf.sparse.from_dense(matrix[[3]].toarray())), model(tf.sparse.from_dense(wide[[3]].toarray()))
+    )
+    for width in (59, 102):
+        message = rf"\('any', 101\), or have from 60 columns.\nReceived: shape \(1, {width}\)"
+        with pytest.raises(InputError, match=message):
+            model.partial_fit_items([0], scipy.sparse.csr_matrix((1, width)))
+    # A new fit begins anew.
+    model.fit(scipy.sparse.csr_matrix(scipy.sparse.vstack([wide, np.ones((41, 46))])), verbose=0)
+    with pytest.raises(InputError, match=r"must be of shape \('any', 101\).\nReceived"):
+        model.recalculate_items(matrix.T)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "float16", "float64"])
+def test_scores_are_float32_in_every_policy(random, policy):
+    matrix = random_matrix(random) * 1e5  # beyond float16
+    model = ALS(factors=5, iterations=2, dtype=policy)
+    model.fit(matrix, verbose=0)
+    pairs = model((keras.Input((), dtype="int32"), keras.Input((), dtype="int32")))
+    rows = model(keras.Input((40,), sparse=True))
+    found = model(tf.sparse.from_dense(matrix[[3, 4]].toarray()))
+    assert pairs.dtype == rows.dtype == "float32"
+    assert model((np.array([0]), np.array([1]))).dtype == model.score(np.array([0])).dtype == found.dtype == tf.float32
+    wanted = model.recalculate_users(matrix[[3, 4]]) @ model.item_factors.T
+    np.testing.assert_allclose(found, wanted, atol=1e-2 * np.abs(wanted).max())
+
+
+def test_call_takes_rows_in_any_order_and_none_twice_for_zeros(random):
+    matrix = random_matrix(random)
+    model = ALS(factors=5, iterations=2)
+    model.fit(matrix, verbose=0)
+    rows = tf.sparse.from_dense(matrix[[3, 4]].toarray())
+    order = random.permutation(len(rows.values))
+    shuffled = tf.SparseTensor(tf.gather(rows.indices, order), tf.gather(rows.values, order), rows.dense_shape)
+    zeros = np.argwhere(matrix[[3, 4]].toarray() > -99)
+    full = tf.SparseTensor(zeros, matrix[[3, 4]].toarray().ravel(), rows.dense_shape)
+    for other in (shuffled, full):
+        np.testing.assert_allclose(model(other), model(rows), atol=1e-6)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="A row's factors are not finite"):
+        model(tf.sparse.from_dense(np.full((1, 40), np.nan, np.float32)))
+    traced = tf.function(lambda x: model(x), input_signature=[tf.SparseTensorSpec([None, None], tf.float32)])
+    np.testing.assert_allclose(traced(rows), model(rows), atol=1e-6)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Rows must have 40 columns"):
+        traced(tf.sparse.from_dense(np.ones((1, 41), np.float32)))
+
+
+def test_similar_items_of_very_small_and_very_large_factors():
+    model = ALS(factors=2, num_users=1, num_items=4)
+    model.items.table.assign(np.array([[1e-30, 0], [1e25, 1e25], [0, 1e-3], [0, 0]], np.float32))
+    ids, scores = model.similar_items(0)
+    assert ids.tolist() == [0, 1, 2]
+    np.testing.assert_allclose(scores, [1, np.sqrt(0.5), 0], atol=1e-6)
 
 
 @pytest.mark.parametrize("objective", [{}, {"alpha": 3.0, "unobserved_weight": 0.2, "frequency_exponent": 1.0}])
@@ -277,14 +500,32 @@ def test_seeds_decide(random):
     assert np.abs(factors(0) - factors(1)).max() > 1e-4
 
 
+@pytest.mark.parametrize("options", SOLVERS)
+def test_folding_in_is_exact_whatever_the_solver(random, options):
+    """Also where the model itself takes one step of conjugate gradients, or blocks of two."""
+    matrix = random_matrix(random)
+    objective = {"alpha": 2.0, "regularization": 0.05, "unobserved_weight": 0.4, "frequency_exponent": 1.0}
+    model = ALS(factors=7, iterations=1, seed=2, cg_steps=1, factor_dtype="float32", **objective, **options)
+    model.fit(matrix, verbose=0)
+    wanted = oracles.als_rows(matrix.indptr, matrix.indices, matrix.data, model.item_factors, **objective)
+    np.testing.assert_allclose(model.recalculate_users(matrix), wanted, atol=1e-4 * np.abs(wanted).max())
+    columns = scipy.sparse.csr_matrix(matrix.T)
+    wanted = oracles.als_rows(columns.indptr, columns.indices, columns.data, model.user_factors, **objective)
+    np.testing.assert_allclose(model.recalculate_items(columns), wanted, atol=1e-4 * np.abs(wanted).max())
+
+
 @pytest.mark.parametrize("solver", ["cg", "cholesky", "block"])
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_ranks_share_all_rows_evenly(random, solver, size):
+    """Also of rows in order of length, of which equal numbers are no equal work."""
     lengths = (random.pareto(2.0, 5_000) * 30).astype(np.int64)
-    edges = [balanced_range(lengths, 32, Sweep(solver=solver), rank, size) for rank in range(size)]
-    assert [e[0] for e in edges] + [5_000] == [0] + [e[1] for e in edges]
-    work = [(lengths[a:b] + 16.0).sum() for a, b in edges]
-    assert max(work) < 2 * min(work)
+    # What a row of 32 factors costs besides its entries, as a number of entries.
+    besides = {"cg": 32 / 3, "cholesky": 32 / 2, "block": 2}[solver]
+    for rows in (lengths, np.sort(lengths)):
+        edges = [balanced_range(rows, 32, Sweep(solver=solver), rank, size) for rank in range(size)]
+        assert [e[0] for e in edges] + [5_000] == [0] + [e[1] for e in edges]
+        work = [(rows[a:b] + besides).sum() for a, b in edges]
+        assert max(work) < 1.3 * min(work)
 
 
 def test_layers_fake_gpu_does_not_compile(monkeypatch):

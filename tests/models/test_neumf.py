@@ -136,6 +136,8 @@ def test_split_final_is_exactly_the_same():
     split = model.with_split_final()
     assert {"gmf_kernel", "mlp_kernel", "gmf_bias", "mlp_bias"} <= {w.name for w in split.weights}
     np.testing.assert_array_equal(split((users, items)), model((users, items)))
+    for bias in split.final_biases:  # to each branch half
+        np.testing.assert_array_equal(bias, model.final_biases[0].numpy() / 2)
     joined = split.with_split_final(False)
     for a, b in zip(joined.weights, model.weights, strict=True):
         np.testing.assert_array_equal(a.value, b.value)
@@ -210,9 +212,27 @@ def test_mixed_precision(precision, lazy):
     np.testing.assert_allclose(logits, expected, rtol=0.05, atol=0.05 if precision == "mixed_float16" else 0.2)
 
 
+@pytest.mark.parametrize("lazy", [(), ("user_embedding",)])
+def test_gradients_come_times_the_loss_scale(lazy):
+    """As the optimizer divides by it; Adam, whose steps do not depend on the size, would not tell."""
+    users, items, labels = batch()
+    _, _, expected = oracles.neumf(as_float64(make()), users, items, labels, l2=0.1)
+    keras.config.set_dtype_policy("mixed_float16")
+    model = make(embedding_l2=0.1)
+    model.compile(Adam(lazy=bool(lazy)), lazy_tables=lazy)
+    model.optimizer.build(model.trainable_variables)
+    scale = float(model.optimizer.dynamic_scale)
+    assert scale > 1
+    _, gradients = model.loss_and_gradients(*map(tf.constant, (users, items, labels)))
+    for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
+        if variable.name in ("user_embedding", "item_embedding", "final_kernel"):
+            wanted = expected[variable.name.split("_")[0]]
+            found = tf.convert_to_tensor(gradient).numpy().reshape(wanted.shape) / scale
+            np.testing.assert_allclose(found, wanted, atol=0.02 * np.abs(wanted).max(), err_msg=variable.name)
+
+
 def test_saves_and_loads(tmp_path):
     model = make(embedding_l2=0.1, split_final=True)
-    source = sampler()
     model.compile(Adam(1e-2))
     users, items, labels = batch()
     model.fit(((users, items)), labels, verbose=0)
@@ -220,21 +240,86 @@ def test_saves_and_loads(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "m.keras")
     np.testing.assert_array_equal(loaded((users, items)), model((users, items)))
     assert loaded.get_config() == model.get_config()
-    del source
+    # Training goes on as it would have, so the optimizer's state and the steps came back too.
+    for m in (model, loaded):
+        m.fit(((users, items)), labels, verbose=0)
+    for a, b in zip(model.weights, loaded.weights, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-7, err_msg=a.path)
 
 
-def test_dropout_drops_and_keeps_the_mean():
-    """With dropout the loss differs from step to step; its logits average to the ones without."""
-    model = make(dropout=0.5, layer_dims=(6, 64, 32))
-    users, items, _ = (tf.constant(a) for a in batch((6, 4)))
-    rows = {"user": users, "item": items}
-    assert np.array_equal(model(rows), model(rows))
+def positive(**options):
+    """A model in which every ReLU lets everything through, with logits so large that their loss for label 0 is the
+    logit itself: dropout must then keep the expected loss, layer by layer."""
+    model = make(**options)
+    for weight in model.trainable_variables:
+        weight.assign(np.abs(weight.numpy()) + 0.1)
+    model.final_biases[-1].assign([30.0])
+    return model
+
+
+def losses_by_step(model, users, items, steps):
+    """The mean logit, with the dropout of each step."""
     model.compile(Adam())
-    losses = set()
-    for step in range(4):
+    compute = tf.function(lambda: model.loss_and_gradients(users, items, tf.zeros(items.shape))[0])
+    found = []
+    for step in range(steps):
         model.steps.assign(step)
-        losses.add(float(model.loss_and_gradients(users, items)[0]))
-    assert len(losses) == 4
+        found.append(float(compute()))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("dropout", [0.5, 0.2])
+@pytest.mark.parametrize("split", [False, True])
+def test_dropout_drops_and_keeps_the_mean(dropout, split):
+    """With dropout the logits differ from step to step; on average they are the ones without."""
+    model = positive(dropout=dropout, layer_dims=(6, 8, 8, 5), split_final=split)
+    model.kernels[1].assign(np.eye(8))  # units that were kept by the same draw in both layers would count too much
+    users, items, _ = (tf.constant(a) for a in batch((6, 4)))
+    assert np.array_equal(model((users, items)), model((users, items)))
+    losses = losses_by_step(model, users, items, 400)
+    assert len(set(losses.tolist())) == 400
+    error = losses.std() / 400**0.5
+    assert error < 0.015 * (model((users, items)).numpy().mean() - 30)
+    assert abs(losses.mean() - model((users, items)).numpy().mean()) < 4 * error
+
+
+def test_nothing_is_dropped_while_scoring():
+    users, items, labels = batch((6, 4))
+    plain, model = make(dropout=0.0), make(dropout=0.5)
+    model.compile(Adam())
+    plain.compile(Adam())
+    np.testing.assert_array_equal(model((users, items)), plain((users, items)))
+    np.testing.assert_array_equal(model.score(users), plain.score(users))
+    evaluated = [m.evaluate((users, items), labels, verbose=0) for m in (model, plain)]
+    assert evaluated[0] == evaluated[1]
+
+
+def test_noise_differs_by_chunk_and_by_seed():
+    """Four users with one embedding: what is dropped for each shows in their gradients."""
+    gradients = []
+    for seed in (0, 1):
+        model = positive(dropout=0.5, layer_dims=(6, 32), chunk_pairs=1, noise_seed=seed)
+        model.user_embedding.assign(np.ones_like(model.user_embedding.numpy()))
+        model.compile(Adam())
+        _, found = model.loss_and_gradients(tf.range(4), tf.zeros([4, 1], tf.int32), tf.zeros([4, 1]))
+        by_name = {v.name: g for v, g in zip(model.trainable_variables, found, strict=True)}
+        gradients += [tuple(row) for row in by_name["user_embedding"].numpy()[:4, 4:].tolist()]
+    assert len(set(gradients)) == 8
+
+
+def test_a_loss_over_batches_is_the_mean_over_pairs():
+    """Of two batches of 5 and 2 users each pair counts the same, in `fit` and in `evaluate`; weights multiply."""
+    users, items, labels = batch((7, 3))
+    model = make(dropout=0.0)
+    model.compile(keras.optimizers.SGD(0.0))
+    _, wanted, _ = oracles.neumf(as_float64(model), users, items, labels)
+    fitted = model.fit((users, items), labels, batch_size=5, shuffle=False, verbose=0).history["loss"][0]
+    assert fitted == pytest.approx(wanted, rel=1e-5)
+    assert model.evaluate((users, items), labels, batch_size=5, verbose=0) == pytest.approx(wanted, rel=1e-5)
+    weights = np.arange(7.0, dtype=np.float32)
+    each = [oracles.neumf(as_float64(model), users[[u]], items[[u]], labels[[u]])[1] for u in range(7)]
+    found = model.evaluate((users, items), labels, sample_weight=weights, batch_size=5, verbose=0)
+    assert found == pytest.approx(np.mean(weights * each), rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,14 @@ def test_counts_users(tmp_path):
     assert keras.saving.load_model(tmp_path / "model.keras")(x).numpy().tolist() == [[2, 0, 1]] * 3
 
 
+def test_an_entry_of_zero_is_nobody():
+    matrix = scipy.sparse.csr_matrix(([1.0, 0.0, 2.0], ([0, 1, 1], [0, 0, 2])), shape=(2, 3))
+    assert matrix.nnz == 3
+    model = Popularity(3)
+    model.adapt(matrix)
+    assert model.counts.numpy().tolist() == [1, 0, 1]
+
+
 def test_rejects():
     with pytest.raises(InputError, match="3 columns"):
         Popularity(3).adapt(scipy.sparse.csr_matrix((2, 4)))

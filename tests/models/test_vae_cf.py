@@ -67,11 +67,12 @@ def test_plain_keras(matrix, tmp_path):
     model.fit(matrix, batch_size=50, epochs=1, verbose=0)
     model.fit(matrix.toarray(), batch_size=50, epochs=1, verbose=0)
     model.fit(sparse_batches(matrix, 50), epochs=2, verbose=0, shuffle=False)
-    losses = [
-        model.evaluate(data, verbose=0, return_dict=True)["loss"]
+    evaluated = [
+        model.evaluate(data, verbose=0, return_dict=True)
         for data in (matrix, matrix.toarray(), sparse_batches(matrix, 64))
     ]
-    np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
+    for name in ("loss", "nll", "kl"):
+        np.testing.assert_allclose([e[name] for e in evaluated], evaluated[0][name], rtol=1e-5, err_msg=name)
     logits = model(x).numpy()
     np.testing.assert_allclose(model.predict(matrix, verbose=0), logits, atol=1e-5)
     np.testing.assert_allclose(model.predict(sparse_batches(matrix, 64, shuffle=False), verbose=0), logits, atol=1e-5)
@@ -152,6 +153,43 @@ def test_noise_depends_on_seed_and_step(matrix):
     assert np.abs(train(1) - train(2)).max() > 1e-6
 
 
+def test_scoring_is_without_noise(matrix):
+    x = to_sparse_tensor(matrix[:40])
+    noisy, plain = make(dropout=0.5), make(dropout=0.0)
+    plain.set_weights(noisy.get_weights())
+    np.testing.assert_array_equal(noisy(x), plain(x))
+    np.testing.assert_array_equal(noisy.predict(x, verbose=0), plain.predict(x, verbose=0))
+    assert noisy.evaluate(x, verbose=0) == plain.evaluate(x, verbose=0)
+
+
+def test_z_is_drawn_from_its_distribution():
+    """Without decoder the hidden layer is z: of mean .7 and variance 4, in training only."""
+    model = make(hidden_dims=(), latent_dim=3)
+    encoder = model.encoder[0]
+    encoder.kernel.assign(tf.zeros_like(encoder.kernel))
+    encoder.bias.assign([0.7] * 3 + [np.log(4.0)] * 3)
+    x = tf.sparse.from_dense(np.ones([20_000, ITEMS], np.float32))
+    z = model._hidden(x, training=True)[0].numpy()
+    np.testing.assert_allclose(z.mean(axis=0), 0.7, atol=5 * 2 / 20_000**0.5)
+    np.testing.assert_allclose(z.std(axis=0), 2.0, atol=5 * 2 / (2 * 20_000) ** 0.5)
+    np.testing.assert_allclose(model._hidden(x, training=False)[0], np.full([20_000, 3], 0.7), rtol=1e-6)
+
+
+def test_mult_dae_has_no_kl_term(matrix):
+    model = make(variational=False, dropout=0.0)
+    found = model.evaluate(matrix, verbose=0, return_dict=True)
+    assert found["kl"] == 0
+    assert found["loss"] == pytest.approx(found["nll"], rel=1e-6)
+
+
+def test_no_two_draws_of_a_training_share_their_seed():
+    model, seeds = make(noise_seed=3), []
+    for step in range(6):
+        model.steps.assign(step)
+        seeds += [tuple(model._noise(purpose).numpy().tolist()) for purpose in (0, 1)]
+    assert len(set(seeds)) == len(seeds)
+
+
 def test_never_makes_the_input_dense(matrix):
     """No tensor of the step has the shape of a dense input but the logits and their like, once per chunk."""
     model = make(chunk_bytes=4 * ITEMS * 10)  # chunks of at most 10 users
@@ -174,10 +212,14 @@ def test_an_empty_row_and_an_empty_batch():
     assert np.isfinite(model(to_sparse_tensor(nothing))).all()
     result = model.train_step(to_sparse_tensor(nothing))
     assert np.isfinite(result["loss"])
-    before = model.get_weights()
-    model.train_step(to_sparse_tensor(nothing[:0]))
     assert all(np.isfinite(w).all() for w in model.get_weights())
-    assert len(before) == len(model.get_weights())
+    # Nobody teaches nothing, but the step counts; Adam's momentum would go on moving.
+    model.compile(keras.optimizers.SGD(0.1))
+    steps, before = int(model.steps), [w.numpy() for w in model.trainable_weights]
+    model.train_step(to_sparse_tensor(nothing[:0]))
+    assert int(model.steps) == steps + 1
+    for weight, was in zip(model.trainable_weights, before, strict=True):
+        np.testing.assert_array_equal(weight, was, err_msg=weight.path)
 
 
 @pytest.mark.parametrize(

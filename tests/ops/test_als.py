@@ -87,11 +87,41 @@ def test_cg_converges_to_the_exact_solution(random, kernels, objective):
     np.testing.assert_allclose(found, wanted, atol=1e-3 * np.abs(wanted).max())
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("options", [{"solver": s, "block_size": 5} for s in als.SOLVERS])
+def test_rows_with_dislikes_only_become_zero(random, kernels, options, dtype):
+    """Their right-hand side is zero. An iterative solver that begins elsewhere would leave what it rounds."""
+    matrix, table, start = problem(random, 24, dtype)
+    for row in (0, 7, 11, 59):
+        part = slice(matrix.indptr[row], matrix.indptr[row + 1])
+        matrix.data[part] = -np.abs(matrix.data[part])
+    disliked = [u for u in range(60) if (matrix[[u]].data < 0).all() and matrix[[u]].nnz]
+    assert set(disliked) >= {0, 7, 11, 59}
+    found = solve(matrix, table, start, **options)
+    np.testing.assert_array_equal(found[disliked], 0)
+    assert found[[u for u in range(60) if (matrix[[u]].data > 0).any()]].any(axis=1).all()
+    # In place, and a part of the rows only.
+    entries, fixed, variable = ops.Entries(matrix, 5, 60), tf.constant(table), tf.Variable(start)
+    sweep = ops.Sweep(**options)
+    bad, _ = ops.half_sweep_in_place(entries, fixed, ops.gramian(fixed), variable, 5, sweep, 0, 55)
+    assert bad == -1
+    np.testing.assert_array_equal(variable.numpy()[[u for u in disliked if u >= 5]], 0)
+    np.testing.assert_array_equal(variable.numpy()[:5], start[:5])
+    np.testing.assert_allclose(variable.numpy()[5:], found[5:], atol=2e-3 * np.abs(found).max())
+
+
+def penalties(matrix, options):
+    """lambda (n_u + w0 M)^nu of each row."""
+    full = {"regularization": 0.01, "unobserved_weight": 1.0, "frequency_exponent": 0.0, **options}
+    size = np.diff(matrix.indptr) + full["unobserved_weight"] * matrix.shape[1]
+    return full["regularization"] * size ** full["frequency_exponent"]
+
+
 def dense_systems(matrix, table, options):
     """The matrix and the right-hand side of each row that has entries, float64."""
     alpha, w0 = options.get("alpha", 1.0), options.get("unobserved_weight", 1.0)
     table = table.astype(np.float64)
-    penalty = als.row_regularization(ops.Sweep(**options), np.diff(matrix.indptr), len(table))
+    penalty = penalties(matrix, options)
     for u in np.flatnonzero(np.diff(matrix.indptr)):
         part = slice(matrix.indptr[u], matrix.indptr[u + 1])
         y, v = table[matrix.indices[part]], matrix.data[part].astype(np.float64)
@@ -150,12 +180,24 @@ def test_the_preconditioner_of_a_table_without_full_rank(random, options):
 
 
 def objective_of_rows(matrix, table, rows, options):
-    sweep = ops.Sweep(**options)
-    penalty = als.row_regularization(sweep, np.diff(matrix.indptr), matrix.shape[1])
+    """Dense and in float64: every pair of a row counts, its stored ones with their confidence."""
+    alpha, w0 = options.get("alpha", 1.0), options.get("unobserved_weight", 1.0)
+    values = matrix.toarray().astype(np.float64)
+    weight = np.where(values != 0, alpha * np.abs(values), w0)
+    missed = (values > 0) - rows.astype(np.float64) @ table.astype(np.float64).T
+    return (weight * missed**2).sum(axis=1) + penalties(matrix, options) * (rows.astype(np.float64) ** 2).sum(axis=1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_losses_are_the_objective_without_its_penalty(random, kernels, objective, dtype):
+    matrix, table, rows = problem(random, 17, dtype)
     entries, fixed = ops.Entries(matrix), tf.constant(table)
-    return ops.losses(entries, fixed, ops.gramian(fixed), tf.constant(rows.astype(table.dtype)), sweep) + penalty * (
-        rows**2
-    ).sum(axis=1)
+    found = ops.losses(entries, fixed, ops.gramian(fixed), tf.constant(rows), ops.Sweep(**objective))
+    wanted = objective_of_rows(matrix, table, rows, {**objective, "regularization": 0.0})
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    penalty = als.row_regularization(ops.Sweep(**objective), np.diff(matrix.indptr), matrix.shape[1])
+    np.testing.assert_allclose(penalty, penalties(matrix, objective))
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -270,6 +312,7 @@ def test_solutions_beyond_float16_are_reported_with_their_row(random, kernels):
         ({"row_offsets": [0, 2, 1]}, "`row_offsets` must not fall. Received: 2 then 1 at row 1"),
         ({"row_offsets": [0, 1]}, "`row_offsets` must be [num_rows + 1]"),
         ({"row_order": [0, 2]}, "`row_order` must hold each row once"),
+        ({"row_order": [1, 1]}, "`row_order` must hold each row once, 0 to 1. Received: 1 at position 1"),
         ({"row_order": [0]}, "`row_order` must be [num_rows], here [2]"),
         ({"values": [1.0]}, "`values` must be of the shape of `columns`"),
         ({"gramian": [[1.0]]}, "`gramian` must be [factors, factors]"),
@@ -279,6 +322,13 @@ def test_solutions_beyond_float16_are_reported_with_their_row(random, kernels):
         ({"alpha": float("nan")}, "`alpha` must be a finite number >= 0"),
         ({"regularization": -1.0}, "`regularization` must be a finite number >= 0"),
         ({"fixed": np.ones([4, 1025])}, "`fixed` must have 1 to 1024 factors. Received: 1025"),
+        ({"alpha": [1.0]}, "`alpha` must be a scalar. Received shape: [1]"),
+        ({"shift": []}, "`shift` must be a scalar. Received shape: [0]"),
+        ({"num_long": [0, 1]}, "`num_long` must be a scalar. Received shape: [2]"),
+        ({"num_long": 3}, "`num_long` must be 0 to 2"),
+        ({"num_long": -1}, "`num_long` must be 0 to 2"),
+        ({"row_offsets": [0, 2**63 - 1, 2]}, "`row_offsets` must not fall"),
+        ({"row_offsets": [-(2**63), 1, 2]}, "`row_offsets` must lie in 0 to 2"),
     ],
 )
 def test_the_native_operation_rejects(change, message):
@@ -306,6 +356,60 @@ def test_the_native_operation_rejects(change, message):
     assert message in caught.value.message
 
 
+@pytest.mark.skipif(ops.library() is None, reason="needs the native library: TFREC_BUILD_OPS=1 pip install -e .")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"first_row": 2**63 - 1}, "`first_row` and the 2 rows of `row_offsets` must lie in the 3 rows of `table`"),
+        ({"first_row": 2**63 - 2}, "Received: first_row=9223372036854775806"),
+        ({"first_row": -(2**63)}, "`first_row` and the 2 rows"),
+        ({"first_row": 2}, "`first_row` and the 2 rows"),
+        ({"first_row": [1]}, "`first_row` must be a scalar"),
+        ({"first_row": []}, "`first_row` must be a scalar"),
+        ({"row_offsets": []}, "`row_offsets` must be [num_rows + 1]"),
+        ({"row_offsets": [[0, 1, 2]]}, "`row_offsets` must be [num_rows + 1]"),
+        ({"table": "handles"}, "`table` must be a variable. Received handles of shape: [1]"),
+        ({"table": "vector"}, "`table` must be a matrix of the type of `fixed`"),
+        ({"table": "half"}, "`table` must be a matrix of the type of `fixed`"),
+        ({"cg_steps": 2**31 - 1}, "`cg_steps` must be 1 to 65536. Received: 2147483647"),
+        ({"cg_steps": 0}, "at least minimum 1"),
+        ({"block_size": 2**31}, "out of range for an int32"),
+    ],
+    ids=str,
+)
+def test_the_native_operation_in_place_rejects(change, message):
+    tables = {
+        "vector": tf.Variable(tf.zeros([6])),
+        "half": tf.Variable(tf.zeros([3, 2], tf.float16)),
+        None: tf.Variable(tf.reshape(tf.range(6.0), [3, 2])),
+    }
+    table = tables.get(change.get("table"), tables[None])
+    before = table.numpy()
+    arguments = {
+        "row_offsets": np.array(change.get("row_offsets", [0, 1, 2]), np.int64),
+        "columns": np.array([0, 1], np.int32),
+        "values": np.ones(2, np.float32),
+        "row_order": np.array([0, 1], np.int64),
+        "fixed": np.ones([4, 2], np.float32),
+        "gramian": np.eye(2, dtype=np.float32),
+        "table": tf.reshape(table.handle, [1]) if change.get("table") == "handles" else table.handle,
+        "alpha": 1.0,
+        "regularization": 0.1,
+        "unobserved_weight": 1.0,
+        "frequency_exponent": 0.0,
+        "first_row": np.array(change.get("first_row", 0), np.int64),
+        "inverse": np.eye(2, dtype=np.float32),
+        "shift": 0.1,
+        "solver": "cg",
+        "cg_steps": change.get("cg_steps", 3),
+        "block_size": change.get("block_size", 8),
+    }
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        ops.library().tfrec_als_half_sweep_in_place(**arguments)
+    assert message in caught.value.message
+    np.testing.assert_array_equal(table.numpy(), before)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -316,7 +420,13 @@ def test_the_native_operation_rejects(change, message):
         ({"frequency_exponent": float("inf")}, "`frequency_exponent` must be at least 0"),
         ({"solver": "lu"}, "`solver` must be one of cg, cholesky, block"),
         ({"cg_steps": 0}, "`cg_steps` must be at least 1"),
+        ({"cg_steps": 65_537}, "`cg_steps` must be at most 65536"),
         ({"block_size": 0}, "`block_size` must be at least 1"),
+        ({"alpha": "2"}, "`alpha` must be a number.\nReceived: alpha='2'"),
+        ({"regularization": None}, "`regularization` must be a number"),
+        ({"unobserved_weight": True}, "`unobserved_weight` must be a number"),
+        ({"cg_steps": 2.5}, "`cg_steps` must be a whole number.\nReceived: cg_steps=2.5"),
+        ({"block_size": True}, "`block_size` must be a whole number"),
     ],
 )
 def test_a_sweep_rejects(options, message):
@@ -395,7 +505,8 @@ def test_a_missing_library_warns_once_and_the_twin_answers(tmp_path):
         "    assert n.library() is None and n.library() is None\n"
         "print(len(seen), 'TFREC_BUILD_OPS=1' in str(seen[0].message))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    environment = {name: value for name, value in os.environ.items() if name != "TFREC_OPS_LIBRARY"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "1 True", done.stderr
 
 
@@ -406,4 +517,13 @@ def test_a_library_of_another_tensorflow_says_how_to_rebuild(tmp_path, monkeypat
     broken.write_bytes(b"not a library")
     monkeypatch.setattr(native, "library_path", lambda: broken)
     with pytest.raises(InputError, match="launch/setup --force"):
+        native.library.__wrapped__()
+
+
+def test_a_library_that_is_named_must_be_there(tmp_path, monkeypatch):
+    from tfrec.ops import native
+
+    monkeypatch.setenv("TFREC_OPS_LIBRARY", str(tmp_path / "libtfrec_ops.so"))
+    assert native.library_path() == tmp_path / "libtfrec_ops.so"
+    with pytest.raises(InputError, match="TFREC_OPS_LIBRARY must name a library"):
         native.library.__wrapped__()

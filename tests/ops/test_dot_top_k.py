@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests import oracles
 from tfrec import ops
+from tfrec.errors import InputError
 
 # The module, which the function of the same name hides.
 WRAPPER = importlib.import_module("tfrec.ops.dot_top_k")
@@ -74,12 +75,32 @@ def test_scores_that_are_not_finite_are_absent(kernels):
     assert ids[0, :2].tolist() == [3, 0]
 
 
+@pytest.mark.parametrize("k", [-1, 0, 65_537, 2**31 - 1, 300_000_000])
+def test_a_length_that_is_memory_for_nothing(kernels, k):
+    """Up to 65,536 the lists are filled up, as short catalogues with the usual k need; beyond, k is at most I."""
+    items = tf.ones([4, 2])
+    with pytest.raises(InputError, match="`k` must be from 1 to 65536"):
+        ops.dot_top_k(tf.ones([1, 2]), items, k)
+    ids, scores = ops.dot_top_k(tf.ones([1, 2]), items, 65_536)
+    assert ids[0, :4].tolist() == [0, 1, 2, 3]
+    assert (ids[0, 4:] == -1).all()
+    assert (scores[0, 4:] == -np.inf).all()
+    many = tf.ones([65_540, 1])
+    assert ops.dot_top_k(tf.ones([1, 1]), many, 65_540)[0][0].tolist() == list(range(65_540))
+
+
 @pytest.mark.skipif(ops.library() is None, reason="needs the native library: TFREC_BUILD_OPS=1 pip install -e .")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"items": np.ones([4, 3])}, "equal widths"),
         ({"k": 0}, "`k` must be a number of 1 or more"),
+        ({"k": -(2**31)}, "`k` must be a number of 1 or more"),
+        ({"k": 2**31 - 1}, "`k` must be at most 65536, the larger of the number of items, 4, and 65536"),
+        ({"k": [2]}, "`k` must be a scalar. Received shape: [1]"),
+        ({"k": []}, "`k` must be a scalar"),
+        ({"excluded_offsets": [0, 2**63 - 1]}, "must lie inside `excluded`"),
+        ({"excluded_offsets": [-(2**63), 2]}, "must lie inside `excluded`"),
         ({"excluded": [2, 1]}, "ascending within a query"),
         ({"excluded": [-1, 1]}, "`excluded` must be 0 or more"),
         ({"excluded_offsets": [0, 3]}, "must lie inside `excluded`"),

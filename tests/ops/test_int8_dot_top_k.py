@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests import oracles
 from tfrec import ops
+from tfrec.errors import InputError
 
 # The module, which the function of the same name hides.
 WRAPPER = importlib.import_module("tfrec.ops.int8_dot_top_k")
@@ -75,6 +76,12 @@ def test_scores_that_are_not_finite_are_absent(kernels):
     assert ids.tolist() == [[3, 0, -1, -1]]
 
 
+def test_a_length_that_is_memory_for_nothing(kernels):
+    rows, scales = tf.ones([4, 2], tf.int8), tf.ones([4])
+    with pytest.raises(InputError, match="`k` must be from 1 to 65536"):
+        ops.int8_dot_top_k(rows, scales, rows, scales, 65_537)
+
+
 @needs_library
 @pytest.mark.parametrize(
     ("change", "message"),
@@ -84,6 +91,12 @@ def test_scores_that_are_not_finite_are_absent(kernels):
         ({"item_scales": np.ones(3)}, "`item_scales` must have one number per row"),
         ({"query_scales": np.ones([1, 1])}, "`query_scales` and"),
         ({"k": 0}, "`k` must be a number of 1 or more"),
+        ({"k": -(2**31)}, "`k` must be a number of 1 or more"),
+        ({"k": 2**31 - 1}, "`k` must be at most 65536, the larger of the number of items, 4, and 65536"),
+        ({"k": [2]}, "`k` must be a scalar. Received shape: [1]"),
+        ({"k": []}, "`k` must be a scalar"),
+        ({"excluded_offsets": [0, 2**63 - 1]}, "must lie inside `excluded`"),
+        ({"excluded_offsets": [-(2**63), 2]}, "must lie inside `excluded`"),
         ({"excluded": [2, 1]}, "ascending within a query"),
         ({"excluded_offsets": [0, 3]}, "must lie inside `excluded`"),
     ],

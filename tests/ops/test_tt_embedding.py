@@ -181,6 +181,24 @@ def test_fused_updates_are_those_of_keras(random, kernels, name):
             np.testing.assert_allclose(ours.numpy(), their.numpy(), rtol=1e-5, atol=0.05 * 5e-4)
 
 
+@pytest.mark.parametrize("name", ["adagrad", "adam"])
+def test_epsilon_stands_where_keras_has_it(random, kernels, name):
+    """Gradients so small that it decides the step: beside the root for Adam, under it for Adagrad."""
+    shape = SHAPES[2]
+    start = random_cores(random, shape)
+    cores = [tf.Variable(c) for c in start]
+    slots = [tf.Variable(tf.zeros(c.shape)) for _ in range(tt_embedding.SLOTS[name]) for c in cores]
+    ids = tf.constant(random.integers(shape.num_rows, size=50))
+    upstream = tf.constant(1e-5 * random.normal(size=(50, shape.width)), tf.float32)
+    gradients = [g.numpy() for g in ops.tt_gradients(ids, upstream, start, shape)]
+    ops.tt_update(ids, upstream, cores, slots, 0.01, shape, name, epsilon=1e-5)
+    for core, before, g in zip(cores, start, gradients, strict=True):
+        g = g.astype(np.float64)
+        step = g / np.sqrt(g**2 + 1e-5) if name == "adagrad" else 0.1 * g / (np.sqrt(0.001 * g**2) + 1e-5)
+        assert np.abs(step).max() > 1e-3
+        np.testing.assert_allclose(before - core, 0.01 * step, atol=1e-6 * np.abs(before).max(), rtol=1e-3)
+
+
 @pytest.mark.parametrize("optimizer", [None, *KERAS])
 def test_every_row_of_every_core_moves(random, optimizer):
     """FBTT's benchmark table, where its fused updates leave 70 of 200 rows of the first core as they are."""
@@ -226,6 +244,9 @@ def test_an_update_leaves_what_was_read_before(random):
         ({"ranks": (3, 5_000)}, "`ranks` must be whole numbers from 1 to 1024"),
         ({"num_rows": 0}, "`num_rows` and `num_tables` must be at least 1"),
         ({"column_factors": (64, 64, 2), "ranks": (4, 64)}, "must not exceed 65536"),
+        ({"num_tables": 2**31}, "`num_tables` must be at most 2147483647"),
+        ({"row_factors": (2**30, 2**20, 2), "num_tables": 2**11}, "must be below 2\\^62"),
+        ({"row_factors": (2**55, 2, 2)}, "A core must have at most 72057594037927936 numbers"),
     ],
 )
 def test_a_shape_rejects(change, message):
@@ -243,7 +264,18 @@ def test_a_shape_rejects(change, message):
         ({"core": np.zeros([4, 1, 2, 2])}, "core 0 must be [4,1,2,3]"),
         ({"num_rows": 200}, "`row_factors` must multiply to at least `num_rows`"),
         ({"ranks": [3]}, "`ranks` one less"),
+        ({"num_tables": 2**31}, "`num_tables` must be 1 to 2147483647. Received: num_tables=2147483648"),
+        ({"num_tables": 2**63 - 1}, "`num_tables` must be 1 to 2147483647"),
+        ({"num_tables": 2**31 - 1}, "core 0 must be [8589934588,1,2,3]"),
+        ({"num_rows": 2**63 - 1}, "`row_factors` must multiply to at least `num_rows`"),
+        ({"row_factors": [2**55, 2, 2]}, "core 0 must have at most 72057594037927936 elements"),
+        ({"row_factors": [2**40, 2**40, 2]}, "to less than 2^62"),
+        ({"row_factors": [2**63 - 1, 2**63 - 1, 2**63 - 1]}, "to less than 2^62"),
+        ({"column_factors": [2**63 - 1, 2, 4]}, "`column_factors` and `ranks` 1 to 1024"),
+        ({"column_factors": [1024, 1024, 1024]}, "must not exceed 65536"),
+        ({"ids": [0, -(2**63)]}, "`ids` must lie in 0 to 99. Received: -9223372036854775808 at position 1"),
     ],
+    ids=str,
 )
 def test_the_native_operation_rejects(random, change, message):
     shape = SHAPES[1]
@@ -253,9 +285,66 @@ def test_the_native_operation_rejects(random, change, message):
             ids=np.asarray(change.get("ids", [0, 1]), np.int64),
             upstream=tf.cast(change.get("upstream", np.zeros([2, 16])), tf.float32),
             cores=[tf.cast(change.get("core", cores[0]), tf.float32), *cores[1:]],
-            **{**shape.attributes(), **{k: v for k, v in change.items() if k in ("num_rows", "ranks")}},
+            **{**shape.attributes(), **{k: v for k, v in change.items() if k in shape.attributes()}},
         )
     assert message in str(caught.value)
+
+
+@NATIVE
+def test_one_row_more_than_the_factors_have(random):
+    """2^60 and 2^60 + 1 are one number as a double; the row of the greater would lie behind the first core."""
+    attributes = {
+        "num_tables": 1,
+        "row_factors": [4096] * 5,
+        "column_factors": [1] * 5,
+        "ranks": [1] * 4,
+    }
+    cores = [tf.constant(random.normal(size=(4096, 1, 1, 1)), tf.float32)] * 5
+    last = np.array([2**60 - 1])
+    found = ops.library().tfrec_tt_lookup(ids=last, cores=cores, num_rows=2**60, **attributes)
+    np.testing.assert_allclose(found, np.prod([c[-1] for c in cores]).reshape(1, 1), rtol=1e-6)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`row_factors` must multiply to at least `num_rows`"):
+        ops.library().tfrec_tt_lookup(ids=last + 1, cores=cores, num_rows=2**60 + 1, **attributes)
+
+
+@NATIVE
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rate": [0.1]}, "`rate` must be a scalar. Received shape: [1]"),
+        ({"rate": []}, "`rate` must be a scalar"),
+        ({"cores": "handles"}, "`cores` must be a variable. Received handles of shape: [1]"),
+        ({"cores": "same"}, "`cores` and `slots` must be different variables"),
+        ({"cores": "other"}, "core 0 must be [5,1,4,8]. Received shape: [3]"),
+        ({"slots": "few"}, "`slots` must be 2 for adagrad. Received: 1"),
+        ({"slots": "half"}, "`slots` float32"),
+        ({"ids": [0, 60]}, "`ids` must lie in 0 to 59"),
+        ({"upstream": np.zeros([3, 16])}, "`upstream` must be [2,16]"),
+    ],
+    ids=str,
+)
+def test_the_native_update_rejects(random, change, message):
+    shape = SHAPES[0]
+    cores = [tf.Variable(c) for c in random_cores(random, shape)]
+    slots = [tf.Variable(tf.ones(c.shape, tf.float16 if change.get("slots") == "half" else tf.float32)) for c in cores]
+    before = [c.numpy() for c in cores]
+    handles = [c.handle for c in cores]
+    other = tf.Variable(tf.zeros([3]))
+    first = {"handles": tf.reshape(handles[0], [1]), "same": slots[0].handle, "other": other.handle}
+    handles[0] = first.get(change.get("cores"), handles[0])
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        ops.library().tfrec_tt_update(
+            ids=np.array(change.get("ids", [0, 1]), np.int64),
+            upstream=np.asarray(change.get("upstream", np.ones([2, 16])), np.float32),
+            rate=np.asarray(change.get("rate", 0.1), np.float32),
+            cores=handles,
+            slots=[s.handle for s in slots][: 1 if change.get("slots") == "few" else 2],
+            optimizer="adagrad",
+            **shape.attributes(),
+        )
+    assert message in caught.value.message
+    for core, old in zip(cores, before, strict=True):
+        np.testing.assert_array_equal(core.numpy(), old)
 
 
 CHILD = """

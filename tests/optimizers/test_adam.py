@@ -65,6 +65,32 @@ def test_saves():
     assert again.beta_1 == 0.5
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("size", [1e-7, 1e-4])
+def test_epsilon_is_added_to_the_root(random, lazy, size):
+    """Gradients so small that epsilon, and where it stands, decides the step."""
+    start = np.zeros((6, 3), np.float32)
+    gradients = [(size * random.normal(size=(6, 3))).astype(np.float32) for _ in range(4)]
+    weight = keras.Variable(start)
+    optimizer = Adam(0.03, lazy=lazy, epsilon=1e-5)
+    optimizer.build([weight])
+    for gradient in gradients:
+        optimizer.apply([rows(gradient, list(range(6))) if lazy else tf.constant(gradient)], [weight])
+    np.testing.assert_allclose(weight.numpy(), oracles.adam(start, gradients, 0.03, epsilon=1e-5), rtol=1e-4)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_the_decays_are_those_asked_for(random, lazy):
+    start = random.normal(size=(6, 3)).astype(np.float32)
+    gradients = [random.normal(size=(6, 3)).astype(np.float32) for _ in range(5)]
+    weight = keras.Variable(start)
+    optimizer = Adam(0.03, beta_1=0.5, beta_2=0.8, lazy=lazy)
+    optimizer.build([weight])
+    for gradient in gradients:
+        optimizer.apply([rows(gradient, list(range(6))) if lazy else tf.constant(gradient)], [weight])
+    np.testing.assert_allclose(weight.numpy(), oracles.adam(start, gradients, 0.03, 0.5, 0.8), atol=1e-6)
+
+
 def rows(gradient, ids):
     return tf.IndexedSlices(tf.convert_to_tensor(gradient), tf.constant(ids), tf.constant([6, 3], tf.int64))
 

@@ -1,4 +1,5 @@
-"""An integer NeuMF in NumPy: int64 sums of integers, float32 between the scales, one pair at a time."""
+"""An integer NeuMF in NumPy: int64 sums of integers, float32 between the scales, one pair at a time. Imports nothing
+from tfrec."""
 
 import numpy as np
 
@@ -12,16 +13,60 @@ def activation(x, scale, zero_point, low, high, relu=False):
 
 
 class IntegerNeuMF:
-    """Reads the integers, scales and zero points of a quantized model; shares no computation with it."""
+    """Quantizes by itself: integers, scales and zero points follow from the float weights, the ranges and the settings.
 
-    def __init__(self, model):
-        self.config = model.quantization
-        self.widths = model.hidden_dims
-        self.gmf, self.mlp = model.gmf_width, model.mlp_width
-        self.branch, self.split = model.branch, model.split_final
-        self.values = {v.path.split("/")[-1]: v.numpy() for v in model.weights}
-        bits, wbits = self.config.activations, self.config.weights
-        self.limits = {"a": _limits(self.config.mode, bits), "w": _limits(self.config.weight_mode, wbits)}
+    Args:
+        weights: name -> float32 array of a NeuMF, split or not.
+        branch: ``neumf``, ``gmf`` or ``mlp``.
+        mf_dim: width of the GMF embeddings.
+        config: the settings, as attributes.
+        ranges: name of an activation -> (low, high).
+    """
+
+    def __init__(self, weights, branch, mf_dim, config, ranges):
+        self.config, self.branch = config, branch
+        self.split = branch != "neumf" or config.split_final
+        self.gmf = mf_dim if branch != "mlp" else 0
+        self.mlp = weights["user_embedding"].shape[1] - self.gmf
+        self.widths = [k.shape[1] for k in (weights.get(f"kernel_{i}") for i in range(1, 9)) if k is not None]
+        self.limits = {
+            "a": _limits(config.mode, config.activations),
+            "w": _limits(config.weight_mode, config.weights),
+        }
+        self.values = {}
+        for side in ("user", "item"):
+            table = weights[f"{side}_embedding"]
+            for part, own in (("gmf", table[:, : self.gmf]), ("mlp", table[:, self.gmf :])):
+                if own.shape[1]:
+                    self._quantize(f"{side}_{part}", own, own if config.per_row else own.reshape(1, -1))
+        for name, (low, high) in ranges.items():
+            self._keep(name, *_affine(low, high, config.mode, config.activations))
+        for i in range(1, len(self.widths) + 1):
+            kernel, bias = weights[f"kernel_{i}"], weights[f"bias_{i}"]
+            self._quantize(f"kernel_{i}", kernel.T, kernel.T if config.per_channel else kernel.reshape(1, -1))
+            for name in (f"kernel_{i}", f"kernel_{i}_scale", f"kernel_{i}_zero_point"):
+                if name in self.values:
+                    self.values[name] = self.values[name].T
+            if i > 1:
+                scale = (self.scale(f"hidden_{i - 1}") * self.scale(f"kernel_{i}")[0]).astype(np.float64)
+                bias = np.clip(np.rint(bias / scale), -(2**30 - 1), 2**30 - 1).astype(np.int64)
+            self.values[f"bias_{i}"] = bias
+        for name, kernel, bias in _final(weights, branch, self.gmf, self.split):
+            self._quantize(f"{name}_kernel", kernel, kernel.reshape(1, -1))
+            self.values[f"{name}_bias"] = bias[0]
+
+    def _quantize(self, name, value, groups):
+        """A scale for each row of ``groups``: ``value`` itself, or all of it as one row."""
+        maps = [_affine(g.min(), g.max(), self.config.weight_mode, self.config.weights) for g in groups]
+        scale, zero = (np.array([m[part] for m in maps])[:, None] for part in (0, 1))
+        self._keep(name, scale, zero)
+        q = np.rint(value / scale).astype(np.int64) + zero
+        self.values[name] = np.clip(q, *self.limits["w"])
+
+    def _keep(self, name, scale, zero):
+        self.values[f"{name}_scale"] = scale
+        if (self.config.weight_mode if np.ndim(scale) else self.config.mode) != "symmetric":
+            self.values[f"{name}_zero_point"] = zero
 
     def weight(self, name, row=None):
         """Integers without zero point, int64, and their scale."""
@@ -114,6 +159,29 @@ class IntegerNeuMF:
         kernel, sk = self.weight(f"{name}_kernel")
         total = (np.array(q) - self.zero(activation_name)) @ kernel[:, 0]
         return F(int(total)) * F(self.scale(activation_name) * sk[0, 0])
+
+
+def _final(weights, branch, gmf, split):
+    """Name, kernel and bias of each output layer."""
+    if branch != "neumf":
+        name = branch if f"{branch}_kernel" in weights else "final"
+        return [(branch, weights[f"{name}_kernel"], weights[f"{name}_bias"])]
+    if "final_kernel" in weights:
+        kernel, bias = weights["final_kernel"], weights["final_bias"]
+    else:
+        kernel = np.concatenate([weights["gmf_kernel"], weights["mlp_kernel"]])
+        bias = weights["gmf_bias"] + weights["mlp_bias"]
+    return [("gmf", kernel[:gmf], bias / 2), ("mlp", kernel[gmf:], bias / 2)] if split else [("final", kernel, bias)]
+
+
+def _affine(low, high, mode, bits):
+    """Scale and zero point of a range, widened to hold 0."""
+    least, greatest = _limits(mode, bits)
+    low, high = min(float(low), 0.0), max(float(high), 0.0)
+    scale = max(-low, high) / greatest if mode == "symmetric" else (high - low) / (greatest - least)
+    scale = scale if F(scale) > np.finfo(F).tiny else 1.0
+    zero = 0 if mode == "symmetric" else int(np.clip(np.rint(least - low / scale), least, greatest))
+    return F(scale), zero
 
 
 def _limits(mode, bits):

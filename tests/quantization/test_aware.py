@@ -86,3 +86,17 @@ def test_activations_are_those_of_the_model():
             found = activations(model, users, items)
             last = "logit" if branch == "neumf" else f"{branch}_logit"
             np.testing.assert_allclose(np.reshape(found[last], [2, 2]), model.score(users, items), rtol=1e-5, atol=1e-6)
+            # Each of them, pair by pair in NumPy: the GMF part of an embedding comes first.
+            w = {v.path.split("/")[-1]: v.numpy() for v in model.weights}
+            u, i = w["user_embedding"][[1, 1, 4, 4]], w["item_embedding"][[2, 3, 3, 16]]
+            gmf = {"neumf": 6, "gmf": 6, "mlp": 0}[branch]
+            wanted = {"product": u[:, :gmf] * i[:, :gmf]} if gmf else {}
+            hidden = np.concatenate([u[:, gmf:], i[:, gmf:]], axis=1)
+            for layer in (1, 2) if branch != "gmf" else ():
+                wanted[f"hidden_{layer}_linear"] = hidden @ w[f"kernel_{layer}"] + w[f"bias_{layer}"]
+                wanted[f"hidden_{layer}"] = hidden = np.maximum(wanted[f"hidden_{layer}_linear"], 0)
+            if branch == "neumf":
+                wanted["final_input"] = np.concatenate([wanted["product"], hidden], axis=1)
+            assert set(found) == set(wanted) | ({last} if branch != "neumf" else {"gmf_logit", "mlp_logit", "logit"})
+            for name, value in wanted.items():
+                np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5, err_msg=name)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.quantization.oracle import IntegerNeuMF
 from tfrec.errors import InputError
 from tfrec.models import NeuMF
-from tfrec.quantization import STUDY_SPLIT, QuantizationConfig, Statistics, calibrate, quantize
+from tfrec.quantization import STUDY_SPLIT, QuantizationConfig, Statistics, calibrate, clip_range, quantize
 
 USERS, ITEMS = 12, 17
 MODES = ("symmetric", "asymmetric_unsigned", "asymmetric_signed")
@@ -37,6 +37,27 @@ def positives(seed=0):
     return matrix
 
 
+def oracle_of(model, statistics, config):
+    """Of the float model; what the ranges are is tested with the statistics, which tensor has which range here."""
+    layers = range(1, len(model.layer_dims)) if model.branch != "gmf" else []
+    sources = {f"hidden_{i}": f"hidden_{i}" if config.relu_ranges else f"hidden_{i}_linear" for i in layers}
+    split = model.branch != "neumf" or config.split_final
+    others = ["product"] if model.branch != "mlp" and config.product == "quantized" else []
+    others += [] if split else ["final_input"]
+    if config.final_addition == "int8":
+        others += {"neumf": ["gmf_logit", "mlp_logit"] if split else []}.get(model.branch, [f"{model.branch}_logit"])
+        others += ["logit"] if model.branch == "neumf" else []
+    ranges = {
+        name: clip_range(
+            statistics[source], config.clipping, config.mode, config.activations, config.clip_std,
+            config.clip_percentile,
+        )
+        for name, source in (sources | {n: n for n in others}).items()
+    }  # fmt: skip
+    weights = {v.path.split("/")[-1]: v.numpy() for v in model.weights}
+    return IntegerNeuMF(weights, model.branch, model.mf_dim, config, ranges)
+
+
 @pytest.fixture(scope="module")
 def calibrated():
     return {b: (m := trained(b), calibrate(m, positives(), fraction=1.0)) for b in ("neumf", "gmf", "mlp")}
@@ -55,7 +76,9 @@ def calibrated():
     product=st.sampled_from(["exact", "quantized"]),
     final_addition=st.sampled_from(["float32", "int8"]),
     split_final=st.booleans(),
-    clipping=st.sampled_from(["none", "mse", "percentile"]),
+    clipping=st.sampled_from(["none", "mse", "percentile", "std"]),
+    clip_percentile=st.sampled_from([99.9, 95.0]),
+    clip_std=st.sampled_from([3.0, 1.5]),
     native=st.booleans(),
 )
 def test_bit_equal_to_the_integer_oracle(calibrated, branch, native, **options):
@@ -67,7 +90,11 @@ def test_bit_equal_to_the_integer_oracle(calibrated, branch, native, **options):
     model, statistics = calibrated[branch]
     made = quantize(model, statistics, config)
     made.reference = not native
-    oracle = IntegerNeuMF(made)
+    oracle = oracle_of(model, statistics, config)
+    own = {v.path.split("/")[-1]: v.numpy() for v in made.weights}
+    assert own.keys() == oracle.values.keys()
+    for name, value in oracle.values.items():
+        np.testing.assert_array_equal(own[name], value, err_msg=name)
     users, items = np.array([0, 5, 5]), np.array([[3, 16], [0, 3], [9, 9]])
     scores = made.score(tf.constant(users), tf.constant(items)).numpy()
     found = made.integers(users, items)
@@ -130,6 +157,16 @@ def test_saved_and_loaded(calibrated, tmp_path):
 def test_a_candidate_list_of_nobody(calibrated):
     made = quantize(*calibrated["neumf"])
     assert made.score(tf.zeros([0], tf.int64), tf.zeros([0, 4], tf.int64)).shape == (0, 4)
+
+
+@pytest.mark.parametrize(("fraction", "positive"), [(1.0, 61), (0.1, 6), (0.001, 1)])
+def test_a_fraction_of_the_training_pairs_is_looked_at(fraction, positive):
+    """61 positives with two unseen items each."""
+    train = positives()
+    assert train.nnz == 61
+    found = calibrate(trained(), train, fraction, negatives=2)
+    assert found.samples == 3 * positive
+    assert sum(found["hidden_1"].histogram) == 3 * positive * 7
 
 
 def test_dead_units_and_constant_activations():

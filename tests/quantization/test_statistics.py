@@ -133,9 +133,33 @@ def test_affine(mode, bits, random):
     values = random.uniform(low, high, 1_000).astype(np.float32)
     q = affine.quantize(values)
     assert affine.low <= q.min() <= q.max() <= affine.high
-    # Half a step, and as much again where the zero point was rounded.
-    assert np.abs(affine.dequantize(q) - values).max() <= affine.scale * 1.001
+    # Half a step; at the ends of the range as much again, where the zero point was rounded.
+    error = np.abs(affine.dequantize(q) - values)
+    ends = (q == affine.low) | (q == affine.high)
+    assert error[~ends].max(initial=0) <= affine.scale / 2 * 1.001
+    assert error.max() <= affine.scale * (0.5 if mode == "symmetric" else 1.0) * 1.001
     np.testing.assert_array_equal(affine.quantize(affine.dequantize(q)), q)
+
+
+def test_affine_by_hand():
+    """Scale, zero point and integers of -1 to 3, and of ranges on one side of 0."""
+    for mode, scale, zero, ends in (
+        ("symmetric", 3 / 7, 0, (-2, 7)),  # -1 / (3 / 7) = -2.33
+        ("asymmetric_unsigned", 4 / 15, 4, (0, 15)),  # 0 + 1 / (4 / 15) = 3.75
+        ("asymmetric_signed", 4 / 15, -4, (-8, 7)),  # -8 + 3.75 = -4.25
+    ):
+        affine = Affine.of_range(-1.0, 3.0, mode, 4)
+        assert affine.scale == np.float32(scale)
+        assert affine.zero_point == zero
+        assert tuple(affine.quantize(np.array([-1.0, 3.0]))) == ends
+        assert affine.quantize(np.array(1e9)) == affine.high
+        assert affine.quantize(np.array(-1e9)) == affine.low
+    assert Affine.of_range(2.0, 3.0, "asymmetric_unsigned", 4).scale == np.float32(3 / 15)  # widened to 0
+    assert Affine.of_range(-3.0, -2.0, "asymmetric_unsigned", 4).scale == np.float32(3 / 15)
+    assert Affine.of_range(-3.0, -2.0, "asymmetric_unsigned", 4).zero_point == 15
+    # Halves to even, as everywhere.
+    unit = Affine.of_range(-7.0, 7.0, "symmetric", 4)
+    assert unit.quantize(np.array([0.5, 1.5, 2.5, -0.5, -1.5, 2.6])).tolist() == [0, 2, 2, 0, -2, 3]
 
 
 def test_weights_per_channel_and_row(random):

@@ -49,6 +49,11 @@ def test_unknown_users_get_what_is_popular(parts):
     assert answer["known"].numpy().tolist() == [False]
     assert answer["ids"][0, 0].numpy() == 50
     assert answer["scores"][0, 0].numpy() == pytest.approx(1.0)
+    # All items: nothing that user 0 has is taken from them; their shares of the 3 users.
+    answer = served.signatures["serving_default"](user_ids=tf.constant(["nobody", "ada"]), k=tf.constant(5))
+    assert answer["counts"].numpy().tolist() == [5, 3]
+    assert answer["ids"][0].numpy().tolist() == [50, 10, 40, 20, 30]
+    np.testing.assert_allclose(answer["scores"][0], np.array([3, 2, 2, 1, 1]) / 3, rtol=1e-6)
 
 
 def test_score(parts):

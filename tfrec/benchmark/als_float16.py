@@ -60,7 +60,7 @@ def _study(name: str, events: Interactions, rounds: int) -> dict[str, Any]:
                 times.append(seconds_of(functools.partial(model.fit, weighted, verbose=0)))
             users, items = model.user_factors.astype(np.float32), model.item_factors.astype(np.float32)
             scores = functools.partial(_scores, users, items.T)
-            report = evaluate_full_ranking(scores, train, test, ["precision@10"])
+            report = evaluate_full_ranking(scores, train, test, ["precision@10"], gains="binary")
             precision[kind].append(report.metrics["precision@10"])
             seconds[kind].append(float(np.median(times)))
             memory[kind] = model.user_factors.nbytes + model.item_factors.nbytes

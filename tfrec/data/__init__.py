@@ -5,6 +5,7 @@
 
 from tfrec.data.datasets import NAMES, load, load_table
 from tfrec.data.interactions import Interactions
+from tfrec.data.report import Report
 from tfrec.data.splits import (
     LeaveOneOut,
     StrongGeneralization,
@@ -20,6 +21,7 @@ __all__ = [
     "NAMES",
     "Interactions",
     "LeaveOneOut",
+    "Report",
     "StrongGeneralization",
     "Synthetic",
     "SyntheticCatalog",

@@ -18,7 +18,7 @@ from tfrec.data.files import DAMAGE, atomic_write, cache_folder, locked, make_fo
 from tfrec.data.interactions import Interactions
 
 #: Changes whenever a change of this package's code would prepare other arrays from the same source.
-_FORMAT = 1
+_FORMAT = 2
 
 
 def cached(key: dict[str, Any], prepare: Callable[[], Interactions], folder: Path | None = None) -> Interactions:
@@ -91,7 +91,14 @@ def get_ids(arrays: dict[str, np.ndarray], name: str) -> np.ndarray | None:
 
 
 def _to_arrays(events: Interactions) -> dict[str, Any]:
-    about = {"explicit": events.explicit, "name": events.name, "source": events.source}
+    about = {
+        "kind": events.kind,
+        "kind_rule": events.kind_rule,
+        "name": events.name,
+        "source": events.source,
+        "left_out": dict(events.left_out),
+        "num_pairs": events.num_pairs,
+    }
     arrays: dict[str, Any] = {
         "user_index": events.user_index,
         "item_index": events.item_index,
@@ -111,7 +118,8 @@ def _from_arrays(arrays: dict[str, np.ndarray]) -> Interactions:
     user_ids, item_ids = get_ids(arrays, "user_ids"), get_ids(arrays, "item_ids")
     if user_ids is None or item_ids is None:
         raise KeyError("ids")
-    return Interactions(
+    num_pairs = about.pop("num_pairs")
+    events = Interactions(
         user_index=arrays["user_index"],
         item_index=arrays["item_index"],
         values=arrays["values"],
@@ -121,3 +129,6 @@ def _from_arrays(arrays: dict[str, np.ndarray]) -> Interactions:
         item_titles=get_ids(arrays, "item_titles"),
         **about,
     )
+    # Counted once, when they were prepared: it takes a sort.
+    events.__dict__["num_pairs"] = int(num_pairs)
+    return events

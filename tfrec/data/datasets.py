@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
 from tfrec.data.cache import cached
 from tfrec.data.download import fetch, unpack, verify
-from tfrec.data.files import cache_folder, checksum
-from tfrec.data.interactions import Interactions
-from tfrec.data.tables import build_interactions, check_readable, from_table, parse_csv
+from tfrec.data.files import cache_folder, checksum, combined_checksum
+from tfrec.data.interactions import Interactions, ValueKind
+from tfrec.data.published import FieldKind, Form, read_rows
+from tfrec.data.tables import build_interactions, check_readable, from_table, table_files
+from tfrec.data.titles import read_titles
 from tfrec.errors import InputError
 
 _GROUPLENS = "https://files.grouplens.org/datasets"
@@ -33,11 +31,10 @@ class Layout:
         columns: role (user, item, rating, timestamp) -> column.
         titles: name of the file of titles, or None.
         titles_delimiter: of that file.
-        titles_columns: (position of the id, position of the title).
         titles_header: whether it has a header line.
-        encoding: of the file of titles.
-        explicit: the values are ratings, not counts.
-        half_stars: ratings run from .5 to 5.
+        kind: what a value says, see `tfrec.data.interactions.ValueKind`.
+        text: ids are text and a value is a count; lines that are no event are left out and counted. Otherwise ids
+            and values are numbers, and such a line is named in an error.
     """
 
     ratings: str
@@ -46,10 +43,18 @@ class Layout:
     names: tuple[str, ...] | None = None
     titles: str | None = None
     titles_delimiter: str = ","
-    titles_columns: tuple[int, int] = (0, 1)
     titles_header: bool = True
-    encoding: str = "utf-8"
-    explicit: bool = True
+    kind: ValueKind = "ratings"
+    text: bool = False
+
+    @property
+    def form(self) -> Form:
+        """How the lines of the file of events are read."""
+        kinds: dict[str, FieldKind] = {"user": "id", "item": "id", "rating": "number", "timestamp": "time"}
+        if self.text:
+            kinds = {"user": "text", "item": "text", "rating": "count"}
+        fields = {column: kinds[role] for role, column in self.columns.items()}
+        return Form(self.delimiter, fields, self.names, quoting=self.delimiter == ",", lenient=self.text)
 
 
 @dataclass(frozen=True)
@@ -109,10 +114,9 @@ DATASETS: dict[str, Dataset] = {
                 titles="u.item",
                 titles_delimiter="|",
                 titles_header=False,
-                encoding="latin-1",
             ),
         ),
-        _movielens("ml-1m", "c4d9eecfca2ab87c1945afe126590906", replace(_MOVIELENS_DAT, encoding="latin-1")),
+        _movielens("ml-1m", "c4d9eecfca2ab87c1945afe126590906", _MOVIELENS_DAT),
         _movielens("ml-10m", "ce571fd55effeba0271552578f2648bd", _MOVIELENS_DAT, folder="ml-10M100K"),
         _movielens("ml-20m", "cd245b17a1ae2cc31bb14903e1204af3", _MOVIELENS_CSV),
         _movielens("ml-25m", "6b51fb2759a8657d3bfcbfc42b592ada", _MOVIELENS_CSV),
@@ -129,7 +133,7 @@ DATASETS: dict[str, Dataset] = {
                 columns={"user": "userID", "item": "artistID", "rating": "weight"},
                 titles="artists.dat",
                 titles_delimiter="\t",
-                explicit=False,
+                kind="counts",
             ),
         ),
         Dataset(
@@ -143,7 +147,8 @@ DATASETS: dict[str, Dataset] = {
                 # A third of the artists have no MusicBrainz id, so the name is the id, as in implicit.
                 columns={"user": "user", "item": "artist", "rating": "plays"},
                 names=("user", "artist_mbid", "artist", "plays"),
-                explicit=False,
+                kind="counts",
+                text=True,
             ),
         ),
     )
@@ -157,8 +162,24 @@ def load(name: str, data_dir: str | Path | None = None, **synthetic: Any) -> Int
     """Interactions of a data set by name.
 
     Looks for its archive or unpacked folder in ``data_dir`` (or ``$TFREC_DATA``), else downloads the archive
-    from its publisher into ``~/.cache/tfrec/downloads``. Prepared arrays are cached by the checksum of the
-    source file.
+    from its publisher into ``~/.cache/tfrec/downloads``. Names of files and folders may be in upper case, and
+    ``ml-10M100K`` be called ``ml-10m``. Prepared arrays are cached by the checksum of the source file.
+
+    Files are read as the reference implementations read them, and `Interactions.report` accounts for every line that
+    is not blank:
+
+    - MovieLens and ``lastfm-2k``: blank lines, CR LF, a byte order mark, quoted numbers, blanks around numbers,
+      ``5.0`` for 5 and further columns (where there are column names) are taken, as by pandas, which Liang's
+      notebook for the VAE, NVIDIA's examples, implicit and RecSysDatasets use. A line that is no event
+      stops there, too: the publishers' files have none, so the file is damaged, and the error names the line.
+    - ``lastfm-360k``: the publisher's file does have such lines. Those without four columns or whose plays are not
+      digits (``-1``, ``2.5``) are left out and counted, and a CR inside a name is removed, as by the script that
+      implicit refers to. So are lines with a NUL, where pandas cuts the name off, or with a name that is not UTF-8, at
+      which it stops; and lines without a name: implicit makes all of these one artist. 0 plays stay, and are no
+      positive. A quote is a character like others.
+
+    Titles (see `tfrec.data.titles.read_titles`) never stop a run: an item without one is shown by its id, and
+    ``source["titles"]`` says how many are.
 
     Args:
         name: ``synthetic``, ``ml-100k``, ``ml-1m``, ``ml-10m``, ``ml-20m``, ``ml-25m``, ``ml-32m``,
@@ -192,9 +213,7 @@ def load(name: str, data_dir: str | Path | None = None, **synthetic: Any) -> Int
             "For a table of your own: tfrec.data.from_table(path), on the command line --data.path FILE."
         )
     dataset = DATASETS[name]
-    folder = _find(dataset, data_dir)
-    ratings = folder / dataset.layout.ratings
-    titles = _titles_file(dataset, folder)
+    ratings, titles = _find(dataset, data_dir)
     key = {
         "dataset": name,
         "ratings": checksum(ratings),
@@ -204,27 +223,25 @@ def load(name: str, data_dir: str | Path | None = None, **synthetic: Any) -> Int
 
     def prepare() -> Interactions:
         source = {"file": ratings.name, "sha256": key["ratings"], "publisher": dataset.url}
-        return read_layout(folder, dataset, titles, source)
+        return read_layout(ratings, dataset, titles, source)
 
     return cached(key, prepare)
 
 
-def load_table(path: str | Path, **options: Any) -> Interactions:
-    """`from_table` with its result cached by the file's checksum and the options."""
-    path = Path(path)
-    check_readable(path)
-    key = {"table": checksum(path), "suffix": path.name, "options": options}
+def load_table(path: str | Path | Sequence[str | Path], **options: Any) -> Interactions:
+    """`from_table` with its result cached by the files' checksum and the options."""
+    files = table_files(path)
+    key = {"table": combined_checksum(files), "suffix": [file.name for file in files], "options": options}
+    events = cached(key, lambda: from_table(files, **options))
+    found = replace(events, source={"file": str(path), "sha256": key["table"]})
+    found.__dict__["num_pairs"] = events.num_pairs
+    return found
 
-    events = cached(key, lambda: from_table(path, **options))
-    return replace(events, source={"file": str(path), "sha256": key["table"]})
 
-
-def _find(dataset: Dataset, data_dir: str | Path | None) -> Path:
-    """The folder with the data set's files, unpacked or downloaded if need be."""
+def _find(dataset: Dataset, data_dir: str | Path | None) -> tuple[Path, Path | None]:
+    """The files of events and, where there are any, titles; unpacked or downloaded if need be."""
+    layout = dataset.layout
     named = data_dir or os.environ.get("TFREC_DATA")
-    unpacked = cache_folder() / "unpacked" / dataset.name
-    downloads = cache_folder() / "downloads"
-    wanted = [f for f in (dataset.layout.ratings, dataset.layout.titles) if f]
     if named:
         root = Path(named)
         if not root.is_dir():
@@ -232,110 +249,60 @@ def _find(dataset: Dataset, data_dir: str | Path | None) -> Path:
                 f"The data folder does not exist: {root}\n"
                 "Give an existing folder with --data.dir or TFREC_DATA, or neither to download."
             )
-        for folder in (root / dataset.name, root / dataset.folder, root):
-            if (folder / dataset.layout.ratings).is_file():
-                check_readable(folder / dataset.layout.ratings)
-                return folder
-        archive = root / dataset.archive
-        if archive.is_file():
+        for path in ((dataset.name,), (dataset.folder,), (dataset.name, dataset.folder), ()):
+            folder: Path | None = root
+            for part in path:
+                folder = _entry(folder, part) if folder else None
+            ratings = _entry(folder, layout.ratings) if folder else None
+            if ratings and ratings.is_file():
+                check_readable(ratings)
+                return ratings, _entry(ratings.parent, layout.titles) if layout.titles else None
+        archive = _entry(root, dataset.archive)
+        if archive and archive.is_file():
             verify(archive, dataset.md5)
-            # Told apart by content: the same name may hold another version tomorrow.
-            return unpack(archive, unpacked.with_name(f"{dataset.name}-{checksum(archive)[:16]}"), wanted)
+            return _unpacked(dataset, archive)
     try:
-        archive = fetch(dataset.url, downloads / dataset.archive, dataset.md5)
+        archive = fetch(dataset.url, cache_folder() / "downloads" / dataset.archive, dataset.md5)
     except InputError as error:
         if named:
             raise InputError(
                 f"{named} has neither {dataset.name}/{dataset.layout.ratings} nor {dataset.archive}, and {error}"
             ) from error
         raise
-    return unpack(archive, unpacked.with_name(f"{dataset.name}-{checksum(archive)[:16]}"), wanted)
+    return _unpacked(dataset, archive)
 
 
-def _titles_file(dataset: Dataset, folder: Path) -> Path | None:
-    if dataset.layout.titles is None:
+def _entry(folder: Path, name: str) -> Path | None:
+    """What ``folder`` has under ``name``, else under a name that differs in case alone."""
+    if (folder / name).exists():
+        return folder / name
+    if not folder.is_dir():
         return None
-    path = folder / dataset.layout.titles
-    return path if path.exists() else None
+    return next((p for p in sorted(folder.iterdir()) if p.name.lower() == name.lower()), None)
 
 
-def read_layout(folder: Path, dataset: Dataset, titles: Path | None, source: dict[str, Any]) -> Interactions:
-    """Read the files of a published data set from ``folder``."""
+def _unpacked(dataset: Dataset, archive: Path) -> tuple[Path, Path | None]:
+    # Told apart by content: the same name may hold another version tomorrow.
+    folder = cache_folder() / "unpacked" / f"{dataset.name}-{checksum(archive)[:16]}"
+    titles = dataset.layout.titles
+    unpack(archive, folder, [dataset.layout.ratings], [titles] if titles else [])
+    check_readable(folder / dataset.layout.ratings)
+    return folder / dataset.layout.ratings, folder / titles if titles and (folder / titles).is_file() else None
+
+
+def read_layout(path: Path, dataset: Dataset, titles: Path | None, source: dict[str, Any]) -> Interactions:
+    """Read the file of events ``path`` and the file of ``titles`` of a published data set."""
     layout = dataset.layout
-    path = folder / layout.ratings
-    content = None
-    delimiter = layout.delimiter
-    if delimiter == "::":
-        # pyarrow takes one character. The fields are numbers, so a tab cannot occur in them.
-        content = path.read_bytes().replace(b"::", b"\t")
-        delimiter = "\t"
-    types: dict[str, Any] = {layout.columns["rating"]: pa.float32()}
-    if "timestamp" in layout.columns:
-        types[layout.columns["timestamp"]] = pa.int64()
-    table = parse_csv(
-        path,
-        delimiter=delimiter,
-        include=list(layout.columns.values()),
-        types=types,
-        quoting=False,
-        names=list(layout.names) if layout.names else None,
-        content=content,
-    )
-    del content
-    if table.num_rows == 0:
-        raise InputError(f"{path} has no rows.\nGet {dataset.archive} from its publisher.")
-    if dataset.name == "lastfm-360k":
-        table, left_out = _drop_nameless(table)
-        source = {**source, "rows_without_artist": left_out}
+    rows = read_rows(path, layout.form)
     events = build_interactions(
-        path,
-        table,
-        layout.columns,
-        name=dataset.name,
-        explicit=layout.explicit,
-        text_ids=dataset.name == "lastfm-360k",
-        first_line=1 if layout.names else 2,
+        path, rows.table, layout.columns, name=dataset.name, kind=layout.kind, text_ids=layout.text
     )
-    return replace(
-        events,
-        source=source,
-        item_titles=_read_titles(titles, layout, events.item_ids) if titles else None,
-    )
-
-
-def _drop_nameless(table: pa.Table) -> tuple[pa.Table, int]:
-    """Last.fm 360K has some rows without an artist's name; implicit leaves them out, and so do we, counted."""
-    import pyarrow.compute as pc
-
-    artist = pc.cast(table["artist"], pa.string())
-    named = pc.and_(pc.is_valid(artist), pc.not_equal(pc.utf8_trim_whitespace(artist), ""))
-    kept = table.filter(pc.fill_null(named, False))
-    return kept, table.num_rows - kept.num_rows
-
-
-def _read_titles(path: Path, layout: Layout, item_ids: np.ndarray) -> np.ndarray:
-    try:
-        text = path.read_bytes().decode(layout.encoding)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not {layout.encoding} text: {error}.\nGet it from its publisher.") from error
-    if item_ids.dtype == object:
-        raise InputError(f"Item ids must be whole numbers.\nReceived: {item_ids[0]!r}, beside {path}.")
-    if layout.titles_delimiter == ",":
-        csv.field_size_limit(1 << 30)
-        try:
-            rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
-        except csv.Error as error:
-            raise InputError(f"{path} has a quote that is not closed: {error}.\nMend the line.") from error
-    else:
-        rows = [line.split(layout.titles_delimiter) for line in text.splitlines() if line]
-    id_at, title_at = layout.titles_columns
-    titles: dict[int, str] = {}
-    for number, row in enumerate(rows[layout.titles_header :], start=1 + layout.titles_header):
-        if (
-            len(row) <= max(id_at, title_at)
-            or not (row[id_at].isascii() and row[id_at].isdigit())
-            or "\n" in row[title_at]
-        ):
-            raise InputError(f"{path}, line {number}: expected an id and a title.\nReceived: {row!r}.\nMend the line.")
-        titles[int(row[id_at])] = row[title_at]
-    return np.array([titles.get(int(i), str(i)) for i in item_ids], dtype=object)
+    source = dict(source)
+    item_titles = None
+    if titles is not None:
+        found = read_titles(titles, layout.titles_delimiter, layout.titles_header)
+        item_titles = found.array(events.item_ids)
+        source["titles"] = {"file": titles.name, **found.summary(events.item_ids)}
+    elif layout.titles is not None:
+        source["titles"] = {"file": None, "items_without_title": events.num_items}
+    return replace(events, source=source, left_out=rows.left_out, item_titles=item_titles)

@@ -11,6 +11,7 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
@@ -105,8 +106,8 @@ def _download(url: str, part: Path) -> None:
             raise OSError(f"the connection closed after {part.stat().st_size:,} of {total:,} bytes")
 
 
-def unpack(archive: Path, folder: Path, members: list[str]) -> Path:
-    """Unpack the files named in ``members`` from a zip or tar archive.
+def unpack(archive: Path, folder: Path, members: list[str], optional: Sequence[str] = ()) -> Path:
+    """Unpack the files named in ``members`` and ``optional`` from a zip or tar archive.
 
     The whole archive is checked before anything is written: a name that leads outside the folder, a link, a
     device or an absurd size rejects it. Files appear in ``folder`` all at once.
@@ -114,7 +115,8 @@ def unpack(archive: Path, folder: Path, members: list[str]) -> Path:
     Args:
         archive: ``.zip``, ``.tar``, ``.tar.gz`` or ``.tgz``.
         folder: created; when it is there already it is taken as it is.
-        members: wanted files, by the last part of their name.
+        members: wanted files, by the last part of their name, in upper or lower case.
+        optional: more of these, which the archive may lack.
 
     Returns:
         ``folder``, with the wanted files directly in it.
@@ -133,9 +135,9 @@ def unpack(archive: Path, folder: Path, members: list[str]) -> Path:
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
             if zipfile.is_zipfile(archive):
-                _unpack_zip(archive, temporary, members)
+                _unpack_zip(archive, temporary, [*members, *optional])
             elif tarfile.is_tarfile(archive):
-                _unpack_tar(archive, temporary, members)
+                _unpack_tar(archive, temporary, [*members, *optional])
             else:
                 raise InputError(
                     f"{archive} is neither a zip nor a tar archive, or it is cut off.\n"
@@ -176,9 +178,15 @@ def _check_size(archive: Path, total: int) -> None:
         raise _reject(archive, "(all)", f"would unpack to {total:,} bytes")
 
 
+def _wanted(name: str, members: list[str]) -> str | None:
+    """Which of ``members`` a name in an archive stands for."""
+    base = PurePosixPath(name.replace("\\", "/")).name.lower()
+    return next((member for member in members if member.lower() == base), None)
+
+
 def _check_once(archive: Path, names: list[str], members: list[str]) -> None:
     for member in members:
-        found = [n for n in names if PurePosixPath(n).name == member]
+        found = [n for n in names if _wanted(n, [member])]
         if len(found) > 1:
             raise InputError(f"{archive} holds {member} more than once: {', '.join(found)}.\nIs it the right archive?")
 
@@ -193,24 +201,27 @@ def _unpack_zip(archive: Path, folder: Path, members: list[str]) -> None:
         _check_size(archive, sum(info.file_size for info in infos))
         _check_once(archive, [i.filename for i in infos if not i.is_dir()], members)
         for info in infos:
-            base = PurePosixPath(info.filename).name
-            if base in members and not info.is_dir():
+            base = _wanted(info.filename, members)
+            if base and not info.is_dir():
                 with opened.open(info) as source, (folder / base).open("wb") as target:
                     shutil.copyfileobj(source, target, _BLOCK_BYTES)
 
 
 def _unpack_tar(archive: Path, folder: Path, members: list[str]) -> None:
     with tarfile.open(archive) as opened:
-        infos = opened.getmembers()
-        for info in infos:
+        infos = []
+        total = 0
+        for info in opened:
             _check_name(archive, info.name)
             if not (info.isfile() or info.isdir()):
                 raise _reject(archive, info.name, "is a link or a device")
-        _check_size(archive, sum(info.size for info in infos))
+            total += info.size
+            _check_size(archive, total)  # before its bytes, which must be read to get to the next header
+            infos.append(info)
         _check_once(archive, [i.name for i in infos if i.isfile()], members)
         for info in infos:
-            base = PurePosixPath(info.name).name
-            if base in members and info.isfile():
+            base = _wanted(info.name, members)
+            if base and info.isfile():
                 source = opened.extractfile(info)
                 assert source is not None  # a regular file, checked above
                 with source, (folder / base).open("wb") as target:

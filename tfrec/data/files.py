@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -130,6 +130,13 @@ def remove_leftovers(path: Path) -> None:
     """Remove what killed processes left of writing ``path``. Only for the holder of its lock."""
     for part in path.parent.glob(f".{path.stem}.*.part*"):
         part.unlink(missing_ok=True)
+
+
+def combined_checksum(files: Sequence[Path]) -> str:
+    """SHA-256 of a file; of several, over their SHA-256 in order."""
+    if len(files) == 1:
+        return checksum(files[0])
+    return hashlib.sha256(" ".join(checksum(f) for f in files).encode()).hexdigest()
 
 
 def checksum(path: Path, algorithm: str = "sha256") -> str:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse
 
+from tfrec.data.report import Report
 from tfrec.errors import InputError
 
+#: What a value says. ``events``: there are none, every event counts 1. ``counts``: how often or how much; those of a
+#: pair are added up, and a pair with more than 0 is positive. ``ratings``: a grade, where a low one means dislike; the
+#: latest of a pair counts. ``votes``: liked (above 0), disliked (below 0), no opinion (0); the latest of a pair counts.
+ValueKind = Literal["events", "counts", "ratings", "votes"]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False, eq=False)
 class Interactions:
     """Events in file order, with N events, U users and I items.
 
@@ -23,10 +31,13 @@ class Interactions:
         item_ids: ``[I]``, the raw ids, ascending.
         timestamps: int64 ``[N]`` in the unit of the source, or None.
         item_titles: ``[I]`` of ``str`` in an object array, or None.
-        explicit: True when ``values`` are ratings (a low one means dislike), False when every event is a
-            positive signal.
+        kind: what a value says, see `ValueKind`.
+        kind_rule: how ``kind`` was decided, for reports.
         name: for reports.
-        source: where the events came from: path, checksum, rows read and rows left out.
+        source: where the events came from: path and checksum.
+        left_out: reason -> rows of the source that did not become events.
+        account: the account of the source's rows, where these events were made of others; None: their own, see
+            `report`.
 
     Raises:
         InputError: lengths that do not match, or indices out of range.
@@ -39,9 +50,12 @@ class Interactions:
     item_ids: np.ndarray
     timestamps: np.ndarray | None = None
     item_titles: np.ndarray | None = None
-    explicit: bool = False
+    kind: ValueKind = "events"
+    kind_rule: str = ""
     name: str = "interactions"
     source: dict[str, Any] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    account: Report | None = None
 
     def __post_init__(self) -> None:
         n = len(self.user_index)
@@ -74,14 +88,112 @@ class Interactions:
         """I, the number of items."""
         return len(self.item_ids)
 
+    @cached_property
+    def num_pairs(self) -> int:
+        """The number of different pairs of user and item."""
+        if len(self) == 0:
+            return 0
+        pair = self._pairs()
+        pair.sort()
+        return 1 + int(np.count_nonzero(pair[1:] != pair[:-1]))
+
+    @property
+    def report(self) -> Report:
+        """How many rows the source had, and where each went."""
+        if self.account is not None:
+            return self.account
+        rows = len(self) + sum(self.left_out.values())
+        return Report(rows, self.num_pairs, len(self) - self.num_pairs, self.left_out)
+
+    def _pairs(self) -> np.ndarray:
+        """int64 ``[N]``: a number for each pair of user and item."""
+        return self.user_index.astype(np.int64) * self.num_items + self.item_index
+
+    def merge(self, keep: Literal["first", "last"] = "first") -> Interactions:
+        """One event for each pair of user and item.
+
+        Its value is the sum of the pair's for events and counts, and that of the latest (by time, else by the order of
+        the file) for ratings and votes.
+
+        Args:
+            keep: the place in the file and the time of a pair: that of its first row, or of its latest.
+        """
+        if self.num_pairs == len(self):
+            return self if self.account else replace(self, account=self.report)
+        pair = self._pairs()
+        by_time = () if self.timestamps is None else (self.timestamps,)
+        order = np.lexsort((*by_time, pair))  # stable: equal times stay in the order of the file
+        first = np.flatnonzero(np.diff(pair[order], prepend=-1))
+        latest = order[np.append(first[1:], len(order)) - 1]
+        if self.kind in ("events", "counts"):
+            values = np.add.reduceat(self.values[order].astype(np.float64), first).astype(np.float32)
+        else:
+            values = self.values[latest]
+        place = latest if keep == "last" else np.minimum.reduceat(order, first)
+        in_file = np.argsort(place)
+        place = place[in_file]
+        return replace(
+            self,
+            user_index=self.user_index[place],
+            item_index=self.item_index[place],
+            values=values[in_file],
+            timestamps=None if self.timestamps is None else self.timestamps[place],
+            account=self.report,
+        )
+
+    def where(self, kept: np.ndarray, reason: str) -> Interactions:
+        """The pairs for which ``kept`` is True, all users and items as they are.
+
+        Args:
+            kept: bool ``[N]``.
+            reason: of the others, for the report.
+
+        Raises:
+            InputError: these are not pairs; `merge` first.
+        """
+        if self.num_pairs != len(self):
+            raise InputError("Only one event of each pair of user and item may be here.\nCall `merge` first.")
+        if kept.all():
+            return self
+        return replace(
+            self,
+            user_index=self.user_index[kept],
+            item_index=self.item_index[kept],
+            values=self.values[kept],
+            timestamps=None if self.timestamps is None else self.timestamps[kept],
+            account=self.report.drop(reason, len(kept) - int(np.count_nonzero(kept))),
+        )
+
+    def positives(
+        self, above: float = 0.0, *, keep: Literal["first", "last"] = "first", dislikes: bool = False
+    ) -> Interactions:
+        """The positive pairs: those with a value above ``above``, merged first (see `merge`).
+
+        Args:
+            above: from 0.
+            keep: as of `merge`.
+            dislikes: of votes, keep the negative ones too, as what they are.
+
+        Raises:
+            InputError: a negative or infinite ``above``.
+        """
+        if not 0 <= above < float("inf"):
+            raise InputError(f"The threshold of positive values (`min_rating`) must be from 0.\nReceived: {above}.")
+        pairs = self.merge(keep)
+        if dislikes and self.kind == "votes":
+            return pairs.where((pairs.values > above) | (pairs.values < 0), "without opinion (votes)")
+        what = f"below the threshold {above:g} ({self.kind})" if above > 0 else f"of 0 or less ({self.kind})"
+        return pairs.where(pairs.values > above, what)
+
     def to_csr(self, *, binary: bool = False) -> scipy.sparse.csr_matrix:
-        """The U x I matrix of values, float32, columns sorted. Repeated events of a pair are summed.
+        """The U x I matrix of values, float32, columns sorted; the events of a pair as `merge` makes them one.
 
         Args:
             binary: 1 for every pair that occurs, whatever its value.
         """
+        events = self.merge() if self.kind in ("ratings", "votes") else self
         matrix = scipy.sparse.coo_matrix(
-            (self.values, (self.user_index, self.item_index)), shape=(self.num_users, self.num_items)
+            (events.values, (events.user_index, events.item_index)), shape=(self.num_users, self.num_items)
         ).tocsr()
         matrix.sort_indices()
         if binary:
@@ -103,10 +215,20 @@ class Interactions:
             "users": self.num_users,
             "items": self.num_items,
             "density": len(self) / pairs if pairs else 0.0,
-            "explicit": self.explicit,
+            "values": self.kind,
+            "values_rule": self.kind_rule,
             "timestamps": self.timestamps is not None,
             "source": self.source,
+            "report": self.report.summary(),
         }
+
+    def __repr__(self) -> str:
+        times = "" if self.timestamps is None else ", with times"
+        titles = "" if self.item_titles is None else ", with titles"
+        return (
+            f"<Interactions {self.name!r}: {len(self):,} events of {self.num_users:,} users and {self.num_items:,} "
+            f"items{times}{titles}; values: {self.kind}>"
+        )
 
 
 def index_ids(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import scipy.sparse
 
 from tfrec.data.interactions import Interactions
+from tfrec.data.report import Report
+from tfrec.data.value_kinds import threshold
 from tfrec.errors import InputError
 
 
@@ -25,6 +28,7 @@ class StrongGeneralization:
         validation_users: ``[U_heldout]``.
         test_users: ``[U_heldout]``.
         items: ``[I]``, the column of each item in the `Interactions`.
+        report: what became of the source's rows.
     """
 
     train: scipy.sparse.csr_matrix
@@ -36,6 +40,7 @@ class StrongGeneralization:
     validation_users: np.ndarray
     test_users: np.ndarray
     items: np.ndarray
+    report: Report = field(default_factory=lambda: Report(0, 0))
 
     def summary(self) -> dict[str, int]:
         """Counts for a report."""
@@ -54,7 +59,7 @@ class StrongGeneralization:
 def strong_generalization(
     interactions: Interactions,
     heldout_users: int = 10_000,
-    min_rating: float | None = 3.5,
+    min_rating: float | Literal["auto"] | None = "auto",
     *,
     min_user_events: int = 5,
     min_item_events: int = 0,
@@ -66,21 +71,23 @@ def strong_generalization(
     The steps, random calls and seeds are those of the paper's published code, so that on MovieLens-20M and with
     the defaults the same users and items are held out:
 
-    1. keep events with a value above ``min_rating``, of those of one user and item the first in the file;
+    1. make one event of those of one user and item, in the place of the first in the file (the data of the paper has no
+       others), and keep those with a value above ``min_rating``;
     2. keep items with ``min_item_events`` events, then users with ``min_user_events``;
     3. permute the users, in ascending order of raw id, with the legacy generator seeded with ``seed``: the last
        ``heldout_users`` are for test, as many before them for validation, the rest for training;
     4. the items are those of training events, numbered by first appearance in the file;
     5. of each held-out user with at least 5 events, ``int(target_share * events)``, drawn without replacement,
        are targets, users in ascending order of raw id; the generator is seeded again for each of the two sets.
-       Users with fewer events have no targets.
+       Users with fewer events have no targets. What held-out users have of other items is left out, and counted.
 
     Rows are users in permuted order.
 
     Args:
         interactions: the events.
         heldout_users: users for validation, and as many for test, from 1.
-        min_rating: keep events above it; None keeps all.
+        min_rating: keep pairs with a value above it, from 0; None: above 0; auto: see
+            `tfrec.data.value_kinds.threshold`, 3.5 for five stars.
         min_user_events: fewest events of a user.
         min_item_events: fewest events of an item.
         target_share: share of a held-out user's events to predict, in (0, 1).
@@ -95,30 +102,32 @@ def strong_generalization(
         raise InputError(f"`heldout_users` must be a whole number from 1.\nReceived: {heldout_users}.")
     if not 0 <= seed < 2**32:
         raise InputError(f"`seed` must lie in [0, 2^32).\nReceived: {seed}.")
-    user, item, value = interactions.user_index, interactions.item_index, interactions.values
-    kept = np.flatnonzero(value > min_rating) if min_rating is not None else np.arange(len(value))
-    kept = kept[_first_of_each_pair(user[kept], item[kept], interactions.num_items)]
+    value = interactions.values
+    above = threshold(interactions, min_rating)
+    pairs = interactions.positives(above)
     if min_item_events > 0:
-        count = np.bincount(item[kept], minlength=interactions.num_items)
-        kept = kept[count[item[kept]] >= min_item_events]
+        count = np.bincount(pairs.item_index, minlength=interactions.num_items)
+        enough = count[pairs.item_index] >= min_item_events
+        pairs = pairs.where(enough, f"of items with fewer than {min_item_events}")
     if min_user_events > 0:
-        count = np.bincount(user[kept], minlength=interactions.num_users)
-        kept = kept[count[user[kept]] >= min_user_events]
-    if len(kept) == 0:
+        count = np.bincount(pairs.user_index, minlength=interactions.num_users)
+        enough = count[pairs.user_index] >= min_user_events
+        pairs = pairs.where(enough, f"of users with fewer than {min_user_events}")
+    if len(pairs) == 0:
         top = f" The values run from {value.min():g} to {value.max():g}." if len(value) else ""
         raise InputError(
-            f"No interaction is left of {len(value)}: `min_rating`={min_rating}, "
+            f"No interaction is left of {len(value)}: `min_rating`={above:g}, "
             f"`min_user_events`={min_user_events} and `min_item_events`={min_item_events} "
-            f"filter all users away.{top}\nLower them."
+            f"filter all users away.{top}\nLower them.\n{pairs.report}"
         )
-    user, item = user[kept], item[kept]
+    user, item = pairs.user_index, pairs.item_index
     users = np.unique(user)  # dense indices ascend with the raw ids
     if 2 * heldout_users >= len(users):
         raise InputError(
             f"`heldout_users` users each for validation and test must leave some for training.\n"
             f"Received: heldout_users={heldout_users}, and {len(users)} users have at least "
             f"{min_user_events} interactions"
-            + (f" above {min_rating:g}" if min_rating is not None else "")
+            + (f" above {above:g}" if above else "")
             + f".\nTry {max(1, len(users) // 10)}, or give more users."
             if len(users) >= 3
             else f"At least 3 users are needed, one each for training, validation and test.\nReceived: "
@@ -167,14 +176,8 @@ def strong_generalization(
         validation_users=validation_users,
         test_users=test_users,
         items=items,
+        report=pairs.report.drop("of items unknown to training", int(np.count_nonzero(column[item[~in_train]] < 0))),
     )
-
-
-def _first_of_each_pair(user: np.ndarray, item: np.ndarray, num_items: int) -> np.ndarray:
-    """Which events to keep so that each user has each item once, in order; the data of the paper has no others."""
-    pair = user.astype(np.int64) * num_items + item
-    _, first = np.unique(pair, return_index=True)
-    return np.arange(len(pair)) if len(first) == len(pair) else np.sort(first)
 
 
 def _choose_targets(user: np.ndarray, share: float, random: np.random.RandomState) -> np.ndarray:
@@ -206,18 +209,21 @@ class LeaveOneOut:
         train: float32 ``[U, I]``, the values of the other interactions.
         test_items: int32 ``[U]``, the held-out item, -1 for a user who keeps all of them for training.
         validation_items: int32 ``[U]``, the latest of the remaining ones, or -1; all -1 unless asked for.
+        report: what became of the source's rows.
     """
 
     train: scipy.sparse.csr_matrix
     test_items: np.ndarray
     validation_items: np.ndarray
+    report: Report = field(default_factory=lambda: Report(0, 0))
 
 
 def leave_one_out(interactions: Interactions, *, min_user_events: int = 2, validation: bool = False) -> LeaveOneOut:
     """Hold out each user's latest interaction, as in He et al., "Neural Collaborative Filtering", 2017.
 
-    Of several events of one user and item only the latest counts. Of events with equal timestamps the one
-    further down in the file is the later one; without timestamps the file's order is the order of time.
+    Only pairs with a value above 0 count, and of several events of one pair only the latest. Of events with equal
+    timestamps the one further down in the file is the later one; without timestamps the file's order is the order of
+    time.
 
     Args:
         interactions: the events.
@@ -232,22 +238,17 @@ def leave_one_out(interactions: Interactions, *, min_user_events: int = 2, valid
         raise InputError(
             f"`min_user_events` must be at least {least}, so that training keeps one.\nReceived: {min_user_events}."
         )
-    user, item = interactions.user_index.astype(np.int64), interactions.item_index
-    number = np.arange(len(user))
-    time = interactions.timestamps if interactions.timestamps is not None else number
-    order = np.lexsort((number, time, user))
-    # The last event of each pair, still ordered by user and time.
-    pair = user[order] * interactions.num_items + item[order]
-    _, last = np.unique(pair[::-1], return_index=True)
-    order = order[np.sort(len(order) - 1 - last)]
-    user, item, values = user[order], item[order], interactions.values[order]
+    pairs = interactions.positives(keep="last")
+    by_time = () if pairs.timestamps is None else (pairs.timestamps,)
+    order = np.lexsort((*by_time, pairs.user_index))  # stable: equal times stay in the order of the file
+    user, item, values = pairs.user_index[order], pairs.item_index[order], pairs.values[order]
     count = np.bincount(user, minlength=interactions.num_users)
     end = np.cumsum(count)
     enough = count >= min_user_events
     if not enough.any():
         raise InputError(
             f"No user has {min_user_events} different items, so nothing can be held out.\n"
-            f"Received: {len(interactions)} events of {interactions.num_users} users."
+            f"Received: {len(interactions)} events of {interactions.num_users} users.\n{pairs.report}"
         )
     test = np.full(interactions.num_users, -1, np.int32)
     test[enough] = item[end[enough] - 1]
@@ -261,7 +262,7 @@ def leave_one_out(interactions: Interactions, *, min_user_events: int = 2, valid
         (values[kept], (user[kept], item[kept])), shape=(interactions.num_users, interactions.num_items)
     ).tocsr()
     train.sort_indices()
-    return LeaveOneOut(train=train, test_items=test, validation_items=second)
+    return LeaveOneOut(train=train, test_items=test, validation_items=second, report=pairs.report)
 
 
 def random_holdout(
@@ -269,16 +270,19 @@ def random_holdout(
 ) -> tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix]:
     """Hold out a random share of the user-item pairs, as implicit's ``train_test_split`` does.
 
+    Of the pairs held out only those with a value above 0 are targets, so only these are in the test set; a disliked one
+    that is held out is in neither.
+
     Each pair goes to the test set with probability ``target_share``, by one draw of PCG64's raw output each, so
     the split is the same on every machine and for every version of NumPy.
 
     Args:
-        interactions: the events; those of one pair are summed first.
+        interactions: the events; those of one pair are merged first, see `tfrec.data.Interactions.merge`.
         target_share: in (0, 1).
         seed: from 0.
 
     Returns:
-        train and test, float32 ``[U, I]``, disjoint.
+        train and test, float32 ``[U, I]``, disjoint; nothing in ``test`` is 0 or less.
 
     Raises:
         InputError: a share out of range, or one of the two sets is empty.
@@ -287,13 +291,15 @@ def random_holdout(
         raise InputError(f"`target_share` must lie between 0 and 1.\nReceived: {target_share}.")
     if not 0 <= seed < 2**63:
         raise InputError(f"`seed` must lie in [0, 2^63).\nReceived: {seed}.")
-    matrix = interactions.to_csr().tocoo()
+    matrix = interactions.to_csr()
+    matrix.eliminate_zeros()
+    row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     raw = np.random.PCG64(seed).random_raw(matrix.nnz)
     is_test = np.asarray(raw, np.uint64) < np.uint64(target_share * 2.0**64)
-    if is_test.all() or not is_test.any():
+    if is_test.all() or not (is_test & (matrix.data > 0)).any():
         raise InputError(f"Too few interactions to hold out a share of {target_share}.\nReceived: {matrix.nnz} pairs.")
 
     def part(mask: np.ndarray) -> scipy.sparse.csr_matrix:
-        return scipy.sparse.csr_matrix((matrix.data[mask], (matrix.row[mask], matrix.col[mask])), shape=matrix.shape)
+        return scipy.sparse.csr_matrix((matrix.data[mask], (row[mask], matrix.indices[mask])), shape=matrix.shape)
 
-    return part(~is_test), part(is_test)
+    return part(~is_test), part(is_test & (matrix.data > 0))

@@ -159,7 +159,7 @@ class Synthetic:
             item_ids=np.arange(self.num_items, dtype=np.int64),
             timestamps=_EPOCH + order * 86_400,
             item_titles=titles,
-            explicit=False,
+            kind="events",
             name="synthetic",
             source={"generator": "tfrec.data.Synthetic", **asdict(self)},
         )

@@ -142,7 +142,7 @@ class SyntheticCatalog:
             values=np.ones(item.size, np.float32),
             user_ids=np.arange(self.num_users, dtype=np.int64),
             item_ids=np.arange(self.num_items, dtype=np.int64),
-            explicit=False,
+            kind="events",
             name="synthetic-catalog",
             source={"generator": "tfrec.data.SyntheticCatalog", **asdict(self)},
         )

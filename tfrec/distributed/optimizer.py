@@ -86,8 +86,16 @@ class _Distributed:
         if not self.built:  # type: ignore[attr-defined]
             assert trainable_variables is not None
             self.build(trainable_variables)  # type: ignore[attr-defined]
-        if not self._same_weights:
-            self._compare_weights()
+        if self._same_weights:
+            self._apply(grads, trainable_variables)
+            return
+        # One after another: after the step's meeting, and before anything that goes over the wire in the update.
+        with tf.control_dependencies([] if self._batch is None else [self._batch]):
+            same = self._compare_weights()
+        with tf.control_dependencies([same]):
+            self._apply([None if g is None else _same(g) for g in grads], trainable_variables)
+
+    def _apply(self, grads: Sequence[Gradient], trainable_variables: Sequence[Any] | None) -> None:
         if self._passes > 1:
             self._accumulate(list(grads), trainable_variables)
             return
@@ -126,8 +134,8 @@ class _Distributed:
     def _raise_apart(self, rows: np.ndarray) -> np.ndarray:
         raise ranks.apart(rows)
 
-    def _compare_weights(self) -> None:
-        """Raise unless all ranks begin with the same weights; asked once, before the first update."""
+    def _compare_weights(self) -> tf.Tensor:
+        """Raise unless all ranks begin with the same weights; asked once, before the first update. Returns True."""
         variables = list(self._trainable_variables)  # type: ignore[attr-defined]
         paths = [v.path for v in variables]
 
@@ -143,13 +151,14 @@ class _Distributed:
         if tf.executing_eagerly():
             compare(*(np.asarray(v.value) for v in variables))
             self.weights_are_the_same()
-            return
+            return tf.constant(True)
         done = tf.cond(
             self._compared.read_value(),
             lambda: tf.constant(True),
             lambda: tf.numpy_function(compare, [tf.convert_to_tensor(v.value) for v in variables], tf.bool),
         )
         self._compared.assign(done)
+        return done
 
     def weights_are_the_same(self) -> None:
         """Say that all ranks have the same weights, so that they need not be compared."""
@@ -489,6 +498,13 @@ def _mean(optimizer: Any, path: str, gradients: list[tf.Tensor]) -> list[tf.Tens
 def _gather(value: tf.Tensor, name: str) -> tf.Tensor:
     hvd = ranks.horovod()
     return value if hvd is None else hvd.allgather(value, name=f"tfrec.{name}")
+
+
+def _same(gradient: Gradient) -> Gradient:
+    """``gradient``, after the control dependencies that are in force."""
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(tf.identity(gradient.values), tf.identity(gradient.indices), gradient.dense_shape)
+    return tf.identity(gradient)
 
 
 def _dense(gradient: Gradient) -> tf.Tensor:

@@ -13,7 +13,8 @@ Protocols:
 - ``mlperf``: as MLPerf's and Distiller's NCF: the same draws, but repetitions stay: a repeated item counts twice, and
   where the held-out one was drawn it competes with itself, which with pessimistic ties costs it a place (3.7 % of
   users at 999 draws from 26,744 items);
-- ``file``: the NCF paper's: negatives from a file, see `tfrec.data.ncf`;
+- ``file``: the NCF paper's: negatives from a file, see `tfrec.data.ncf`. Repeated items count once, and the held-out
+  one among them does not count against itself: the paper's evaluation keeps one score for each item;
 - ``all``: every item that the user has not seen.
 """
 
@@ -48,7 +49,7 @@ class Candidates:
         num_negatives: n; not looked at by ``file`` and ``all``.
         protocol: see the module.
         seed: of the draws.
-        negatives: for ``file``: int ``[U, n]``.
+        negatives: for ``file``: int ``[U, n]``; an item counts once, so the held-out one may fill up a short row.
 
     Raises:
         InputError: shapes or ids that do not fit, nobody with a held-out item, or a user with too few items left to
@@ -114,7 +115,7 @@ class Candidates:
         if protocol != "file" and protocol != "all" and left.min() < needed:
             worst = self.users[left.argmin()]
             raise InputError(
-                f"A user needs at least {needed} items to draw negatives from that she has not seen.\n"
+                f"A user needs at least {needed} items to draw negatives from that were not seen.\n"
                 f"Received: num_negatives={num_negatives}, and user number {worst} has {left.min()} of "
                 f"{self.num_items} items left; {int((left < needed).sum())} users have too few.\n"
                 "Draw fewer (--evaluation.negatives), or rank all items (--evaluation.protocol all)."
@@ -159,7 +160,7 @@ class Candidates:
             finite = tf.reduce_all(tf.math.is_finite(scores))
             target = scores[:, :1]
             counts = tf.ones_like(scores, tf.bool)
-            if self.protocol == "nvidia":
+            if self.protocol in ("nvidia", "file"):
                 # Of equal items the first counts, and the held-out one is the very first.
                 order = tf.argsort(items, axis=1, stable=True)
                 items, scores = tf.gather(items, order, batch_dims=1), tf.gather(scores, order, batch_dims=1)

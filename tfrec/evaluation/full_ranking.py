@@ -7,8 +7,8 @@ so the result is the same number for any number of ranks, and for any block size
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 import scipy.sparse
@@ -19,6 +19,10 @@ from tfrec.metrics import TIES, Metric, TiedRanks, Ties, tied_ranks
 
 #: Scores the items for a block of users: (rows ``[B]``, what they have seen ``[B, I]``) -> ``[B, I]``.
 Scorer = Callable[[np.ndarray, scipy.sparse.csr_matrix], Any]
+
+
+#: What a target is worth to NDCG: 1, its value, or ``2^value - 1``.
+Gains = Literal["binary", "linear", "exponential"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ def evaluate_full_ranking(
     metrics: Sequence[str] = ("recall@20", "recall@50", "ndcg@100"),
     *,
     ties: Ties = "expected",
+    gains: Gains | None = None,
     block_users: int = 512,
     rank: int = 0,
     size: int = 1,
@@ -72,10 +77,12 @@ def evaluate_full_ranking(
 
     Args:
         score: scores a block of users.
-        seen: ``[U, I]``, the input and the items that are no candidates.
-        targets: ``[U, I]``, the items to predict, none of them seen.
+        seen: ``[U, I]``, the input; what has a value other than 0 is no candidate.
+        targets: ``[U, I]``; the items to predict are those with a value above 0, none of them seen. An item with a
+            negative value (disliked) is a candidate like any other.
         metrics: names, see `tfrec.metrics.Metric`.
         ties: ``expected``, ``pessimistic`` or ``optimistic``.
+        gains: what a target is worth to NDCG; None: all the same, and targets of different values are an error.
         block_users: users scored at once.
         rank: of this process.
         size: number of processes.
@@ -83,9 +90,10 @@ def evaluate_full_ranking(
 
     Raises:
         InputError: shapes that differ, a cutoff beyond the catalogue, a target that is also seen, nobody with
-            targets, or scores that are not finite.
+            targets, targets of different values without ``gains``, or scores that are not finite.
     """
     wanted = [Metric.parse(m) for m in metrics]
+    seen, targets = _nonzero(seen), _targets(targets, gains)
     _check(seen, targets, wanted, ties, block_users)
     num_users, num_items = targets.shape
     cutoffs = [m.k for m in wanted if m.k is not None]
@@ -102,6 +110,8 @@ def evaluate_full_ranking(
             ranks, top = _block(
                 score, rows, seen[rows[0] : rows[-1] + 1], targets[rows[0] : rows[-1] + 1], depth, all_ranks
             )
+            if gains in ("linear", "exponential"):
+                ranks = replace(ranks, gain=targets[rows[0] : rows[-1] + 1].data.astype(np.float64))
         except InputError as caught:
             # The other ranks are on their way to the sum below: meet them there, then stop together.
             error = caught
@@ -130,6 +140,38 @@ def evaluate_full_ranking(
         per_user=per_user,
         ties=ties,
     )
+
+
+def _nonzero(matrix: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
+    """The same without stored zeros, which say nothing."""
+    matrix = scipy.sparse.csr_matrix(matrix)
+    if matrix.nnz and not matrix.data.all():
+        matrix = matrix.copy()
+        matrix.eliminate_zeros()
+    return matrix
+
+
+def _targets(matrix: scipy.sparse.csr_matrix, gains: Gains | None) -> scipy.sparse.csr_matrix:
+    """The entries above 0, with what each is worth as its value."""
+    if gains is not None and gains not in get_args(Gains):
+        raise InputError(f"`gains` must be one of {', '.join(get_args(Gains))}.\nReceived: {gains!r}.")
+    matrix = scipy.sparse.csr_matrix(matrix)
+    if not np.isfinite(matrix.data).all():
+        raise InputError("`targets` must be finite.\nReceived: NaN or infinite values.")
+    if matrix.nnz and not (matrix.data > 0).all():
+        matrix = matrix.copy()
+        matrix.data[matrix.data < 0] = 0
+        matrix.eliminate_zeros()
+    if gains is None and matrix.nnz and matrix.data.min() != matrix.data.max():
+        raise InputError(
+            f"The targets have different values, and nobody said what they are worth.\nReceived: values from "
+            f"{matrix.data.min():g} to {matrix.data.max():g}.\ngains='binary' counts each as 1; 'linear' by its value, "
+            "and 'exponential' by 2^value - 1, in NDCG."
+        )
+    if gains == "exponential":
+        matrix = matrix.astype(np.float64)
+        matrix.data = np.exp2(matrix.data) - 1
+    return matrix
 
 
 #: Stands for NaN while values are summed across ranks; no metric is negative.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -24,7 +25,7 @@ class ALSFactors(keras.layers.Layer):
         seed: of the first factors, normal with standard deviation .1 / sqrt(F).
 
     Input shape: integer ``[...]``, row numbers.
-    Output shape: float32 ``[..., F]``.
+    Output shape: float32 ``[..., F]``, whatever the dtype policy.
 
     Raises:
         InputError: an argument out of range.
@@ -39,20 +40,12 @@ class ALSFactors(keras.layers.Layer):
         self, num_rows: int, factors: int, factor_dtype: str = "float32", seed: int = 0, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        if num_rows < 1:
-            raise InputError(f"`num_rows` must be at least 1.\nReceived: {num_rows}.")
         check_factors(factors, factor_dtype)
+        check_rows(num_rows, factors, factor_dtype)
         self.num_rows, self.factors, self.factor_dtype, self.seed = num_rows, factors, factor_dtype, seed
         # No XLA kernel for the native half-sweep.
         self.supports_jit = False
-        self.table = self.add_weight(
-            name="table",
-            shape=(num_rows, factors),
-            dtype=factor_dtype,
-            autocast=False,
-            trainable=False,  # by gradients
-            initializer="zeros",
-        )
+        self.table = self._add_table()
         # Piece by piece: drawn at once, there would be three tables for a while.
         random = np.random.default_rng(seed)
         for begin in range(0, num_rows, 4_096):
@@ -64,6 +57,16 @@ class ALSFactors(keras.layers.Layer):
                 strides=[1],
                 value=(piece * np.float32(0.1 / np.sqrt(factors))).astype(factor_dtype),
             )
+
+    def _add_table(self) -> keras.Variable:
+        return self.add_weight(
+            name="table",
+            shape=(self.num_rows, self.factors),
+            dtype=self.factor_dtype,
+            autocast=False,
+            trainable=False,  # by gradients
+            initializer="zeros",
+        )
 
     def build(self, input_shape: Any = None) -> None:
         """Nothing to build: the table is there from the start."""
@@ -77,6 +80,31 @@ class ALSFactors(keras.layers.Layer):
         """``table' table`` over rows ``[first, last)``, float32 ``[F, F]``."""
         whole = first == 0 and last in (None, self.num_rows)
         return ops.gramian(tf.convert_to_tensor(self.table.value if whole else self.table.value[first:last]))
+
+    def set_rows(self, numbers: np.ndarray, rows: np.ndarray) -> None:
+        """Write some rows. Numbers from N on make the table longer, with zeros in rows that are not given.
+
+        Args:
+            numbers: int64 ``[B]``, from 0, each once.
+            rows: ``[B, F]``, of the table's type.
+
+        Raises:
+            InputError: a table that does not fit this machine's memory.
+        """
+        longer, old = max(self.num_rows, int(numbers.max()) + 1), self.table
+        if longer > self.num_rows:
+            check_rows(longer, self.factors, self.factor_dtype)
+            # The variable is replaced and not the layer, so that whoever holds the layer sees the new rows, and a
+            # saved model has one table.
+            kept, self.num_rows = self.num_rows, longer
+            self._untrack_variable(old)
+            locked = self._tracker.locked
+            self._tracker.unlock()
+            self.table = self._add_table()
+            if locked:
+                self._tracker.lock()
+            self.table.value[:kept].assign(tf.convert_to_tensor(old.value))
+        self.table.value.scatter_nd_update(numbers[:, None], rows)
 
     def half_sweep(
         self, entries: ops.Entries, fixed: tf.Tensor, gram: tf.Tensor, sweep: ops.Sweep
@@ -101,6 +129,10 @@ class ALSFactors(keras.layers.Layer):
         """``[..., F]``."""
         return (*input_shape, self.factors)
 
+    def compute_output_spec(self, rows: Any) -> keras.KerasTensor:
+        """float32 ``[..., F]``, whatever the dtype policy."""
+        return keras.KerasTensor(self.compute_output_shape(rows.shape), dtype="float32")
+
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes."""
         return {
@@ -114,7 +146,29 @@ class ALSFactors(keras.layers.Layer):
 
 def check_factors(factors: int, factor_dtype: str) -> None:
     """Raise InputError for a width or a type that no kernel takes."""
-    if not isinstance(factors, int | np.integer) or not 1 <= factors <= MAX_FACTORS:
+    if isinstance(factors, bool) or not isinstance(factors, int | np.integer) or not 1 <= factors <= MAX_FACTORS:
         raise InputError(f"`factors` must be a whole number from 1 to {MAX_FACTORS}.\nReceived: factors={factors}.")
     if factor_dtype not in ("float16", "float32"):
         raise InputError(f"`factor_dtype` must be 'float16' or 'float32'.\nReceived: {factor_dtype!r}.")
+
+
+def check_rows(num_rows: int, factors: int, factor_dtype: str) -> None:
+    """Raise InputError for a number of rows that no table can have here, before it is tried."""
+    if isinstance(num_rows, bool) or not isinstance(num_rows, int | np.integer) or num_rows < 1:
+        raise InputError(f"`num_rows` must be a whole number, at least 1.\nReceived: {num_rows}.")
+    memory, size = _free_bytes(), int(num_rows) * int(factors) * np.dtype(factor_dtype).itemsize
+    if num_rows >= 2**31 or size > memory:
+        raise InputError(
+            f"A table of {num_rows:,} rows takes {size / 2**30:,.1f} GiB, this machine has {memory / 2**30:,.1f} free, "
+            f"and numbers of rows end at {2**31 - 1:,}.\nReceived: factors={factors}, factor_dtype={factor_dtype!r}.\n"
+            "Number users and items from 0 on without gaps, as tfrec.data.Interactions does, in place of raw ids."
+        )
+
+
+def _free_bytes() -> float:
+    """Memory that this machine could give, and infinity where it does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024.0 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return float("inf")

@@ -43,6 +43,8 @@ class TiedRanks:
         num_candidates: int64 ``[B]``, candidates per user, the targets included.
         depth: ranks beyond it are not known: ``higher`` is then ``depth`` and ``tied`` the number of such targets of
             the user. None: all are known.
+        gain: float64 ``[T]``, above 0, what each target is worth to NDCG; None: 1. Every other metric asks only whether
+            an item is a target.
     """
 
     user: np.ndarray
@@ -51,6 +53,7 @@ class TiedRanks:
     num_targets: np.ndarray
     num_candidates: np.ndarray
     depth: int | None = None
+    gain: np.ndarray | None = None
 
     def resolve(self, ties: Ties) -> TiedRanks:
         """The same with ties broken by the rule; ``expected`` leaves them for the metrics to average over."""
@@ -58,13 +61,24 @@ class TiedRanks:
             return self
         if ties not in TIES:
             raise InputError(f"`ties` must be one of {', '.join(TIES)}.\nReceived: {ties!r}.")
+        if self.gain is not None:
+            # Of tied targets the best comes first, or last.
+            order = np.lexsort((self.gain if ties == "pessimistic" else -self.gain, self.higher, self.user))
+            ranks = replace(
+                self, user=self.user[order], higher=self.higher[order], tied=self.tied[order], gain=self.gain[order]
+            )
+            return replace(ranks, higher=ranks._resolved(ties), tied=np.ones_like(ranks.tied))
+        return replace(self, higher=self._resolved(ties), tied=np.ones_like(self.tied))
+
+    def _resolved(self, ties: Ties) -> np.ndarray:
+        """``higher`` with ties broken by the rule, those of the targets in the order they are in."""
         groups = self._groups
         place = np.arange(len(self.user)) - groups.first[groups.of_target]
         group = groups.of_target
         skipped = groups.tied[group] - groups.relevant[group] if ties == "pessimistic" else 0
         higher = np.empty_like(self.higher)
         higher[groups.order] = groups.higher[group] + skipped + place
-        return replace(self, higher=higher, tied=np.ones_like(self.tied))
+        return higher
 
     @cached_property
     def _groups(self) -> _Groups:
@@ -120,7 +134,7 @@ def tied_ranks(
 
     Args:
         scores: ``[B, I]``.
-        targets: ``[B, I]``, non-zero for the items to predict.
+        targets: ``[B, I]``, above 0 for the items to predict, none of them stored with another value.
         seen: ``[B, I]``, non-zero for items that are no candidates; none of them may be a target.
 
     Raises:
@@ -217,10 +231,11 @@ def hit_rate(ranks: TiedRanks, k: int) -> np.ndarray:
 
 
 def ndcg(ranks: TiedRanks, k: int) -> np.ndarray:
-    """Normalised discounted cumulative gain with binary relevance.
+    """Normalised discounted cumulative gain.
 
-    ``DCG = sum over t in R with rank(t) <= K of 1 / log2(rank(t) + 1)``, divided by the DCG of the best ranking,
-    ``sum for r = 1 ... min(K, |R|) of 1 / log2(r + 1)`` (Järvelin and Kekäläinen, 2002).
+    ``DCG = sum over t in R with rank(t) <= K of gain(t) / log2(rank(t) + 1)``, divided by the DCG of the best
+    ranking, targets by falling gain: ``sum for r = 1 ... min(K, |R|) of gain(t_r) / log2(r + 1)`` (Järvelin and
+    Kekäläinen, 2002). gain is 1 (binary relevance) unless the ranks have gains.
 
     Example:
         >>> import numpy as np, scipy.sparse
@@ -232,8 +247,15 @@ def ndcg(ranks: TiedRanks, k: int) -> np.ndarray:
     gains = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(1, k + 1) + 1.0))])
     low = np.minimum(ranks.higher, k)
     high = np.minimum(ranks.higher + ranks.tied, k)
-    dcg = ranks.per_user(ranks.user, (gains[high] - gains[low]) / ranks.tied)
-    return dcg / np.maximum(gains[np.minimum(ranks.num_targets, k)], gains[1])
+    discounts = (gains[high] - gains[low]) / ranks.tied
+    if ranks.gain is None:
+        return ranks.per_user(ranks.user, discounts) / np.maximum(gains[np.minimum(ranks.num_targets, k)], gains[1])
+    dcg = ranks.per_user(ranks.user, discounts * ranks.gain)
+    order = np.lexsort((-ranks.gain, ranks.user))
+    user, best = ranks.user[order], ranks.gain[order]
+    place = np.arange(len(user)) - np.searchsorted(user, user, side="left")
+    ideal = np.where(place < k, best * np.diff(gains)[np.minimum(place, k - 1)], 0.0)
+    return dcg / np.maximum(np.bincount(user, weights=ideal, minlength=len(ranks.num_targets)), np.finfo(float).tiny)
 
 
 def average_precision(ranks: TiedRanks, k: int) -> np.ndarray:

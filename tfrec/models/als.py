@@ -11,6 +11,7 @@ Optimization", 2021 (``block``).
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -23,7 +24,8 @@ import tensorflow as tf
 from tfrec import ops
 from tfrec.errors import InputError
 from tfrec.layers import ALSFactors
-from tfrec.layers.als_factors import check_factors
+from tfrec.layers.als_factors import check_factors, check_rows
+from tfrec.models.als_inputs import Choice, check_confidences, count, row_number, row_numbers, sparse_matrix
 from tfrec.ops.als import reference_solve, row_regularization
 
 #: (iteration from 1, seconds of it, training loss or None)
@@ -64,11 +66,16 @@ class ALS(keras.Model):
         num_items: I; both are told by ``fit`` where they are None.
 
     The values of the matrix given to ``fit`` are confidences per unit of ``alpha``; a negative one says *disliked*,
-    with the confidence of its size. A user or item without entries gets zeros: nothing is recommended to such a user,
-    and nothing is similar to such an item.
+    with the confidence of its size, and a stored zero says nothing, as one that is not stored. A user or item without
+    entries, or with dislikes only, gets zeros: nothing is recommended to such a user, and nothing is similar to such
+    an item.
+
+    Matrices and rows are SciPy's, of any format and number type, or tf.SparseTensors; one dimension (``A[3]`` of a
+    SciPy array) is one row. After ``partial_fit_users`` with new users, rows of items may still be as wide as the
+    table was at ``fit``: the new users have nothing in them. Likewise rows of users after ``partial_fit_items``.
 
     Input shape: integers ``(users [B], items [B])``, or sparse rows ``[B, I]`` of new users (a SparseTensor).
-    Output shape: float32 ``[B]``, or ``[B, I]``.
+    Output shape: float32 ``[B]``, or ``[B, I]``, whatever the dtype policy.
 
     Raises:
         InputError: an argument out of range.
@@ -100,18 +107,25 @@ class ALS(keras.Model):
         num_items: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # Values of rows are confidences, and stay float32 in mixed precision.
+        super().__init__(autocast=False, **kwargs)
         check_factors(factors, factor_dtype)
         self.sweep = ops.Sweep(
             alpha, regularization, unobserved_weight, frequency_exponent, solver, cg_steps, block_size
         )
-        if iterations < 1:
-            raise InputError(f"`iterations` must be at least 1.\nReceived: {iterations}.")
-        if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+        iterations = count(iterations, "iterations")
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
             raise InputError(f"`seed` must be a whole number from 0.\nReceived: {seed!r}.")
-        self.factors, self.iterations, self.factor_dtype, self.seed = factors, iterations, factor_dtype, int(seed)
+        if (num_users is None) != (num_items is None):
+            raise InputError(
+                "Give both `num_users` and `num_items`, or neither: `fit` then takes them from its matrix.\n"
+                f"Received: num_users={num_users}, num_items={num_items}."
+            )
+        self.factors, self.iterations, self.factor_dtype, self.seed = int(factors), iterations, factor_dtype, int(seed)
         self.num_users: int | None = None
         self.num_items: int | None = None
+        #: U and I without what partial fits have added: the least width of rows.
+        self._fitted_shape = (0, 0)
         self.supports_jit = False
         #: Seconds that each thread computed in the last half-sweep of users and of items.
         self.thread_seconds: tuple[np.ndarray, np.ndarray] = (np.zeros(0), np.zeros(0))
@@ -122,7 +136,12 @@ class ALS(keras.Model):
         """Make the tables, unless they are there; `fit` does it by itself."""
         if self.num_users is not None:
             return
-        self.num_users, self.num_items = num_users, num_items
+        num_users, num_items = count(num_users, "num_users"), count(num_items, "num_items")
+        for rows in (num_users, num_items):
+            check_rows(rows, self.factors, self.factor_dtype)
+        self._fitted_shape = self.num_users, self.num_items = num_users, num_items
+        # Keras locks a model that was loaded, or called in vain, before it has its tables.
+        self._tracker.unlock()
         seeds = np.random.SeedSequence(self.seed).generate_state(2)
         self.users = ALSFactors(num_users, self.factors, self.factor_dtype, int(seeds[0]), name="users")
         self.items = ALSFactors(num_items, self.factors, self.factor_dtype, int(seeds[1]), name="items")
@@ -170,18 +189,20 @@ class ALS(keras.Model):
             history with ``seconds`` and, if asked for, ``loss`` per iteration.
 
         Raises:
-            InputError: an empty matrix, NaN or infinite values, an entry that occurs twice, another shape than the
-                model's, or factors that became infinite or NaN.
+            InputError: a matrix without entries, NaN or infinite values, confidences that float32 cannot hold, an
+                entry that occurs twice, another shape than the model's, or factors that became infinite or NaN.
         """
-        matrix = _matrix(user_items, "user_items")
+        matrix = sparse_matrix(user_items, "user_items")
         if matrix.nnz == 0:
             raise InputError(f"`user_items` must have entries.\nReceived: an empty matrix of shape {matrix.shape}.")
+        check_confidences(matrix, "user_items", self.sweep)
         self.prepare(*matrix.shape)
         if matrix.shape != (self.num_users, self.num_items):
             raise InputError(
                 f"`user_items` must be of the model's shape, {(self.num_users, self.num_items)}.\n"
                 f"Received: shape {matrix.shape}.\nMake a new model, or use partial_fit_users and partial_fit_items."
             )
+        self._fitted_shape = matrix.shape
         rank, size = (ranks.rank, ranks.size) if ranks is not None else (0, 1)
         by_user = self._entries(matrix, rank, size)
         by_item = self._entries(_transposed(matrix), rank, size)
@@ -257,7 +278,8 @@ class ALS(keras.Model):
             user_items: ``[U, I]``, as for ``fit``.
         """
         self._require_fitted()
-        matrix = _matrix(user_items, "user_items", (self.num_users, self.num_items))
+        matrix = sparse_matrix(user_items, "user_items", self.num_users, self.num_items)
+        check_confidences(matrix, "user_items", self.sweep)
         return self._loss(self._entries(matrix, 0, 1), matrix, self.items.gramian(), None)
 
     def _loss(
@@ -283,38 +305,54 @@ class ALS(keras.Model):
         """Factors that users with these rows would have, exact whatever the solver.
 
         Args:
-            user_items: ``[B, I]``.
+            user_items: ``[B, I]``, or ``[I]`` for one.
 
         Returns:
-            ``[B, F]``; zeros for a row without entries.
+            ``[B, F]``; zeros for a row without entries, or with dislikes only.
         """
-        self._require_fitted()
-        return self._fold_in(_matrix(user_items, "user_items", (None, self.num_items)), self.items, "user")
+        return self._fold_in(self._rows_of_users(user_items), self.items, "user")
 
     def recalculate_items(self, item_users: Any) -> np.ndarray:
         """The same for items: ``[B, U]`` -> ``[B, F]``."""
-        self._require_fitted()
-        return self._fold_in(_matrix(item_users, "item_users", (None, self.num_users)), self.users, "item")
+        return self._fold_in(self._rows_of_items(item_users), self.users, "item")
 
-    def partial_fit_users(self, users: Sequence[int] | np.ndarray, user_items: Any) -> None:
+    def partial_fit_users(self, users: int | Sequence[int] | np.ndarray, user_items: Any) -> None:
         """Set the factors of some users, old or new, from their rows; the items' stay as they are.
+
+        The table is made longer where it has to be, in place: the model keeps its layers, and a saved file the size
+        of its tables. Functions that were traced with the shorter table have to be traced again.
 
         Args:
             users: ``[B]``, each once; numbers from U on make the table longer (users between get zeros).
             user_items: ``[B, I]``, a row for each.
 
         Raises:
-            InputError: numbers that are negative or occur twice, or another number of rows.
+            InputError: numbers that are negative or occur twice, another number of rows, or a table that would not
+                fit this machine's memory.
         """
         rows = self.recalculate_users(user_items)
-        self.users = self._with_rows(self.users, _numbers(users, "users", None), rows, "users")
+        self._set_rows(self.users, users, "users", rows)
         self.num_users = self.users.num_rows
 
-    def partial_fit_items(self, items: Sequence[int] | np.ndarray, item_users: Any) -> None:
+    def partial_fit_items(self, items: int | Sequence[int] | np.ndarray, item_users: Any) -> None:
         """The same for items: ``[B]`` and ``[B, U]``."""
         rows = self.recalculate_items(item_users)
-        self.items = self._with_rows(self.items, _numbers(items, "items", None), rows, "items")
+        self._set_rows(self.items, items, "items", rows)
         self.num_items = self.items.num_rows
+
+    def _rows_of_users(self, given: Any, rows: int | None = None) -> scipy.sparse.csr_matrix:
+        """``[B, I]``, checked."""
+        self._require_fitted()
+        matrix = sparse_matrix(given, "user_items", rows, self.num_items, self._fitted_shape[1])
+        check_confidences(matrix, "user_items", self.sweep)
+        return matrix
+
+    def _rows_of_items(self, given: Any) -> scipy.sparse.csr_matrix:
+        """``[B, U]``, checked."""
+        self._require_fitted()
+        matrix = sparse_matrix(given, "item_users", None, self.num_users, self._fitted_shape[0])
+        check_confidences(matrix, "item_users", self.sweep)
+        return matrix
 
     def _fold_in(self, matrix: scipy.sparse.csr_matrix, other: ALSFactors, what: str) -> np.ndarray:
         exact = dataclasses.replace(self.sweep, solver="cholesky")
@@ -324,25 +362,22 @@ class ALS(keras.Model):
             return empty.numpy()
         solved, bad, _ = ops.half_sweep(ops.Entries(matrix), fixed, other.gramian(), empty, exact, 0, matrix.shape[0])
         if bad >= 0:
-            raise InputError(f"The factors of {what} row {bad} are not finite{self._range_hint()}.")
+            raise InputError(
+                f"The factors of {what} row {bad} are not finite{self._range_hint()}.\n"
+                "Lower the confidences, or make the model with a larger `regularization`."
+            )
         return solved.numpy()
 
-    def _with_rows(self, side: ALSFactors, numbers: np.ndarray, rows: np.ndarray, what: str) -> ALSFactors:
+    def _set_rows(self, side: ALSFactors, given: Any, what: str, rows: np.ndarray) -> None:
+        numbers = row_numbers(given, what, None)
         if len(numbers) != len(rows):
             raise InputError(f"A row is needed for each of `{what}`.\nReceived: {len(numbers)} and {len(rows)} rows.")
         if len(np.unique(numbers)) != len(numbers):
             raise InputError(f"Each of `{what}` may occur once.\nReceived: {numbers.tolist()[:10]}.")
-        if len(numbers) == 0:
-            return side
-        longer = max(side.num_rows, int(numbers.max()) + 1)
-        table = np.zeros([longer, self.factors], self.factor_dtype)
-        table[: side.num_rows] = side.table.numpy()
-        table[numbers] = rows
-        if longer > side.num_rows:
-            side = ALSFactors(longer, self.factors, self.factor_dtype, side.seed, name=side.name)
-            side.build()
-        side.table.assign(table)
-        return side
+        if len(numbers):
+            side.set_rows(numbers, rows)
+            # Keras keeps the traced function, and with it the old table.
+            self.predict_function = None
 
     # ---- what people ask -------------------------------------------------------------------------------------------
 
@@ -360,10 +395,10 @@ class ALS(keras.Model):
 
         Args:
             users: a user's number, or ``[B]`` of them.
-            user_items: the rows of these users, ``[B, I]`` (``[1, I]`` for one); needed by ``filter_seen`` and
-                ``recalculate``.
-            k: how many, from 1.
-            filter_seen: leave out what a user has in ``user_items``.
+            user_items: the rows of these users, ``[B, I]`` (``[1, I]`` or ``[I]`` for one); needed by ``filter_seen``
+                and ``recalculate``.
+            k: how many, from 1; no more than there are items, or ``items``.
+            filter_seen: leave out what a user has in ``user_items``, dislikes too.
             filter_items: items to leave out for everybody.
             items: choose among these only.
             recalculate: take the users' factors from ``user_items`` and not from the model; users may then be new.
@@ -377,20 +412,20 @@ class ALS(keras.Model):
                 ``items`` and ``filter_items``.
         """
         self._require_fitted()
-        one = np.ndim(users) == 0
-        numbers = _numbers(users, "users", None if recalculate else self.num_users)
-        rows = None
+        numbers = row_numbers(users, "users", None if recalculate else self.num_users)
+        k, rows = count(k), None
         if filter_seen or recalculate:
             if user_items is None:
                 raise InputError(
                     "`filter_seen` and `recalculate` need `user_items`, the rows of these users.\nReceived: None.\n"
                     "Give user_items=matrix[users], or filter_seen=False."
                 )
-            rows = _matrix(user_items, "user_items", (len(numbers), self.num_items))
+            rows = self._rows_of_users(user_items, len(numbers))
         queries = tf.constant(self.recalculate_users(rows)) if recalculate else _rows_of(self.users, numbers)
         seen = rows if filter_seen else None
-        ids, scores = self._best(queries, self.items, k, seen, items, filter_items, "items")
-        return _answer(ids, scores, one)
+        choice = Choice.of(self.items.num_rows, ("items", items), ("filter_items", filter_items))
+        ids, scores = self._best(queries, tf.convert_to_tensor(self.items.table.value), k, seen, choice)
+        return _answer(ids, scores, np.ndim(users) == 0)
 
     def similar_items(
         self,
@@ -405,7 +440,7 @@ class ALS(keras.Model):
 
         Args:
             items: an item's number, or ``[B]`` of them.
-            k: how many, from 1.
+            k: how many, from 1; no more than there are items, or ``among``.
             filter_items: items to leave out.
             among: choose among these only.
             recalculate: take the items' factors from ``item_users`` ``[B, U]``; they may then be new.
@@ -416,7 +451,8 @@ class ALS(keras.Model):
         """
         self._require_fitted()
         new = self.recalculate_items(item_users) if recalculate and item_users is not None else None
-        return self._similar(self.items, items, k, filter_items, among, recalculate, new, "items")
+        choice = Choice.of(self.items.num_rows, ("among", among), ("filter_items", filter_items))
+        return self._similar(self.items, items, k, choice, recalculate, new, "items")
 
     def similar_users(
         self,
@@ -430,7 +466,8 @@ class ALS(keras.Model):
         """The same for users; ``user_items`` is ``[B, I]``."""
         self._require_fitted()
         new = self.recalculate_users(user_items) if recalculate and user_items is not None else None
-        return self._similar(self.users, users, k, filter_users, among, recalculate, new, "users")
+        choice = Choice.of(self.users.num_rows, ("among", among), ("filter_users", filter_users))
+        return self._similar(self.users, users, k, choice, recalculate, new, "users")
 
     def rank_items(self, users: int | Sequence[int] | np.ndarray, items: Sequence[int] | np.ndarray) -> Any:
         """All of ``items`` by falling score: ``recommend(users, items=items, k=len(items), filter_seen=False)``."""
@@ -440,46 +477,54 @@ class ALS(keras.Model):
         """Which of a user's items speak for an item: ``y_i.x = sum over j of c_j y_i' A^-1 y_j``, A the user's matrix.
 
         Args:
-            user_items: the user's row, ``[1, I]``, or all rows ``[U, I]``.
+            user_items: the user's row, ``[1, I]`` or ``[I]``, or all rows ``[U, I]``.
             item: the item to explain.
-            k: how many contributions.
+            k: how many contributions, from 1.
             user: which row of ``user_items``.
 
         Returns:
-            the score that the row gives the item; the user's items with the largest contributions, int32; and these
-            contributions, float32, whose sum over all her items is the score. Disliked items contribute to A only.
+            the score that the row gives the item; the items that the user likes with the largest contributions,
+            int32; and these contributions, float32, whose sum over all liked items is the score. Disliked items
+            contribute to A only, and are not listed.
+
+        Raises:
+            InputError: a number out of range, or a row without a solution.
         """
-        self._require_fitted()
-        matrix = _matrix(user_items, "user_items", (None, self.num_items))
-        _numbers(item, "item", self.num_items)
-        _numbers(user, "user", matrix.shape[0])
-        row, side_rows = matrix[int(user)], self.items.num_rows
+        matrix = self._rows_of_users(user_items)
+        k, item = count(k), row_number(item, "item", self.items.num_rows)
+        row = matrix[row_number(user, "user", matrix.shape[0])]
+        liked = row.data > 0
+        if not liked.any():
+            return 0.0, np.zeros(0, np.int32), np.zeros(0, np.float32)
         table = self.items.table.value
         y = tf.cast(tf.gather(table, row.indices), tf.float64).numpy()
         confidence = self.sweep.alpha * np.abs(row.data.astype(np.float64))
         gram = self.items.gramian().numpy().astype(np.float64)
-        scale = row_regularization(self.sweep, np.array([row.nnz]), side_rows)[0]
+        scale = row_regularization(self.sweep, np.array([row.nnz]), self.items.num_rows)[0]
         a = self.sweep.unobserved_weight * gram + (y * (confidence - self.sweep.unobserved_weight)[:, None]).T @ y
         a += scale * np.eye(self.factors)
-        if row.nnz == 0:
-            return 0.0, np.zeros(0, np.int32), np.zeros(0, np.float32)
-        wanted = tf.cast(table[int(item)], tf.float64).numpy()
-        parts = (y @ np.linalg.solve(a, wanted)) * np.where(row.data > 0, confidence, 0.0)
+        wanted = tf.cast(table[item], tf.float64).numpy()
+        try:
+            parts = ((y @ np.linalg.solve(a, wanted)) * confidence)[liked]
+        except np.linalg.LinAlgError as error:
+            raise InputError(
+                "This row's factors are not determined, as the model has no regularization.\n"
+                f"Received: regularization={self.sweep.regularization}.\nTrain with a larger one."
+            ) from error
         order = np.argsort(-parts, kind="stable")[:k]
-        return float(parts.sum()), row.indices[order].astype(np.int32), parts[order].astype(np.float32)
+        return float(parts.sum()), row.indices[liked][order].astype(np.int32), parts[order].astype(np.float32)
 
     def _similar(
         self,
         side: ALSFactors,
         wanted: Any,
         k: int,
-        filtered: Any,
-        among: Any,
+        choice: Choice,
         recalculate: bool,
         new: np.ndarray | None,
         what: str,
     ) -> tuple[np.ndarray, np.ndarray]:
-        numbers = _numbers(wanted, what, None if recalculate else side.num_rows)
+        numbers = row_numbers(wanted, what, None if recalculate else side.num_rows)
         if recalculate and new is None:
             other = "item_users" if what == "items" else "user_items"
             raise InputError(f"`recalculate` needs `{other}`, the rows of these {what}.\nReceived: None.")
@@ -489,41 +534,31 @@ class ALS(keras.Model):
         unit = _unit(table)
         everything = new is None and np.array_equal(numbers, np.arange(side.num_rows))
         queries = unit if everything else _unit(tf.constant(new) if new is not None else tf.gather(table, numbers))
-        ids, scores = self._best(queries, side, k, None, among, filtered, what, unit)
+        ids, scores = self._best(queries, unit, count(k), None, choice)
         return _answer(ids, scores, np.ndim(wanted) == 0)
 
     def _best(
         self,
         queries: tf.Tensor,
-        side: ALSFactors,
+        table: tf.Tensor,
         k: int,
         seen: scipy.sparse.csr_matrix | None,
-        among: Any,
-        filtered: Any,
-        what: str,
-        table: tf.Tensor | None = None,
+        choice: Choice,
     ) -> tuple[np.ndarray, np.ndarray]:
-        if k < 1:
-            raise InputError(f"`k` must be at least 1.\nReceived: k={k}.")
-        if among is not None and filtered is not None:
-            raise InputError(f"Give the {what} to choose among, or those to leave out, not both.")
-        table = tf.convert_to_tensor(side.table.value) if table is None else table
-        offsets, columns = None, np.zeros(0, np.int32)
-        if seen is not None:
-            offsets, columns = seen.indptr.astype(np.int64), seen.indices
-        chosen = None
-        if among is not None:
-            chosen = np.unique(_numbers(among, what, side.num_rows))
-        elif filtered is not None:
-            chosen = np.setdiff1d(np.arange(side.num_rows), _numbers(filtered, what, side.num_rows))
+        """The best k rows of a table, without those seen; where fewer are left, -1 and -infinity."""
+        offsets, columns, chosen, k = None, np.zeros(0, np.int32), choice.rows, min(k, choice.most)
         if chosen is not None:
             table = tf.gather(table, chosen)
-            if seen is not None:
-                part = scipy.sparse.csr_matrix(seen[:, chosen])
-                part.sort_indices()
-                offsets, columns = part.indptr.astype(np.int64), part.indices
+        if seen is not None:
+            if chosen is not None:
+                seen = scipy.sparse.csr_matrix(seen[:, chosen])
+                seen.sort_indices()
+            offsets, columns = seen.indptr.astype(np.int64), seen.indices
+        if 0 in (queries.shape[0], table.shape[0], k):
+            shape = (queries.shape[0], k)
+            return np.full(shape, -1, np.int32), np.full(shape, -np.inf, np.float32)
         ids, scores = ops.dot_top_k(queries, table, k, offsets, columns)
-        if chosen is not None and len(chosen):
+        if chosen is not None:
             ids = np.where(ids >= 0, chosen[ids], -1).astype(np.int32)
         zero = ~np.any(queries.numpy(), axis=1)
         if zero.any():
@@ -534,9 +569,21 @@ class ALS(keras.Model):
 
     def call(self, inputs: Any, training: bool | None = None) -> tf.Tensor:
         """Scores of pairs, or of all items for sparse rows of new users (their exact factors, in TensorFlow alone)."""
+        self._require_fitted()
         if isinstance(inputs, tf.SparseTensor):
-            return self._scores_of_rows(inputs)
+            x, y = self._solve_rows(inputs)
+            return tf.matmul(x, y, transpose_b=True)
+        if not isinstance(inputs, tuple | list) or len(inputs) != 2:
+            raise InputError(
+                "ALS is called with (users, items), or with sparse rows of users.\n"
+                f"Received: {reprlib.repr(inputs)}.\nMake rows by tf.sparse.from_dense(rows)."
+            )
         users, items = inputs
+        if len(users.shape) != len(items.shape) or not tf.TensorShape(users.shape).is_compatible_with(items.shape):
+            raise InputError(
+                "`users` and `items` must have the same shape, a pair in each place.\n"
+                f"Received shapes: {users.shape} and {items.shape}.\nFor several items of each user use score()."
+            )
         return tf.reduce_sum(self.users(users) * self.items(items), axis=-1)
 
     def score(self, users: tf.Tensor, items: tf.Tensor | None = None) -> tf.Tensor:
@@ -552,15 +599,30 @@ class ALS(keras.Model):
         return tf.linalg.matvec(self.items(items), x)
 
     def preference(self, users: tf.Tensor, items: tf.Tensor | None = None) -> tf.Tensor:
-        """What is served: the score itself, near 1 for what a user is sure to like."""
-        return self.score(users, items)
+        """What is served: the score itself, near 1 for what a user is sure to like.
+
+        Of all items a user with factors of zero is served none: the scores are -infinity, and not 0 for each.
+        """
+        scores = self.score(users, items)
+        return scores if items is not None else _none_for_zeros(self.users(users), scores)
 
     def probabilities(self, rows: tf.SparseTensor) -> tf.Tensor:
-        """What is served for histories: the scores, float32 ``[B, I]``."""
-        return self(rows)
+        """What is served for histories: the scores, float32 ``[B, I]``; -infinity where the factors are zero."""
+        x, y = self._solve_rows(rows)
+        return _none_for_zeros(x, tf.matmul(x, y, transpose_b=True))
 
-    def _scores_of_rows(self, rows: tf.SparseTensor) -> tf.Tensor:
-        batch = rows.dense_shape[0]
+    def _solve_rows(self, rows: tf.SparseTensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The factors ``[B, F]`` of users with these rows, and those of the items, float32."""
+        width, least = self.items.num_rows, self._fitted_shape[1]
+        message = f"Rows must have {width} columns, one for each item."
+        if rows.shape.rank != 2 or (rows.shape[1] is not None and not least <= rows.shape[1] <= width):
+            raise InputError(f"{message}\nReceived: shape {rows.shape}.")
+        columns = rows.dense_shape[1]
+        check = tf.debugging.Assert((columns >= least) & (columns <= width), [f"{message} Received:", columns])
+        with tf.control_dependencies([check]):
+            batch = tf.identity(rows.dense_shape[0])
+        # A stored zero is no entry, and those of a row must stand together.
+        rows = tf.sparse.reorder(tf.sparse.retain(rows, rows.values != tf.zeros([], rows.dtype)))
         lengths = tf.math.bincount(
             tf.cast(rows.indices[:, 0], tf.int32), minlength=tf.cast(batch, tf.int32), dtype=tf.int64
         )
@@ -571,7 +633,35 @@ class ALS(keras.Model):
         exact = dataclasses.replace(self.sweep, solver="cholesky")
         columns, values = tf.cast(rows.indices[:, 1], tf.int32), tf.cast(rows.values, tf.float32)
         x = reference_solve(starts, lengths, columns, values, table, gram, None, exact)
-        return tf.matmul(tf.cast(x, tf.float32), y, transpose_b=True)
+        x = tf.debugging.check_numerics(tf.cast(x, tf.float32), f"A row's factors are not finite{self._range_hint()}")
+        return x, y
+
+    def export(
+        self,
+        filepath: Any,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write a SavedModel that scores pairs, without tfrec: ``serve(users [B], items [B])`` -> float32 ``[B]``.
+
+        For recommendations in place of scores use ``python -m tfrec.export``.
+
+        Args:
+            filepath: the folder.
+            format: see `keras.Model.export`.
+            verbose: the same.
+            input_signature: of another call; None: int64 users and items, any number of pairs.
+            **kwargs: see `keras.Model.export`.
+
+        Raises:
+            InputError: nothing was fitted.
+        """
+        self._require_fitted()
+        if input_signature is None:
+            input_signature = [tuple(tf.TensorSpec([None], tf.int64, name=name) for name in ("users", "items"))]
+        super().export(filepath, format, verbose, input_signature, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes."""
@@ -584,7 +674,18 @@ class ALS(keras.Model):
             "seed": self.seed,
             "num_users": self.num_users,
             "num_items": self.num_items,
+            "fitted_shape": list(self._fitted_shape),
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ALS:
+        """A model with tables of the size that the config says; what its rows were at ``fit`` is no argument."""
+        config = dict(config)
+        fitted_shape = config.pop("fitted_shape", None)
+        model = super().from_config(config)
+        if fitted_shape is not None:
+            model._fitted_shape = tuple(fitted_shape)
+        return model
 
     def _require_fitted(self) -> None:
         if self.num_users is None:
@@ -616,68 +717,9 @@ def balanced_range(lengths: np.ndarray, factors: int, sweep: ops.Sweep, rank: in
     return int(edges[rank]), int(edges[rank + 1])
 
 
-def _matrix(source: Any, name: str, shape: tuple[int | None, int | None] | None = None) -> scipy.sparse.csr_matrix:
-    """float32 CSR with ascending columns; a copy only where something has to change."""
-    given: Any = source
-    if isinstance(source, tf.SparseTensor):
-        index, values = source.indices.numpy(), source.values.numpy()
-        given = scipy.sparse.coo_matrix((values, (index[:, 0], index[:, 1])), shape=tuple(source.dense_shape.numpy()))
-        if len(np.unique(index, axis=0)) != len(index):
-            raise _twice(name)
-    if not isinstance(source, tf.SparseTensor) and not scipy.sparse.issparse(source):
-        raise InputError(f"`{name}` must be a SciPy sparse matrix or a tf.SparseTensor.\nReceived: {type(given)}.")
-    if given.format == "coo":
-        pairs = given.row.astype(np.int64) * given.shape[1] + given.col
-        if len(np.unique(pairs)) != len(pairs):
-            raise _twice(name)
-    matrix: Any = given.tocsr()
-    if matrix.ndim != 2:
-        raise InputError(f"`{name}` must have two dimensions.\nReceived: shape {matrix.shape}.")
-    if matrix.data.dtype != np.float32:
-        # Not `astype`, which adds up entries that occur twice.
-        with np.errstate(over="ignore"):
-            data = matrix.data.astype(np.float32)
-        matrix = scipy.sparse.csr_matrix((data, matrix.indices, matrix.indptr), shape=matrix.shape)
-    if not matrix.has_sorted_indices:
-        matrix = matrix.sorted_indices()
-    same = matrix.indices[1:] == matrix.indices[:-1]
-    if same.any():
-        same[matrix.indptr[(matrix.indptr > 0) & (matrix.indptr < matrix.nnz)] - 1] = False  # across two rows
-        if same.any():
-            raise _twice(name)
-    if not np.isfinite(matrix.data).all():
-        row = int(np.searchsorted(matrix.indptr, np.flatnonzero(~np.isfinite(matrix.data))[0], side="right")) - 1
-        raise InputError(f"`{name}` must be finite in float32.\nReceived: NaN or infinity in row {row}.")
-    if shape is not None:
-        expected = tuple("any" if s is None else s for s in shape)
-        if any(s is not None and s != m for s, m in zip(shape, matrix.shape, strict=True)):
-            raise InputError(f"`{name}` must be of shape {expected}.\nReceived: shape {matrix.shape}.")
-    return matrix
-
-
 def _transposed(matrix: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
     """The transpose as CSR, columns ascending."""
     return matrix.T.tocsr()
-
-
-def _twice(name: str) -> InputError:
-    return InputError(
-        f"`{name}` must have each entry once.\nReceived: an entry that occurs twice.\n"
-        "Add them up with matrix.sum_duplicates(), or take the last."
-    )
-
-
-def _numbers(given: Any, name: str, limit: int | None) -> np.ndarray:
-    """int64 ``[B]``, checked."""
-    array = np.atleast_1d(np.asarray(given))
-    if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
-        raise InputError(f"`{name}` must be a whole number or a list of them.\nReceived: {given!r}.")
-    array = array.astype(np.int64)
-    if array.size and (array.min() < 0 or (limit is not None and array.max() >= limit)):
-        wrong = array[(array < 0) | (array >= (limit if limit is not None else np.iinfo(np.int64).max))][0]
-        top = f" to {limit - 1}" if limit is not None else ""
-        raise InputError(f"`{name}` must lie in 0{top}.\nReceived: {wrong}.")
-    return array
 
 
 def _rows_of(side: ALSFactors, numbers: np.ndarray) -> tf.Tensor:
@@ -686,9 +728,15 @@ def _rows_of(side: ALSFactors, numbers: np.ndarray) -> tf.Tensor:
     return table if everything else tf.gather(table, numbers)
 
 
+def _none_for_zeros(x: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+    return tf.where(tf.reduce_any(x != 0, axis=1, keepdims=True), scores, -np.inf)
+
+
 def _unit(rows: tf.Tensor) -> tf.Tensor:
     """Rows of length 1 in float32. A row of zeros has no direction: it becomes NaN, and is similar to nothing."""
     rows = tf.cast(rows, tf.float32)
+    # The squares of very large or very small numbers would not be finite, or zero.
+    rows = rows / tf.reduce_max(tf.abs(rows), axis=1, keepdims=True)
     return rows / tf.norm(rows, axis=1, keepdims=True)
 
 

@@ -40,7 +40,7 @@ class Popularity(keras.Model):
         )
 
     def adapt(self, interactions: scipy.sparse.csr_matrix) -> None:
-        """Count the users of each item. ``interactions`` is ``[U, I]``; entries with a value of 0 do not count.
+        """Count the users of each item. ``interactions`` is ``[U, I]``; only entries with a value above 0 count.
 
         Raises:
             InputError: another number of items.
@@ -50,7 +50,7 @@ class Popularity(keras.Model):
                 f"`interactions` must have {self.num_items} columns.\nReceived: shape {interactions.shape}."
             )
         matrix = scipy.sparse.csr_matrix(interactions)
-        present = matrix.indices[matrix.data != 0]
+        present = matrix.indices[matrix.data > 0]
         self.counts.assign(np.bincount(present, minlength=self.num_items).astype(np.float32))
 
     def build(self, input_shape: Any) -> None:

@@ -15,6 +15,7 @@ sum (1 - s)^2 + alpha0 sum over all s^2 is this one with w0 = alpha0 / (1 + alph
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,8 +28,8 @@ from tfrec.ops.native import library
 
 Solver = Literal["cg", "cholesky", "block"]
 SOLVERS: tuple[Solver, ...] = ("cg", "cholesky", "block")
-#: The most factors a kernel takes.
-MAX_FACTORS = 1024
+#: The most factors a kernel takes, and the most steps of CG.
+MAX_FACTORS, MAX_STEPS = 1024, 65_536
 #: From how many entries on several blocks of a GPU share a row: LongRowEntries in custom_ops/als_half_sweep/als_cuda.h.
 _LONG = {"cg": 2_048, "cholesky": 8_192, "block": 8_192}
 #: Bytes of gathered factors and matrices that the twin holds at once.
@@ -50,7 +51,7 @@ class Sweep:
         frequency_exponent: nu, from 0.
         solver: ``cg`` (conjugate gradients from the row's last factors), ``cholesky`` (exact) or ``block`` (exact in
             blocks of coordinates, one after another; iALS++).
-        cg_steps: of ``cg``, from 1. It is preconditioned, see `preconditioner`.
+        cg_steps: of ``cg``, from 1 to 65,536. It is preconditioned, see `preconditioner`.
         block_size: of ``block``, from 1.
     """
 
@@ -63,6 +64,12 @@ class Sweep:
     block_size: int = 64
 
     def __post_init__(self) -> None:
+        whole = ("cg_steps", "block_size")
+        for name in ("alpha", "regularization", "unobserved_weight", "frequency_exponent", *whole):
+            value, kind = getattr(self, name), numbers.Integral if name in whole else numbers.Real
+            if isinstance(value, bool) or not isinstance(value, kind):
+                expected = "a whole number" if name in whole else "a number"
+                raise InputError(f"`{name}` must be {expected}.\nReceived: {name}={value!r}.")
         for name, low in (("regularization", 0), ("unobserved_weight", 0), ("frequency_exponent", 0)):
             value = getattr(self, name)
             if not low <= value < float("inf"):
@@ -74,13 +81,16 @@ class Sweep:
         for name in ("cg_steps", "block_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"`{name}` must be at least 1.\nReceived: {name}={getattr(self, name)}.")
+        if self.cg_steps > MAX_STEPS:
+            raise InputError(f"`cg_steps` must be at most {MAX_STEPS}.\nReceived: cg_steps={self.cg_steps}.")
 
 
 class Entries:
     """Rows ``[first, last)`` of a sparse matrix as the operations take them.
 
     Args:
-        matrix: float32 CSR ``[N, M]``, finite, columns ascending and each once. Its arrays are lent, not copied.
+        matrix: float32 CSR ``[N, M]``, finite, columns ascending and each once, no zeros stored. Its arrays are lent,
+            not copied.
         first: first row.
         last: behind the last row; None: all.
     """
@@ -92,6 +102,7 @@ class Entries:
         begin, end = int(matrix.indptr[first]), int(matrix.indptr[last])
         #: Stored entries per row, over all rows of the matrix.
         self.mean_length = matrix.nnz / max(1, matrix.shape[0])
+        self._disliked_only = first + _rows_without_positive(matrix.data[begin:end], matrix.indptr[first : last + 1])
         self._orders: dict[tuple[int, int], np.ndarray] = {}
         self._offsets = matrix.indptr[first : last + 1].astype(np.int64) - begin
         # int32 columns: a catalogue of 2^31 items does not fit a factor table either.
@@ -112,12 +123,25 @@ class Entries:
         """Where the entries of rows ``[first, last)`` begin and end, int64 ``[last - first + 1]``."""
         return self._offsets[first : last + 1]
 
+    def disliked_only(self, first: int, last: int) -> np.ndarray:
+        """Those of rows ``[first, last)``, counted from ``first``, with entries but no positive one: they become 0."""
+        rows = self._disliked_only - self.first
+        return rows[(rows >= first) & (rows < last)] - first
+
     def order(self, first: int, last: int) -> np.ndarray:
         """Rows ``[first, last)``, counted from ``first``, by falling length, int64; computed once."""
         if (first, last) not in self._orders:
             order = np.argsort(-self.lengths[first:last], kind="stable").astype(np.int64)
             self._orders[first, last] = order
         return self._orders[first, last]
+
+
+def _rows_without_positive(values: np.ndarray, indptr: np.ndarray) -> np.ndarray:
+    """Rows that have values, but none above 0."""
+    filled = np.flatnonzero(np.diff(indptr))
+    if len(filled) == 0:
+        return filled
+    return filled[np.maximum.reduceat(values, indptr[filled] - indptr[0]) <= 0]
 
 
 def _lent(array: np.ndarray) -> tf.Tensor:
@@ -203,6 +227,10 @@ def half_sweep(
     """
     offsets = entries.offsets(first, last)
     inverse, shift = _preconditioner(entries, gram, sweep)
+    zero = entries.disliked_only(first, last)
+    if len(zero):
+        # From 0 the iterative solvers stay at 0, the solution; from elsewhere they leave rounding errors.
+        start = tf.tensor_scatter_nd_update(start, zero[:, None], tf.zeros([len(zero), start.shape[1]], start.dtype))
     native = library()
     if native is None:
         solved = _reference_rows(entries, offsets, fixed, gram, start, sweep, inverse)
@@ -257,6 +285,9 @@ def half_sweep_in_place(
             table[first_row:end].assign(solved)
         return bad, seconds
     inverse, shift = _preconditioner(entries, gram, sweep)
+    zero = entries.disliked_only(first, last)
+    if len(zero):  # as in `half_sweep`
+        table.scatter_nd_update(first_row + zero[:, None], tf.zeros([len(zero), fixed.shape[1]], fixed.dtype))
     bad, seconds = native.tfrec_als_half_sweep_in_place(
         row_offsets=entries.offsets(first, last),
         columns=entries.columns,

@@ -7,10 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from tfrec.errors import InputError
 from tfrec.ops.native import library
 
 #: Scores that the twin holds at once.
 _SCORES = 1 << 24
+#: A list may be longer than there are items, up to this: kMaxPadding in custom_ops/dot_top_k/dot_top_k.h.
+MAX_PADDING = 65_536
 
 
 def dot_top_k(
@@ -27,7 +30,7 @@ def dot_top_k(
     Args:
         queries: half or float ``[B, F]``.
         items: ``[I, F]``, of the same type.
-        k: from 1; may exceed I.
+        k: from 1 to the larger of I and 65,536.
         excluded_offsets: int64 ``[B + 1]``, where each query's excluded items begin; None: none.
         excluded: int32, ascending within a query.
 
@@ -36,7 +39,12 @@ def dot_top_k(
     Returns:
         ids: int32 ``[B, k]``, -1 where fewer than k items are left.
         scores: float32 ``[B, k]``, -infinity there.
+
+    Raises:
+        InputError: k out of range.
+        tf.errors.InvalidArgumentError: shapes that do not fit, or ``excluded`` out of order.
     """
+    check_k(k, items.shape[0])
     excluded_offsets, excluded = exclusions(queries.shape[0], excluded_offsets, excluded)
     native = library()
     if native is not None:
@@ -53,6 +61,20 @@ def dot_top_k(
         excluded_offsets,
         excluded,
     )
+
+
+def check_k(k: int, num_items: int) -> None:
+    """Refuses a length of the lists that the operations refuse too; both devices and the twins then agree.
+
+    Raises:
+        InputError: k out of range.
+    """
+    longest = max(num_items, MAX_PADDING)
+    if not 1 <= k <= longest:
+        raise InputError(
+            f"`k` must be from 1 to {longest}, the larger of the number of items, {num_items}, and {MAX_PADDING}.\n"
+            f"Received: k={k}."
+        )
 
 
 def exclusions(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from tfrec.ops.dot_top_k import best_of_scores, exclusions
+from tfrec.ops.dot_top_k import best_of_scores, check_k, exclusions
 from tfrec.ops.native import library
 
 
@@ -28,7 +28,7 @@ def int8_dot_top_k(
         query_scales: float32 ``[B]``.
         items: int8 ``[I, F]``.
         item_scales: float32 ``[I]``.
-        k: from 1; may exceed I.
+        k: from 1 to the larger of I and 65,536.
         excluded_offsets: int64 ``[B + 1]``, where each query's excluded items begin; None: none.
         excluded: int32, ascending within a query.
 
@@ -39,8 +39,10 @@ def int8_dot_top_k(
         scores: float32 ``[B, k]``, -infinity there.
 
     Raises:
+        InputError: k out of range.
         tf.errors.InvalidArgumentError: shapes that do not fit, or ``excluded`` out of order.
     """
+    check_k(k, items.shape[0])
     excluded_offsets, excluded = exclusions(queries.shape[0], excluded_offsets, excluded)
     native = library()
     if native is not None:

@@ -18,8 +18,12 @@ _REBUILD = "Build it again in this environment: launch/setup --force, or TFREC_B
 
 
 def library_path() -> Path:
-    """Where the library is; what TensorFlow Serving must preload."""
-    return Path(__file__).with_name("libtfrec_ops.so")
+    """Where the library is; what TensorFlow Serving must preload.
+
+    Beside this file, or where ``TFREC_OPS_LIBRARY`` says: another build of the same ops, as launch/sanitize makes one.
+    """
+    other = os.environ.get("TFREC_OPS_LIBRARY")
+    return Path(other) if other else Path(__file__).with_name("libtfrec_ops.so")
 
 
 @functools.cache
@@ -29,11 +33,17 @@ def library() -> Any | None:
     ``TFREC_NATIVE_OPS=0`` leaves it out, to compare with the pure-TensorFlow twins.
 
     Raises:
-        InputError: it was built for another TensorFlow.
+        InputError: it was built for another TensorFlow, or ``TFREC_OPS_LIBRARY`` names no file.
     """
     if os.environ.get("TFREC_NATIVE_OPS", "1") == "0":
         return None
     path = library_path()
+    if not path.is_file() and os.environ.get("TFREC_OPS_LIBRARY"):
+        raise InputError(
+            f"TFREC_OPS_LIBRARY must name a library of tfrec's native operations.\n"
+            f"Received: {path}, which is no file.\n"
+            "Unset it to use the one that was installed."
+        )
     if not path.is_file():
         warnings.warn(
             f"tfrec's native operations are not built ({path.name} is missing), so slow pure-TensorFlow ones are "

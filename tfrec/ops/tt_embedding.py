@@ -28,6 +28,8 @@ from tfrec.ops.native import library
 
 #: What the kernels take: kMaxCores, kMaxRank and kMaxWidth in custom_ops/tt_embedding/tt_embedding.h.
 MAX_CORES, MAX_RANK, MAX_WIDTH = 5, 1_024, 1 << 16
+#: kMaxTables and kMaxCore there.
+MAX_TABLES, MAX_CORE = (1 << 31) - 1, 1 << 56
 #: Types of cores that the operations take.
 DTYPES = ("float32", "float16", "bfloat16")
 Fused = Literal["sgd", "adagrad", "adam"]
@@ -44,7 +46,7 @@ class TTShape:
         row_factors: p, 2 to 5 numbers from 1 whose product is at least N.
         column_factors: q, as many, 1 to 1,024; their product is D.
         ranks: r_1 ... r_{T-1}, 1 to 1,024.
-        num_tables: M tables of this shape in one array per core; row n of table m has the id m N + n.
+        num_tables: M tables of this shape in one array per core, up to 2^31 - 1; row n of table m has the id m N + n.
 
     Raises:
         InputError: an argument out of range.
@@ -75,6 +77,8 @@ class TTShape:
                 "`num_rows` and `num_tables` must be at least 1.\n"
                 f"Received: num_rows={self.num_rows}, num_tables={self.num_tables}."
             )
+        if self.num_tables > MAX_TABLES:
+            raise InputError(f"`num_tables` must be at most {MAX_TABLES}.\nReceived: num_tables={self.num_tables}.")
         if math.prod(p) < self.num_rows:
             raise InputError(
                 f"`row_factors` must multiply to at least the number of rows.\n"
@@ -89,6 +93,9 @@ class TTShape:
                 f"`column_factors` up to a core times its rank must not exceed {MAX_WIDTH}.\n"
                 f"Received: column_factors={q}, ranks={r} (largest {widest})."
             )
+        for k, shape in enumerate(self.core_shapes):
+            if math.prod(shape) > MAX_CORE:
+                raise InputError(f"A core must have at most {MAX_CORE} numbers.\nReceived: core {k} of shape {shape}.")
 
     @property
     def width(self) -> int:

@@ -20,7 +20,7 @@ from tfrec.training.checkpoint import load_state, save_state
 from tfrec.training.claim import on_rank_zero
 from tfrec.training.finish import finish
 from tfrec.training.history import write_csv
-from tfrec.training.prepare import Prepared, check_evaluation, prepare
+from tfrec.training.prepare import Prepared, announce_data, check_evaluation, prepare
 from tfrec.training.prepare_entries import PreparedEntries, prepare_entries
 from tfrec.training.report import model_scorer
 from tfrec.training.run_folder import RunFolder
@@ -37,6 +37,7 @@ def train_als(recipe: str, config: ALSRun, folder: RunFolder, started: float) ->
     train = data.split.train if isinstance(data, Prepared) else data.train
     agree_on_data(config, data)
     on_rank_zero(lambda: folder.claim(recipe, config, data.sha256))
+    announce_data(data)
     rows = _resume(folder, model)
     first = distributed.rank() == 0
     if first:
@@ -174,6 +175,7 @@ def measure_als(
                 targets,
                 config.metrics,
                 ties=config.ties,
+                gains=config.gains,
                 block_users=config.block_users,
                 rank=distributed.rank(),
                 size=distributed.size(),

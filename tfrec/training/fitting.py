@@ -68,20 +68,17 @@ def check_updates(training: FitConfig, steps: int) -> None:
 
 def learning_rate(training: FitConfig, steps: int) -> Any:
     """A number, or the schedule over all updates."""
-    warmup = training.warmup_steps
+    peak, warmup = training.learning_rate, training.warmup_steps
+    # Linear, the whole rate from the last warm-up step on (Goyal et al., 2017, section 2.2).
+    rising = max(0, warmup - 1)
     if training.schedule == "constant":
-        if warmup <= 1:
-            return training.learning_rate
-        # Linear, the whole rate from the last warm-up step on (Goyal et al., 2017, section 2.2).
-        return keras.optimizers.schedules.PolynomialDecay(
-            training.learning_rate / warmup, warmup - 1, training.learning_rate
-        )
+        return keras.optimizers.schedules.PolynomialDecay(peak / warmup, rising, peak) if rising else peak
     updates = training.epochs * steps // training.backward_passes_per_step
     return keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup else training.learning_rate,
-        max(1, updates - warmup),
-        warmup_target=training.learning_rate if warmup else None,
-        warmup_steps=warmup,
+        peak / warmup if rising else peak,
+        updates - rising,
+        warmup_target=peak if rising else None,
+        warmup_steps=rising,
     )
 
 

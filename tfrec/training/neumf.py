@@ -31,7 +31,7 @@ from tfrec.training.fitting import (
     restore_best,
     resume,
 )
-from tfrec.training.prepare import check_evaluation
+from tfrec.training.prepare import announce_data, check_evaluation
 from tfrec.training.prepare_items import PreparedItems, prepare_items
 from tfrec.training.recorder import Recorder, check_loss
 from tfrec.training.report_items import make_candidates, measure_all_items, measure_items
@@ -65,6 +65,7 @@ def train_neumf(recipe: str, config: NeuMFRun, folder: RunFolder, started: float
     agree_on_steps(sampler.steps_per_epoch)
     # Everything that can be wrong with the settings and the data has been looked at: now the folder may be touched.
     on_rank_zero(lambda: folder.claim(recipe, config, data.sha256))
+    announce_data(data)
     progress = resume(folder, model)
     samples = sampler.num_positives * (1 + sampler.num_negatives)
     recorder = Recorder(

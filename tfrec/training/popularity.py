@@ -10,7 +10,7 @@ from tfrec.models import Popularity
 from tfrec.training.agreement import agree_on_data
 from tfrec.training.claim import on_rank_zero
 from tfrec.training.finish import finish
-from tfrec.training.prepare import Prepared, check_evaluation, prepare
+from tfrec.training.prepare import Prepared, announce_data, check_evaluation, prepare
 from tfrec.training.report import measure_all
 from tfrec.training.run_folder import RunFolder
 
@@ -22,6 +22,7 @@ def train_popularity(recipe: str, config: PopularityRun, folder: RunFolder, star
     model = Popularity(data.split.train.shape[1])
     model.adapt(data.split.train)
     on_rank_zero(lambda: folder.claim(recipe, config, data.sha256))
+    announce_data(data)
     if distributed.rank() == 0:
         print(f"{recipe}: counted {data.split.train.nnz:,} interactions into {folder.path}.", flush=True)
     reports = measure_all(model, data, config.evaluation)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
+from tfrec import distributed
 from tfrec.configs import CandidateConfig, DataConfig, EvaluationConfig, SourceConfig
 from tfrec.data import (
     Interactions,
@@ -18,7 +19,9 @@ from tfrec.data import (
     load_table,
     strong_generalization,
 )
-from tfrec.errors import InputError
+from tfrec.data.report import Report
+from tfrec.data.value_kinds import threshold
+from tfrec.errors import InputError, printable
 from tfrec.training.vocabulary import Vocabulary
 
 
@@ -30,11 +33,18 @@ class Prepared:
         interactions: all events.
         split: by users.
         oracle: the planted model when the data is synthetic.
+        positive: which pairs are positive, in words.
     """
 
     interactions: Interactions
     split: StrongGeneralization
     oracle: Synthetic | None
+    positive: str = ""
+
+    @property
+    def report(self) -> Report:
+        """What became of the source's rows."""
+        return self.split.report
 
     @property
     def sha256(self) -> str | None:
@@ -65,7 +75,29 @@ class Prepared:
 
     def summary(self) -> dict[str, Any]:
         """Counts for the report."""
-        return {**self.interactions.summary(), "split": self.split.summary()}
+        return {**self.interactions.summary(), "report": self.report.summary(), "split": self.split.summary()}
+
+
+#: Settings of the data that speak of a table of one's own, with the names of `tfrec.data.from_table`.
+_TABLE_OPTIONS = (
+    "title", "values", "bad_rows", "delimiter", "quoting", "decimal", "encoding", "column_names", "time_format",
+    "text_ids",
+)  # fmt: skip
+
+
+def _check_table_options(config: SourceConfig) -> None:
+    """Raise InputError for settings that would do nothing, since no table is named."""
+    if config.path is not None:
+        return
+    defaults = type(config)()
+    for name in ("user", "item", "rating", "timestamp", *_TABLE_OPTIONS):
+        if getattr(config, name) != getattr(defaults, name):
+            option = f"--data.{name.replace('_', '-')}"
+            raise InputError(
+                f"{option} speaks of a table of your own, and none is named.\nReceived: {option} "
+                f"{getattr(config, name)} with the data set {config.name}.\nName the table with --data.path, or leave "
+                f"{option} out."
+            )
 
 
 def load_interactions(config: SourceConfig) -> Interactions:
@@ -74,6 +106,7 @@ def load_interactions(config: SourceConfig) -> Interactions:
     Raises:
         InputError: see `tfrec.data.load` and `tfrec.data.from_table`.
     """
+    _check_table_options(config)
     if config.path is not None:
         return load_table(
             config.path,
@@ -81,20 +114,38 @@ def load_interactions(config: SourceConfig) -> Interactions:
             item=config.item,
             rating=config.rating,
             timestamp=config.timestamp,
-            title=config.title,
-            delimiter=config.delimiter,
-            text_ids=config.text_ids,
+            **{name: getattr(config, name) for name in _TABLE_OPTIONS},
         )
     if config.name == "synthetic":
         return Synthetic(**asdict(config.synthetic)).interactions()
     return load(config.name, config.dir or os.environ.get("TFREC_DATA"))
 
 
-def min_rating(config: SourceConfig, interactions: Interactions) -> float | None:
-    """The threshold that ``config`` means for these events."""
-    if config.min_rating == "auto":
-        return 3.5 if interactions.explicit else None
-    return None if config.min_rating == "all" else config.min_rating
+def announce_data(data: Any) -> None:
+    """Print, on rank 0, what became of the source's rows, and what their values were taken for.
+
+    Args:
+        data: a `Prepared`, `PreparedItems` or `PreparedEntries`.
+    """
+    if distributed.rank() != 0:
+        return
+    events = data.interactions
+    print(printable(f"{events.name}: {data.report}"), flush=True)
+    notes = getattr(data, "notes", {})
+    if notes:
+        print(
+            printable("Of these files: " + "; ".join(f"{count:,} {what}" for what, count in notes.items())), flush=True
+        )
+    if events.kind != "events":
+        rule = f" ({events.kind_rule})" if events.kind_rule else ""
+        print(printable(f"Values are {events.kind}{rule}; {data.positive}."), flush=True)
+
+
+def positive(config: SourceConfig, events: Interactions) -> str:
+    """Which pairs are positive, in words."""
+    above = threshold(events, config.min_rating)
+    option = f"--data.min-rating {config.min_rating}"
+    return f"a pair is positive above {above:g} ({option})"
 
 
 def prepare(config: DataConfig) -> Prepared:
@@ -110,13 +161,14 @@ def prepare(config: DataConfig) -> Prepared:
     split = strong_generalization(
         interactions,
         heldout,
-        min_rating(config, interactions),
+        None if config.min_rating == "all" else config.min_rating,
         min_user_events=config.min_user_events,
         min_item_events=config.min_item_events,
         seed=config.split_seed,
     )
     is_synthetic = config.path is None and config.name == "synthetic"
-    return Prepared(interactions, split, Synthetic(**asdict(config.synthetic)) if is_synthetic else None)
+    oracle = Synthetic(**asdict(config.synthetic)) if is_synthetic else None
+    return Prepared(interactions, split, oracle, positive(config, interactions))
 
 
 def check_evaluation(config: EvaluationConfig | CandidateConfig, num_items: int) -> None:

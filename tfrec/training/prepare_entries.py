@@ -10,8 +10,9 @@ import scipy.sparse
 
 from tfrec.configs import ALSDataConfig
 from tfrec.data import Interactions, random_holdout
-from tfrec.training.prepare import load_interactions
-from tfrec.training.prepare_items import above
+from tfrec.data.report import Report
+from tfrec.training.prepare import load_interactions, positive
+from tfrec.training.prepare_items import positives
 from tfrec.training.vocabulary import Vocabulary
 
 
@@ -22,12 +23,20 @@ class PreparedEntries:
     Args:
         interactions: the events above the threshold.
         train: float32 ``[U, I]``, values summed over a pair's events.
-        test: the same for the pairs held out, disjoint from ``train``.
+        test: the same for the positive ones of the pairs held out, disjoint from ``train``.
+        positive: which pairs are positive, in words.
     """
 
     interactions: Interactions
     train: scipy.sparse.csr_matrix
     test: scipy.sparse.csr_matrix
+    positive: str = ""
+
+    @property
+    def report(self) -> Report:
+        """What became of the source's rows."""
+        heldout = len(self.interactions) - self.train.nnz - self.test.nnz
+        return self.interactions.report.drop("disliked and held out, so no targets", heldout)
 
     @property
     def sha256(self) -> str | None:
@@ -41,10 +50,11 @@ class PreparedEntries:
     def vocabulary(self) -> Vocabulary:
         """What the model's numbers stand for, and what users have."""
         events = self.interactions
-        popularity = np.bincount(self.train.indices, minlength=self.train.shape[1]).astype(np.float32)
-        seen = scipy.sparse.csr_matrix(self.train + self.test)
-        seen.data[:] = 1.0
-        seen.sort_indices()
+        popularity = np.bincount(self.train.indices[self.train.data > 0], minlength=self.train.shape[1]).astype(
+            np.float32
+        )
+        # What was held out as disliked is not recommended either.
+        seen = events.to_csr(binary=True)
         return Vocabulary(events.item_ids, events.labels(), popularity, events.user_ids, seen)
 
     def summary(self) -> dict[str, Any]:
@@ -55,7 +65,7 @@ class PreparedEntries:
             "train_events": int(self.train.nnz),
             "test_events": int(self.test.nnz),
         }
-        return {**self.interactions.summary(), "split": split}
+        return {**self.interactions.summary(), "report": self.report.summary(), "split": split}
 
 
 def prepare_entries(config: ALSDataConfig) -> PreparedEntries:
@@ -64,6 +74,7 @@ def prepare_entries(config: ALSDataConfig) -> PreparedEntries:
     Raises:
         InputError: see `tfrec.data.random_holdout`.
     """
-    events = above(load_interactions(config), config)
+    everything = load_interactions(config)
+    events = positives(everything, config, dislikes=True)
     train, test = random_holdout(events, target_share=config.test_share, seed=config.split_seed)
-    return PreparedEntries(events, train, test)
+    return PreparedEntries(events, train, test, positive(config, everything))

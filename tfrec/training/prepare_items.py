@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,13 @@ import scipy.sparse
 
 from tfrec.configs import LeaveOneOutConfig, SourceConfig
 from tfrec.data import Interactions, Synthetic, SyntheticCatalog, leave_one_out
-from tfrec.data.files import checksum
-from tfrec.data.ncf import combined_checksum, load_ncf, load_ncf_ml1m, ncf_files
-from tfrec.data.tables import check_readable
+from tfrec.data.files import combined_checksum
+from tfrec.data.ncf import load_ncf, load_ncf_ml1m, ncf_files
+from tfrec.data.report import Report
+from tfrec.data.tables import table_files
+from tfrec.data.value_kinds import threshold
 from tfrec.errors import InputError
-from tfrec.training.prepare import load_interactions, min_rating
+from tfrec.training.prepare import load_interactions, positive
 from tfrec.training.vocabulary import Vocabulary
 
 
@@ -30,6 +32,9 @@ class PreparedItems:
         test_items: int32 ``[U]``, the held-out item or -1.
         test_negatives: int32 ``[U, n]`` from a file in the NCF paper's format, else None.
         oracle: the planted model when the data is synthetic.
+        report: what became of the source's rows.
+        positive: which pairs are positive, in words.
+        notes: what -> how many, of what is unusual in files in the NCF paper's format, see `tfrec.data.ncf.NCFData`.
     """
 
     interactions: Interactions
@@ -38,6 +43,9 @@ class PreparedItems:
     test_items: np.ndarray
     test_negatives: np.ndarray | None
     oracle: Synthetic | SyntheticCatalog | None
+    report: Report
+    positive: str = ""
+    notes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str | None:
@@ -76,9 +84,8 @@ class PreparedItems:
             "test_items": int((self.test_items >= 0).sum()),
         }
         if self.test_negatives is not None:
-            own = (self.test_negatives == self.test_items[:, None]).sum()
-            split |= {"negatives_per_user": self.test_negatives.shape[1], "negatives_that_are_the_item": int(own)}
-        return {**self.interactions.summary(), "split": split}
+            split |= {"negatives_per_user": self.test_negatives.shape[1], "notes": dict(self.notes)}
+        return {**self.interactions.summary(), "report": self.report.summary(), "split": split}
 
 
 def with_items(matrix: scipy.sparse.csr_matrix, items: np.ndarray) -> scipy.sparse.csr_matrix:
@@ -96,8 +103,7 @@ def source_checksum(config: SourceConfig) -> str:
     assert config.path is not None
     if isinstance(config, LeaveOneOutConfig) and config.format == "ncf":
         return combined_checksum(list(ncf_files(config.path)))
-    check_readable(config.path)
-    return checksum(config.path)
+    return combined_checksum(table_files(config.path))
 
 
 def prepare_items(config: LeaveOneOutConfig) -> PreparedItems:
@@ -113,13 +119,14 @@ def prepare_items(config: LeaveOneOutConfig) -> PreparedItems:
         )
     if config.format == "ncf" and config.path is None:
         raise InputError("The format ncf is of files of your own.\nName their folder with --data.path.")
-    test_negatives = None
+    test_negatives, words = None, ""
+    notes: Mapping[str, int] = {}
     oracle: Synthetic | SyntheticCatalog | None = None
     if config.format == "ncf" or (config.path is None and config.name == "ncf-ml-1m"):
         if config.min_rating not in ("all", "auto"):
             raise InputError("Data in the NCF paper's format is held out already.\nLeave out --data.min-rating.")
         found = load_ncf(config.path) if config.path is not None else load_ncf_ml1m(config.dir)
-        events, test_items, test_negatives = found.train, found.test_items, found.test_negatives
+        events, test_items, test_negatives, notes = found.train, found.test_items, found.test_negatives, found.notes
         # Where the test item is gone already, the latest that is left is for validation.
         split = leave_one_out(events, min_user_events=config.min_user_events - 1)
         train, validation_items = split.train, split.test_items
@@ -132,14 +139,17 @@ def prepare_items(config: LeaveOneOutConfig) -> PreparedItems:
     else:
         is_catalog = config.path is None and config.name == "synthetic-catalog"
         catalog = SyntheticCatalog(**asdict(config.catalog)) if is_catalog else None
-        events = catalog.interactions() if catalog else above(load_interactions(_without_ncf(config)), config)
-        oracle = catalog
+        events = catalog.interactions() if catalog else load_interactions(config)
+        oracle, words = catalog, positive(config, events)
+        events = positives(events, config)
         split = leave_one_out(events, min_user_events=config.min_user_events, validation=True)
         train, validation_items, test_items = split.train, split.validation_items, split.test_items
     train.data[:] = 1.0
     if config.path is None and config.name == "synthetic":
         oracle = Synthetic(**asdict(config.synthetic))
-    return PreparedItems(events, train, validation_items, test_items, test_negatives, oracle)
+    return PreparedItems(
+        events, train, validation_items, test_items, test_negatives, oracle, split.report, words, notes
+    )
 
 
 def split_has(matrix: scipy.sparse.csr_matrix, items: np.ndarray) -> np.ndarray:
@@ -152,34 +162,33 @@ def split_has(matrix: scipy.sparse.csr_matrix, items: np.ndarray) -> np.ndarray:
     return there
 
 
-def _without_ncf(config: LeaveOneOutConfig) -> LeaveOneOutConfig:
-    if config.path is not None and Path(config.path).is_dir():
-        raise InputError(
-            f"{config.path} is a folder.\nName a file; or, for the NCF paper's three files, add --data.format ncf."
-        )
-    return config
+def positives(events: Interactions, config: SourceConfig, *, dislikes: bool = False) -> Interactions:
+    """The positive pairs, with the users and items that have any, numbered anew.
 
+    Args:
+        events: of any kind.
+        config: names the threshold.
+        dislikes: of votes, keep the negative ones too.
 
-def above(events: Interactions, config: SourceConfig) -> Interactions:
-    """The events above the threshold, with the users and items that have any, numbered anew."""
-    threshold = min_rating(config, events)
-    if threshold is None:
-        return events
-    kept = events.values > threshold
-    if not kept.any():
+    Raises:
+        InputError: there are none.
+    """
+    pairs = events.positives(threshold(events, config.min_rating), keep="last", dislikes=dislikes)
+    if not (pairs.values > 0).any():
         raise InputError(
-            f"No event has a value above {threshold:g}.\nReceived: values from {events.values.min():g} to "
-            f"{events.values.max():g}.\nLower --data.min-rating."
+            f"No pair of user and item is positive.\nReceived: values from {events.values.min():g} to "
+            f"{events.values.max():g}; {pairs.report}.\nLower --data.min-rating, or name another --data.rating."
         )
-    users, user_index = np.unique(events.user_index[kept], return_inverse=True)
-    items, item_index = np.unique(events.item_index[kept], return_inverse=True)
+    users, user_index = np.unique(pairs.user_index, return_inverse=True)
+    items, item_index = np.unique(pairs.item_index, return_inverse=True)
+    if len(users) == events.num_users and len(items) == events.num_items:
+        return pairs
     return replace(
-        events,
+        pairs,
         user_index=user_index.astype(np.int32),
         item_index=item_index.astype(np.int32),
-        values=events.values[kept],
-        user_ids=events.user_ids[users],
-        item_ids=events.item_ids[items],
-        timestamps=None if events.timestamps is None else events.timestamps[kept],
-        item_titles=None if events.item_titles is None else events.item_titles[items],
+        user_ids=pairs.user_ids[users],
+        item_ids=pairs.item_ids[items],
+        item_titles=None if pairs.item_titles is None else pairs.item_titles[items],
+        account=pairs.report,
     )

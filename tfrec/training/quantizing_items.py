@@ -59,6 +59,7 @@ def quantize_items(folder: RunFolder, out: Path, config: ALSRun | VAECFRun) -> d
             targets,
             config.evaluation.metrics,
             ties=config.evaluation.ties,
+            gains=config.evaluation.gains,
             block_users=config.evaluation.block_users,
         ).to_json()
         for name, scorer in scorers.items()

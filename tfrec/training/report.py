@@ -43,6 +43,7 @@ def measure(score: Scorer, prepared: Prepared, part: str, config: EvaluationConf
         targets,
         config.metrics,
         ties=config.ties,
+        gains=config.gains,
         block_users=config.block_users,
         rank=distributed.rank(),
         size=distributed.size(),

@@ -28,7 +28,7 @@ from tfrec.training.fitting import (
     restore_best,
     resume,
 )
-from tfrec.training.prepare import Prepared, check_evaluation, prepare
+from tfrec.training.prepare import Prepared, announce_data, check_evaluation, prepare
 from tfrec.training.recorder import Recorder
 from tfrec.training.report import measure, measure_all, model_scorer
 from tfrec.training.run_folder import RunFolder
@@ -59,6 +59,7 @@ def train_vae_cf(recipe: str, config: VAECFRun, folder: RunFolder, started: floa
     agree_on_steps(steps)
     # Everything that can be wrong with the settings and the data has been looked at: now the folder may be touched.
     on_rank_zero(lambda: folder.claim(recipe, config, data.sha256))
+    announce_data(data)
     progress = resume(folder, model)
     scorer = model_scorer(model, num_items)
     recorder = Recorder(
