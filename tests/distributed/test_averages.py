@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfrec import distributed
 from tfrec.distributed import ranks
+from tfrec.errors import TfrecWarning
 from tfrec.optimizers import Adam
 
 
@@ -82,3 +83,10 @@ def test_the_settings_of_the_optimizer_stay(options):
         model.fit(np.ones((8, 1)), np.ones((8, 1)), epochs=3, batch_size=4, verbose=0)
         weights.append(model.get_weights()[0])
     np.testing.assert_allclose(weights[1], weights[0], rtol=1e-6)
+
+
+def test_srun_without_a_launcher_warns(monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    with pytest.warns(TfrecWarning, match="4 tasks(?s:.*)horovodrun"):
+        ranks._warn_of_slurm()
