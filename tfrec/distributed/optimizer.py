@@ -7,8 +7,8 @@ Order of things in one step: scale the loss (mixed_float16), gradients, **sum ov
 for overflow, unscale, clip, update. The reduction comes before the check, so an overflow on one rank reaches all of
 them and all skip the step; were it after, that rank would leave the others waiting for ever.
 
-**The same collectives on every rank, whatever it traces.** TensorFlow takes Horovod's operations for pure functions: one
-with a constant input is computed once, while the graph is made, and not in the steps. A rank that traces anew would
+**The same collectives on every rank, whatever it traces.** TensorFlow takes Horovod's operations for pure functions:
+one with a constant input is computed once, while the graph is made, and not in the steps. A rank that traces anew would
 then wait for one that does not. So nothing that goes over the wire is constant: it depends on a variable (`_nothing`).
 """
 
