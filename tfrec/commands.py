@@ -167,5 +167,5 @@ def _report(error: Exception) -> int:
             traceback.print_exception(error)
         print(f"{prefix}: {error}", file=sys.stderr, flush=True)
     if "tfrec.distributed" in sys.modules:
-        ranks.told()
+        ranks.told(says)
     return EXIT_INPUT if isinstance(error, InputError) else EXIT_FAILED

@@ -116,7 +116,7 @@ class StateAverageCallback(keras.callbacks.Callback):
             w for w in model.non_trainable_weights if id(w) not in own and keras.backend.is_float_dtype(w.dtype)
         ]
         optimizer = model.optimizer
-        mine = {
+        mine: dict[str, Any] = {
             "steps": int(optimizer._epoch_steps.numpy()),
             "samples": int(optimizer._epoch_samples.numpy()),
             "weights": [digest(w.value) for w in averaged],
@@ -132,7 +132,7 @@ class StateAverageCallback(keras.callbacks.Callback):
         for i, weight in enumerate(averaged):
             if total and len({one["weights"][i] for one in everyone}) > 1:
                 value = np.asarray(keras.ops.convert_to_numpy(weight), np.float64)
-                part = mine["samples"]
+                part = everyone[ranks.rank()]["samples"]
                 # A rank without samples may have made anything of nothing.
                 mean = ranks.sum_across_ranks(value * part if part else np.zeros_like(value)) / total
                 weight.assign(mean.astype(value.dtype))

@@ -16,6 +16,7 @@ import os
 import platform
 import socket
 import sys
+import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +39,7 @@ _hosts: list[str] = [socket.gethostname()]
 _watch: Watch | None = None
 #: The last shared error: one that leaves a graph has only its text.
 _shared: SharedError | None = None
+_PRINT_SECONDS = 1.0
 #: What launchers tell a process about the number of processes.
 _SIZE_VARIABLES = {
     "HOROVOD_SIZE": "horovodrun",
@@ -430,10 +432,15 @@ def says(error: BaseException) -> bool:
     return rank() == 0 or not (isinstance(error, SharedError) or getattr(error, "on_all_ranks", False))
 
 
-def told() -> None:
-    """Say to the other ranks that this one has printed why it ends."""
+def told(printed: bool) -> None:
+    """Say to the other ranks that this one ends with an error, and leave the one that prints it the time to.
+
+    Launchers end all processes as soon as one has failed.
+    """
     if _watch is not None:
         _watch.sign_off("told")
+    if _hvd is not None and not printed:
+        time.sleep(_PRINT_SECONDS)
 
 
 def _excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -442,4 +449,4 @@ def _excepthook(kind: type[BaseException], error: BaseException, trace: Tracebac
         if not isinstance(error, RankLostError):
             sys.__excepthook__(type(error), error, trace)
         print(f"error on {where()}: {error}", file=sys.stderr, flush=True)
-    told()
+    told(says(error))

@@ -79,10 +79,10 @@ def _arrays(data: Any) -> list[np.ndarray]:
     """The arrays of a split, in the order of its fields."""
     found: list[np.ndarray] = []
     for field in fields(data):
-        value = getattr(data, field.name)
+        value: Any = getattr(data, field.name)
         if field.name in ("interactions", "oracle"):
             continue
-        if scipy.sparse.issparse(value):
+        if isinstance(value, scipy.sparse.csr_matrix):
             found += [value.indptr, value.indices, value.data]
         elif isinstance(value, np.ndarray):
             found.append(value)
