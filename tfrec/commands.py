@@ -6,18 +6,26 @@ import contextlib
 import ctypes
 import io
 import os
+import platform
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+import traceback
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
-from tfrec.errors import InputError
+from tfrec.errors import InputError, RankLostError, SharedError
 from tfrec.printing import printable
 
-#: Exit statuses: the user can mend it; interrupted by the user; nobody reads on; stopped by the system.
-EXIT_INPUT, EXIT_INTERRUPTED, EXIT_PIPE, EXIT_TERMINATED = 2, 130, 141, 143
+T = TypeVar("T")
+
+#: Exit statuses: something failed; the user can mend it; interrupted by the user; nobody reads on; stopped by the
+#: system.
+EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_PIPE, EXIT_TERMINATED = 1, 2, 130, 141, 143
+#: How long another rank waits before it says what rank 0 may be saying.
+_RANK_ZERO_SECONDS = 2.0
 
 
 class Terminated(BaseException):
@@ -32,29 +40,44 @@ def rank_from_environment() -> int:
     return 0
 
 
-#: Notices that TensorFlow's libraries print while they load on a machine without a GPU, whatever the log level.
-_NOTICES = ("All log messages before absl::InitializeLog", "cudart_stub.cc", "cuda_platform.cc", "cpu_feature_guard.cc")
+#: Notices that TensorFlow's libraries print while they load, whatever the log level.
+_NOTICES = (
+    "All log messages before absl::InitializeLog",
+    "oneDNN custom operations are on",
+    "cudart_stub.cc",
+    "cuda_platform.cc",
+    "cpu_feature_guard.cc",
+    "To enable the following instructions:",
+)
 
 
 def quiet_tensorflow() -> None:
-    """Load TensorFlow without its start-up notices. The user's own ``TF_CPP_MIN_LOG_LEVEL`` wins.
+    """Load TensorFlow without its start-up notices; with ``TF_CPP_MIN_LOG_LEVEL`` of 0 or 1 set they are shown.
 
-    Where there is no NVIDIA driver, two libraries say so at every start, past the log level. What is written to
-    standard error while they load is held back, and all but those notices is passed on.
+    Several libraries print at every start, past the log level. What is written to standard error while they load is
+    held back, and all but those notices is passed on.
     """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ or os.path.exists("/proc/driver/nvidia"):
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    level = os.environ.get("TF_CPP_MIN_LOG_LEVEL")
+    if level in ("0", "1"):
         return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    # With a GPU what is wrong with it is worth knowing.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if os.path.exists("/proc/driver/nvidia") else "3")
+    with without_notices():
+        import keras  # noqa: F401
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+
+
+@contextlib.contextmanager
+def without_notices() -> Iterator[None]:
+    """Hold back what is written to standard error, and pass on all but the notices of TensorFlow's libraries."""
     sys.stderr.flush()
     real = os.dup(2)
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
-            import keras  # noqa: F401
-            import tensorflow as tf
-
-            tf.config.list_physical_devices()
+            yield
         finally:
             sys.stderr.flush()
             os.dup2(real, 2)
@@ -63,6 +86,27 @@ def quiet_tensorflow() -> None:
             for line in held.read().decode(errors="replace").splitlines():
                 if not any(notice in line for notice in _NOTICES):
                     print(line, file=sys.stderr)
+
+
+def parsed(parse: Callable[[], T]) -> T:
+    """``parse()`` of the command line, whose messages are printed by rank 0, and by another one that is alone with it.
+
+    All ranks of a launcher have the same command line; if one does not take it (it has another version of tfrec), that
+    one says so, and the others, which wait for it, are ended by the launcher.
+    """
+    if rank_from_environment() == 0:
+        return parse()
+    out, err = io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            return parse()
+    except SystemExit as stop:
+        if stop.code not in (0, None):
+            # Rank 0 is a little ahead, and its launcher ends this process when it fails too.
+            time.sleep(_RANK_ZERO_SECONDS)
+            where = f"rank {rank_from_environment()} on {platform.node()}"
+            print(f"error on {where}:\n{out.getvalue()}{err.getvalue()}", file=sys.stderr, flush=True)
+        raise
 
 
 def keep_freed_memory() -> None:
@@ -80,7 +124,9 @@ def keep_freed_memory() -> None:
 
 
 def run(main: Callable[[], Any], interrupted: str = "") -> None:
-    """Call ``main`` and exit: 0, or 2 with the message of an `InputError`, printed by rank 0 only.
+    """Call ``main`` and exit: 0; 2 with the message of an `InputError`; 1 with the traceback of another error.
+
+    On several ranks each error is printed once, with its rank and host.
 
     What the system refuses in a place that has no message of its own (a disk that is full, a folder that may not be
     read) is such an error too. A reader of standard output that has seen enough, like ``head``, ends the command.
@@ -104,12 +150,10 @@ def run(main: Callable[[], Any], interrupted: str = "") -> None:
     except BrokenPipeError:
         _silence_stdout()
         sys.exit(EXIT_PIPE)
-    except (InputError, OSError) as error:
+    except Exception as error:
         if isinstance(error, OSError):
             _silence_stdout()  # it may be what cannot be written, and Python tries again at its end
-        if first:
-            print(f"error: {printable(error, keep=chr(10))}", file=sys.stderr, flush=True)
-        sys.exit(EXIT_INPUT)
+        sys.exit(_report(error))
     except (KeyboardInterrupt, Terminated) as stop:
         if first:
             print(f"\ninterrupted. {interrupted}".rstrip(), file=sys.stderr, flush=True)
@@ -119,3 +163,27 @@ def run(main: Callable[[], Any], interrupted: str = "") -> None:
 def _silence_stdout() -> None:
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _report(error: Exception) -> int:
+    """Print ``error`` once over all ranks, with a traceback unless the user can mend it; returns the exit status."""
+    prefix, says = "error", True
+    # Where ranks have not met, TensorFlow may not even be loaded.
+    if "tfrec.distributed" in sys.modules:
+        from tfrec.distributed import ranks
+
+        meant = ranks.meaning(error)
+        assert isinstance(meant, Exception)
+        error = meant
+        says = ranks.says(error)
+        if ranks.size() > 1 and not isinstance(error, SharedError):
+            prefix = f"error on {ranks.where()}"
+    # What the system refuses can be mended by the user, too.
+    mendable = isinstance(error, InputError | OSError)
+    if says:
+        if not (mendable or isinstance(error, RankLostError) or getattr(error, "on_all_ranks", False)):
+            traceback.print_exception(error)
+        print(f"{prefix}: {printable(error, keep=chr(10))}", file=sys.stderr, flush=True)
+    if "tfrec.distributed" in sys.modules:
+        ranks.told(says)
+    return EXIT_INPUT if mendable else EXIT_FAILED

@@ -1,4 +1,4 @@
-"""The errors a user can mend, and the one warning class."""
+"""The errors a user can mend, those of several ranks, and the one warning class."""
 
 
 class InputError(ValueError):
@@ -10,6 +10,23 @@ class InputError(ValueError):
 
     #: AutoGraph leaves it as it is; else a `tf.function` would turn it into a StagingError.
     ag_pass_through = True
+
+
+class SharedError(InputError):
+    """An error that every rank raises at the same place with the same message; rank 0 prints it."""
+
+
+class RankLostError(RuntimeError):
+    """Another rank has ended, or does not answer, so this one cannot go on.
+
+    Args:
+        message: what is known.
+        told: the other rank prints what is wrong, so that this one need not.
+    """
+
+    def __init__(self, message: str, told: bool = False) -> None:
+        super().__init__(message)
+        self.told = told
 
 
 class TfrecWarning(UserWarning):

@@ -32,6 +32,7 @@ def train(recipe: str, config: Run, started: float) -> None:
     """Run a config from data to report."""
     commands.quiet_tensorflow()
     from tfrec import distributed
+    from tfrec.training.agreement import agree_on_settings
     from tfrec.training.als import train_als
     from tfrec.training.claim import on_rank_zero
     from tfrec.training.finish import print_summary
@@ -42,6 +43,7 @@ def train(recipe: str, config: Run, started: float) -> None:
     from tfrec.training.vae_cf import train_vae_cf
 
     distributed.init()
+    agree_on_settings(recipe, config)
     if config.data.path is not None:
         # The run can then be evaluated from any folder.
         config = with_data(config, path=config.data.path.absolute())
@@ -67,7 +69,7 @@ def train(recipe: str, config: Run, started: float) -> None:
 def main() -> None:
     """The command."""
     started = time.perf_counter()
-    recipe, config = parse(sys.argv[1:])
+    recipe, config = commands.parsed(lambda: parse(sys.argv[1:]))
     commands.run(
         lambda: train(recipe, config, started),
         interrupted="The same command goes on after the last checkpoint.",

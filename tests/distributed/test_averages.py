@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfrec import distributed
 from tfrec.distributed import ranks
+from tfrec.errors import TfrecWarning
 from tfrec.optimizers import Adam
 
 
@@ -37,7 +38,7 @@ def test_epochs_logs_are_averaged_by_samples(monkeypatch):
     model.optimizer.record_batch(tf.constant(20))
     model.optimizer.record_batch(tf.constant(10))
     monkeypatch.setattr(ranks, "size", lambda: 2)
-    monkeypatch.setattr(ranks, "sum_across_ranks", lambda values: values + np.array([10 * 3.0, 10.0]))
+    monkeypatch.setattr(ranks, "exchange", lambda mine, label: [mine, {"loss": (3.0, 10)}])
     logs = {"loss": 1.0}
     callback.on_epoch_end(0, logs)
     assert logs["loss"] == pytest.approx(1.5)
@@ -47,7 +48,11 @@ def test_gradients_count_by_a_ranks_share_of_the_samples(monkeypatch):
     """3 samples here, 9 on the other rank: a quarter. Without recorded batches the ranks count equally."""
     optimizer = distributed.DistributedOptimizer(keras.optimizers.SGD(1.0))
     monkeypatch.setattr(ranks, "size", lambda: 2)
-    monkeypatch.setattr("tfrec.distributed.optimizer._sum", lambda value, name: value + 9.0)
+
+    def meet(place, samples, step):
+        return tf.constant([[place, float(samples), 1], [place, 9, 1]], tf.float64)
+
+    monkeypatch.setattr(ranks, "meet", meet)
     assert float(optimizer.share()) == 0.5
     optimizer.record_batch(tf.constant(3))
     assert float(optimizer.share()) == pytest.approx(3 / 12)
@@ -82,3 +87,10 @@ def test_the_settings_of_the_optimizer_stay(options):
         model.fit(np.ones((8, 1)), np.ones((8, 1)), epochs=3, batch_size=4, verbose=0)
         weights.append(model.get_weights()[0])
     np.testing.assert_allclose(weights[1], weights[0], rtol=1e-6)
+
+
+def test_srun_without_a_launcher_warns(monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    with pytest.warns(TfrecWarning, match="4 tasks(?s:.*)horovodrun"):
+        ranks._warn_of_slurm()

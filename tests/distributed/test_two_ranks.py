@@ -100,3 +100,72 @@ def test_drift_is_found_and_named(tmp_path):
 def test_evaluation_is_the_same_number(tmp_path):
     one, two = run("metrics", tmp_path, 1), run("metrics", tmp_path, 2)
     assert {k: v.item() for k, v in one.items()} == {k: v.item() for k, v in two.items()}
+
+
+def test_what_makes_ranks_part(tmp_path):
+    found = run("together", tmp_path, 2)
+    second, third = found["calls"]
+    assert second == third > 20  # the same collectives whether a rank traces or not, in each of ten steps
+    assert found["val_loss"] == pytest.approx(0.75)
+    np.testing.assert_allclose(found["moving_mean"], 0.75, rtol=1e-6)
+    for name in ("kernel", "cache_ids", "cache_rows", "cache_counts"):
+        np.testing.assert_array_equal(*found[name], err_msg=name)
+    assert (found["cache_ids"][0] >= 0).any()
+    assert found["own_loop"].item() == "True"
+    assert "begin with different weights" in found["by_hand"].item()
+    assert "broadcast_state" in found["by_hand"].item()
+
+
+def test_uneven_steps_end_with_a_message(tmp_path):
+    messages = run("uneven", tmp_path, 2)["messages"].tolist()
+    for message in messages:
+        assert "same number of steps" in message
+        assert "rank 0" in message
+        assert "rank 1" in message
+
+
+def train(tmp_path, options):
+    """Two ranks of the command; ``$HOROVOD_RANK`` in ``options`` is the rank. Returns what is on the screen."""
+    random = np.random.default_rng(0)
+    pairs = sorted({tuple(p) for p in np.c_[random.integers(0, 200, 6000), random.integers(0, 60, 6000)].tolist()})
+    for rank in (0, 1):
+        lines = [f"{u}\t{i}\t{3 if rank and n % 7 else 4}" for n, (u, i) in enumerate(pairs)]
+        (tmp_path / f"{rank}.tsv").write_text("\n".join(["user_id\titem_id\trating", *lines]) + "\n")
+    command = (
+        f"exec '{sys.executable}' -m tfrec.train vae-cf --training.epochs 1 --output-dir '{tmp_path}/out' "
+        f"--evaluation.metrics ndcg@10 --evaluation.monitor ndcg@10 {options}"
+    )
+    done = subprocess.run(
+        [sys.executable, str(HOROVODRUN), "-np", "2", "bash", "-c", command],
+        capture_output=True, text=True, timeout=TIME_LIMIT_S, cwd=tmp_path,
+    )  # fmt: skip
+    screen = done.stdout + done.stderr
+    assert done.returncode != 0, screen
+    assert not (tmp_path / "out").exists()
+    assert screen.count("error: ") == 1, screen
+    return screen
+
+
+def test_other_data_on_one_rank_stops_all(tmp_path):
+    screen = train(tmp_path, f"--data.path '{tmp_path}'/$HOROVOD_RANK.tsv")
+    assert f"different data from {tmp_path}/0.tsv" in screen
+    assert "SHA-256 of 0.tsv" in screen or "events of 0.tsv" in screen
+    assert "on rank 0 (" in screen
+    assert "on rank 1 (" in screen
+
+
+def test_other_settings_on_one_rank_stop_all(tmp_path):
+    screen = train(
+        tmp_path,
+        f"--data.path '{tmp_path}/0.tsv' --training.learning-rate 0.00$((HOROVOD_RANK + 1)) --seed $HOROVOD_RANK",
+    )
+    assert "--training.learning-rate: 0.001 on rank 0 (" in screen
+    assert "; 0.002 on rank 1 (" in screen
+    assert "--seed: 0 on rank 0 (" in screen
+
+
+def test_missing_data_on_one_rank_stops_all(tmp_path):
+    screen = train(tmp_path, f"--data.path '{tmp_path}'/$((HOROVOD_RANK * 5)).tsv")
+    assert "on rank 1 (" in screen
+    assert "No such file" in screen
+    assert "5.tsv" in screen

@@ -1,6 +1,9 @@
 """What two ranks run; started by test_two_ranks.py, alone and under horovodrun. Rank 0 writes arrays to a file."""
 
+import os
+import re
 import sys
+from pathlib import Path
 
 from tfrec import commands
 
@@ -16,7 +19,7 @@ from tfrec.data import load
 from tfrec.data.pipelines import sparse_batches, steps_per_epoch
 from tfrec.data.pointwise import PointwiseSampler
 from tfrec.errors import InputError
-from tfrec.layers import TTEmbedding
+from tfrec.layers import CachedTTEmbedding, TTEmbedding
 from tfrec.models import ALS, VAECF, NeuMF
 from tfrec.optimizers import Adam
 
@@ -258,7 +261,104 @@ def als_failure():
     return {"seen": distributed.gather_across_ranks(np.array([seen]))}
 
 
+def _dense(*layers, metrics=(), lr=0.1):
+    model = keras.Sequential(list(layers))
+    model.compile(keras.optimizers.SGD(lr), loss="mse", metrics=list(metrics))
+    return distributed.distribute(model)
+
+
+def together():
+    """Models and calls in which ranks easily part, one after another."""
+    rank = distributed.rank()
+    random = np.random.default_rng(rank)
+    found = {}
+    # Fits with other batch sizes: rank 1 traces its step anew in the second, and no rank in the third.
+    hvd = distributed.ranks.horovod()
+    model = _dense(keras.Input((4,)), keras.layers.Dense(1))
+    batches = lambda n: tf.data.Dataset.from_tensor_slices(  # noqa: E731
+        (np.ones((n, 4), np.float32) * (rank + 1), np.ones((n, 1), np.float32))
+    ).batch(10)
+    model.fit(batches(100), verbose=0)
+    calls = []
+    for name in ("second", "third"):
+        if rank == 0:
+            hvd.start_timeline(f"{sys.argv[2]}.{name}")
+        distributed.exchange(None)
+        model.fit(batches(95 if rank else 100), verbose=0)
+        distributed.exchange(None)
+        if rank == 0:
+            hvd.stop_timeline()
+            text = Path(f"{sys.argv[2]}.{name}").read_text()
+            calls.append(len(re.findall(r'"name": "(?:ALLREDUCE|ALLGATHER|BROADCAST)"', text)))
+    found["calls"] = np.array(calls)
+    # Validation: 10 samples with an error of 0 and 30 with an error of 1.
+    model = _dense(keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros"), lr=0.0)
+    one = np.ones((10, 1), np.float32)
+    some = np.ones((30 if rank else 10, 1), np.float32)
+    history = model.fit(one, 0 * one, validation_data=(some, rank * some), verbose=0).history
+    found["val_loss"] = np.array(history["val_loss"])
+    # Moving statistics, of a model whose weights come to be in its first step.
+    keras.utils.set_random_seed(rank)
+    model = _dense(keras.layers.BatchNormalization(momentum=0.0), keras.layers.Dense(1), lr=0.0)
+    x = np.full((30 if rank else 10, 2), float(rank), np.float32)
+    model.fit(x, x[:, :1], batch_size=len(x), verbose=0)
+    found["moving_mean"] = distributed.gather_across_ranks(model.layers[0].moving_mean.numpy())
+    found["kernel"] = distributed.gather_across_ranks(model.layers[1].kernel.numpy())
+    # A loop of one's own without broadcast: other weights on each rank.
+    keras.utils.set_random_seed(rank)
+    model = _dense(keras.Input((2,)), keras.layers.Dense(1))
+    try:
+        model.train_on_batch(x[:5], x[:5, :1])
+        first = distributed.gather_across_ranks(model.layers[0].kernel.numpy())
+        found["own_loop"] = np.array(str((first[0] == first[1]).all()))
+    except InputError as error:
+        found["own_loop"] = np.array(str(error))
+    keras.utils.set_random_seed(rank)
+    kernel = keras.Variable(np.full((2, 1), float(rank), np.float32))
+    optimizer = distributed.DistributedOptimizer(keras.optimizers.SGD(0.1))
+    try:
+        optimizer.apply([tf.ones((2, 1))], [kernel])
+        found["by_hand"] = np.array("no error")
+    except InputError as error:
+        found["by_hand"] = np.array(str(error))
+    # One cache, though each rank looks up its own rows.
+    keras.utils.set_random_seed(rank)
+    layer = CachedTTEmbedding(60, 8, 4, cache_size=6)
+    model = _dense(keras.Input((3,), dtype="int32"), layer, keras.layers.GlobalAveragePooling1D())
+    ids = random.integers(30 * rank, 30 * rank + 30, (40, 3)).astype(np.int32)
+    target = np.ones((40, 8), np.float32)
+    for _ in range(2):
+        model.fit(ids, target, batch_size=20, verbose=0)
+        layer.cache_populate()
+    model.fit(ids, target, batch_size=20, verbose=0)
+    found["cache_ids"] = distributed.gather_across_ranks(layer.cache_ids.numpy())
+    found["cache_rows"] = distributed.gather_across_ranks(layer.cache_rows.numpy())
+    found["cache_counts"] = distributed.gather_across_ranks(layer.counts.numpy())
+    return found
+
+
+def uneven():
+    """Six batches on one rank and five on the other: every rank ends with a message."""
+    x = np.ones((60 - 10 * distributed.rank(), 4), np.float32)
+    model = _dense(keras.Input((4,)), keras.layers.Dense(1))
+    seen = []
+    for data in (
+        x,
+        tf.data.Dataset.from_generator(  # the number of steps known, and unknown
+            lambda: ((b, b[:, :1]) for b in np.split(x, len(x) // 10)),
+            output_signature=(tf.TensorSpec((None, 4)), tf.TensorSpec((None, 1))),
+        ),
+    ):
+        try:
+            model.fit(data, *([x[:, :1]] if data is x else []), batch_size=10 if data is x else None, verbose=0)
+            seen.append("no error")
+        except Exception as error:
+            seen.append(str(distributed.ranks.meaning(error)))
+    return {"messages": np.array([m for both in distributed.exchange(seen) for m in both])}
+
+
 if __name__ == "__main__":
+    os.environ["HOROVOD_TIMELINE"] = "DYNAMIC"  # may be started later
     distributed.init()
     result = globals()[sys.argv[1]]()
     if distributed.rank() == 0:

@@ -124,8 +124,8 @@ def test_popularity_counts_training_users_alone(items):
     assert vocabulary.seen.toarray()[1].tolist() == [1, 1, 1, 1, 0, 0]
     train, test = (scipy.sparse.csr_matrix(np.array(a, np.float32)) for a in ([[5, 1], [2, 0]], [[0, 0], [0, 3]]))
     events = Interactions(
-        user_index=np.array([0], np.int32), item_index=np.array([0], np.int32), values=np.ones(1, np.float32),
-        user_ids=np.array([5, 6]), item_ids=np.arange(2),
+        user_index=np.array([0, 0, 1, 1], np.int32), item_index=np.array([0, 1, 0, 1], np.int32),
+        values=np.array([5, 1, 2, 3], np.float32), user_ids=np.array([5, 6]), item_ids=np.arange(2), kind="counts",
     )  # fmt: skip
     vocabulary = PreparedEntries(events, train, test).vocabulary()
     assert vocabulary.popularity.tolist() == [2, 1]

@@ -12,20 +12,25 @@ from tfrec.distributed.callbacks import (
     DriftError,
     LearningRateWarmup,
     MetricAverageCallback,
-    broadcast_state,
+    StateAverageCallback,
+    StopTogetherCallback,
     callbacks,
     scaled_learning_rate,
 )
-from tfrec.distributed.optimizer import DistributedOptimizer, distribute, is_distributed
+from tfrec.distributed.optimizer import DistributedOptimizer, broadcast_state, distribute, is_distributed
 from tfrec.distributed.ranks import (
+    agree,
     broadcast_from_zero,
     broadcast_json,
+    exchange,
     gather_across_ranks,
+    host,
     init,
     local_rank,
     rank,
     size,
     sum_across_ranks,
+    together,
     where,
 )
 from tfrec.distributed.rows import RowExchange
@@ -38,12 +43,17 @@ __all__ = [
     "LearningRateWarmup",
     "MetricAverageCallback",
     "RowExchange",
+    "StateAverageCallback",
+    "StopTogetherCallback",
+    "agree",
     "broadcast_from_zero",
     "broadcast_json",
     "broadcast_state",
     "callbacks",
     "distribute",
+    "exchange",
     "gather_across_ranks",
+    "host",
     "init",
     "is_distributed",
     "local_rank",
@@ -51,5 +61,6 @@ __all__ = [
     "scaled_learning_rate",
     "size",
     "sum_across_ranks",
+    "together",
     "where",
 ]

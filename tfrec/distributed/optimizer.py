@@ -6,15 +6,21 @@ alone. Here the reduction is in ``Optimizer.apply``, which every path through Ke
 Order of things in one step: scale the loss (mixed_float16), gradients, **sum over ranks weighted by samples**, check
 for overflow, unscale, clip, update. The reduction comes before the check, so an overflow on one rank reaches all of
 them and all skip the step; were it after, that rank would leave the others waiting for ever.
+
+**The same collectives on every rank, whatever it traces.** TensorFlow takes Horovod's operations for pure functions:
+one with a constant input is computed once, while the graph is made, and not in the steps. A rank that traces anew would
+then wait for one that does not. So nothing that goes over the wire is constant: it depends on a variable (`_nothing`).
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfrec.distributed import ranks
@@ -36,9 +42,15 @@ class _Distributed:
         self._passes = backward_passes_per_step
         self._batch: tf.Tensor | None = None
         self._accumulators: list[tf.Variable] | None = None
+        #: Whether all ranks are known to have the same weights.
+        self._same_weights = ranks.size() == 1
         with tf.init_scope():
             # Plain TensorFlow variables: they are no state of the optimizer that a checkpoint should hold.
             self._epoch_samples = tf.Variable(0, dtype=tf.int64, trainable=False)
+            self._epoch_steps = tf.Variable(0, dtype=tf.int64, trainable=False)
+            self._validation_samples = tf.Variable(0, dtype=tf.int64, trainable=False)
+            self._nothing = tf.Variable(0.0, trainable=False)
+            self._compared = tf.Variable(False, trainable=False)
             self._pass = tf.Variable(0, dtype=tf.int64, trainable=False)
             self._accumulated_samples = tf.Variable(0.0, trainable=False)
 
@@ -56,21 +68,41 @@ class _Distributed:
     def record_batch(self, samples: tf.Tensor) -> None:
         """Say how many samples the gradients of this step are the mean of; called before they are computed.
 
-        Their sum over ranks is started here, so that it is there when the gradients are.
+        The ranks exchange their numbers here, so that the sum is there when the gradients are.
         """
-        self._epoch_samples.assign_add(tf.cast(samples, tf.int64))
-        count = tf.cast(samples, tf.float32)
-        self._batch = tf.stack([count, count if self._passes > 1 else _sum(count, "samples")])
+        samples = tf.convert_to_tensor(samples)
+        # Not before there is a batch: with a static batch size nothing here would wait for the input pipeline.
+        with tf.control_dependencies([samples]):
+            self._epoch_samples.assign_add(tf.cast(samples, tf.int64))
+            self._epoch_steps.assign_add(1)
+            count = tf.cast(samples, tf.float32)
+            if self._passes > 1:
+                self._batch = tf.stack([count, count])
+            else:
+                self._batch = tf.stack([count, self._total(count)])
 
     def apply(self, grads: Sequence[Gradient], trainable_variables: Sequence[Any] | None = None) -> None:
         """Reduce over ranks, then apply as the optimizer does."""
         if not self.built:  # type: ignore[attr-defined]
             assert trainable_variables is not None
             self.build(trainable_variables)  # type: ignore[attr-defined]
+        if self._same_weights:
+            self._apply(grads, trainable_variables)
+            return
+        # One after another: after the step's meeting, and before anything that goes over the wire in the update.
+        with tf.control_dependencies([] if self._batch is None else [self._batch]):
+            same = self._compare_weights()
+        with tf.control_dependencies([same]):
+            self._apply([None if g is None else _same(g) for g in grads], trainable_variables)
+
+    def _apply(self, grads: Sequence[Gradient], trainable_variables: Sequence[Any] | None) -> None:
         if self._passes > 1:
             self._accumulate(list(grads), trainable_variables)
             return
         if ranks.size() > 1:
+            if self._batch is None:
+                # Nobody counts samples, so all ranks count alike.
+                self.record_batch(tf.constant(1))
             share = self.share()
             self._batch = None
             grads = self._reduce(list(grads), share)
@@ -79,12 +111,66 @@ class _Distributed:
     def share(self) -> tf.Tensor:
         """This rank's part of the samples of the step under way, float32; equal parts where nobody recorded them."""
         if self._batch is None:
-            return tf.constant(1.0 / ranks.size())
+            return 1.0 / ranks.size() + self._nothing.read_value()
         return tf.math.divide_no_nan(self._batch[0], self._batch[1])
+
+    def _total(self, samples: tf.Tensor) -> tf.Tensor:
+        """The sum over the ranks, float32, after all have said that they make this step too."""
+        if ranks.size() == 1:
+            return samples
+        rows = ranks.meet(ranks.STEP, samples + self._nothing.read_value(), self._epoch_steps.read_value())
+        together = tf.reduce_all(tf.equal(rows[:, 0], tf.constant(ranks.STEP, tf.float64)))
+        if tf.executing_eagerly():
+            if not together:
+                self._raise_apart(rows.numpy())
+        else:
+            checked = tf.cond(
+                together, lambda: tf.constant(True), lambda: tf.numpy_function(self._raise_apart, [rows], tf.bool)
+            )
+            with tf.control_dependencies([checked]):
+                rows = tf.identity(rows)
+        return tf.cast(tf.reduce_sum(rows[:, 1]), tf.float32)
+
+    def _raise_apart(self, rows: np.ndarray) -> np.ndarray:
+        raise ranks.apart(rows)
+
+    def _compare_weights(self) -> tf.Tensor:
+        """Raise unless all ranks begin with the same weights; asked once, before the first update. Returns True."""
+        variables = list(self._trainable_variables)  # type: ignore[attr-defined]
+        paths = [v.path for v in variables]
+
+        def compare(*values: np.ndarray) -> np.ndarray:
+            ranks.agree(
+                {path: digest(value) for path, value in zip(paths, values, strict=True)},
+                "The ranks begin with different weights (shown as checksums)",
+                "Call tfrec.distributed.broadcast_state(model.variables) on every rank before the first step; or "
+                "train with fit after tfrec.distributed.distribute(model), which does it.",
+            )
+            return np.array(True)
+
+        if tf.executing_eagerly():
+            compare(*(np.asarray(v.value) for v in variables))
+            self.weights_are_the_same()
+            return tf.constant(True)
+        done = tf.cond(
+            self._compared.read_value(),
+            lambda: tf.constant(True),
+            lambda: tf.numpy_function(compare, [tf.convert_to_tensor(v.value) for v in variables], tf.bool),
+        )
+        self._compared.assign(done)
+        return done
+
+    def weights_are_the_same(self) -> None:
+        """Say that all ranks have the same weights, so that they need not be compared."""
+        self._same_weights = True
+        self._compared.assign(True)
 
     def _accumulate(self, grads: list[Gradient], variables: Sequence[Any] | None) -> None:
         """Add this pass's gradients, and update with the mean over all samples every so many passes."""
-        samples = self._batch[0] if self._batch is not None else tf.constant(1.0)
+        if self._batch is None:
+            self.record_batch(tf.constant(1))
+        assert self._batch is not None
+        samples = self._batch[0]
         self._batch = None
         present = [i for i, g in enumerate(grads) if g is not None]
         if self._accumulators is None:
@@ -98,7 +184,7 @@ class _Distributed:
         structure: list[Gradient] = [None] * len(grads)
 
         def update() -> tf.Tensor:
-            share = tf.math.divide_no_nan(1.0, _sum(self._accumulated_samples.read_value(), "accumulated"))
+            share = tf.math.divide_no_nan(1.0, self._total(self._accumulated_samples.read_value()))
             assert self._accumulators is not None
             for accumulator, i in zip(self._accumulators, present, strict=True):
                 structure[i] = accumulator.read_value()
@@ -119,7 +205,10 @@ class _Distributed:
             if isinstance(gradient, tf.IndexedSlices) and not self._sparse_as_dense:
                 values = tf.math.multiply_no_nan(gradient.values, tf.cast(share, gradient.dtype))
                 gathered = _gather(tf.cast(values, self._wire(values)), f"values.{i}")
-                rows, place = tf.unique(_gather(gradient.indices, f"indices.{i}"))
+                # Not before all ranks have met for this step, and never constant.
+                with tf.control_dependencies([share]):
+                    indices = gradient.indices + tf.cast(self._nothing.read_value(), gradient.indices.dtype)
+                rows, place = tf.unique(_gather(indices, f"indices.{i}"))
                 # A row that several ranks have is one row with the sum, as it would be on one rank.
                 total = tf.math.unsorted_segment_sum(tf.cast(gathered, values.dtype), place, tf.size(rows))
                 reduced[i] = tf.IndexedSlices(total, rows, gradient.dense_shape)
@@ -254,29 +343,142 @@ def distribute(
         sparse_as_dense=sparse_as_dense,
         backward_passes_per_step=backward_passes_per_step,
     )
-    report_batch_sizes(model)
-    for layer in fused:
-        layer.reduce_gradients = functools.partial(_mean, model.optimizer, layer.path)
+    attach(model)
+    if ranks.size() > 1:
+        # Imported here, since callbacks are made of what is in this module.
+        from tfrec.distributed.callbacks import with_callbacks
+
+        model.fit = with_callbacks(model)
     return model
 
 
-def report_batch_sizes(model: keras.Model) -> None:
-    """Have ``model.train_step`` tell the distributed optimizer how many samples its batch has."""
-    if getattr(model, "_tfrec_reports_batch_sizes", False):
+def attach(model: keras.Model) -> None:
+    """Connect a model to its distributed optimizer, before its training function is traced.
+
+    ``train_step`` tells it the batch sizes, and sends rank 0's weights where the first step makes them; ``test_step``
+    counts samples; layers that update themselves, or that choose a cache, do so together with the other ranks; an error
+    of a step says which rank is at fault.
+    """
+    optimizer = model.optimizer
+    if getattr(model, "_tfrec_attached", None) is optimizer:
         return
-    step = model.train_step
+    for layer in model._flatten_layers():
+        if getattr(layer, "fused_optimizer", None) is not None:
+            layer.reduce_gradients = functools.partial(_mean, optimizer, layer.path)
+        if hasattr(layer, "exchange_with"):
+            layer.exchange_with(ranks.sum_across_ranks, ranks.broadcast_from_zero)
+    if getattr(model, "_tfrec_attached", None) is None:
+        _wrap(model)
+    model._tfrec_attached = optimizer
+    ranks.count_steps_with(lambda: float(optimizer._epoch_steps.numpy()))
+    # Drop graphs that were traced from the old steps.
+    model.train_function = model.test_function = None
+
+
+def _wrap(model: keras.Model) -> None:
+    train, test, make = model.train_step, model.test_step, model.make_train_function
 
     def train_step(data: Any) -> Any:
-        model.optimizer.record_batch(_num_samples(data))
-        return step(data)
+        optimizer = model.optimizer
+        if not is_distributed(optimizer):
+            return train(data)
+        if not optimizer._same_weights:
+            # While the first step is traced, and before it runs.
+            with tf.init_scope():
+                _build(model, data)
+                send_state(model)
+        optimizer.record_batch(_num_samples(data))
+        return train(data)
 
-    model.train_step = train_step
-    model._tfrec_reports_batch_sizes = True
-    model.train_function = None  # drop a graph traced from the old step
+    def test_step(data: Any) -> Any:
+        if is_distributed(model.optimizer):
+            model.optimizer._validation_samples.assign_add(tf.cast(_num_samples(data), tf.int64))
+        return test(data)
+
+    def make_train_function(force: bool = False) -> Any:
+        found = model.train_function
+        made = make(force)
+        if model.train_function is not None and (force or found is None):
+            model.train_function = _explaining(model, model.train_function)
+        return made
+
+    model.train_step, model.test_step, model.make_train_function = train_step, test_step, make_train_function
+
+
+def _explaining(model: keras.Model, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """``function``, whose errors that come from other ranks are told as such."""
+
+    def train_function(iterator: Any) -> Any:
+        with ranks.watched():
+            return function(iterator)
+
+    return train_function
+
+
+def _build(model: keras.Model, data: Any) -> None:
+    """Make the weights of a model without `keras.Input`, from the shapes of a batch."""
+    if model.weights and all(layer.built for layer in model._flatten_layers()):
+        return
+    x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+
+    def symbolic(leaf: Any) -> keras.KerasTensor:
+        sparse = isinstance(leaf, tf.SparseTensor)
+        return keras.KerasTensor(tuple(leaf.shape), dtype=leaf.dtype.name, sparse=sparse)
+
+    try:
+        model(keras.tree.map_structure(symbolic, x))
+    except Exception as error:
+        raise InputError(
+            f"The weights of the model cannot be made before its first step: {error}\n"
+            "Call the model on a batch before fit, on every rank."
+        ) from error
+
+
+def send_state(model: keras.Model) -> None:
+    """Rank 0's weights and optimizer state on every rank. Every process must call it.
+
+    Raises:
+        SharedError: the weights have other names, shapes or types on some rank.
+    """
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    variables = [*model.weights, *model.optimizer.variables]
+    ranks.agree(
+        {f"weight {i}": [_label(v), list(v.shape), str(v.dtype)] for i, v in enumerate(variables)},
+        "The ranks have different models",
+        "Make the model with the same settings on every rank.",
+    )
+    broadcast_state(variables)
+    for layer in model._flatten_layers():
+        if hasattr(layer, "exchange_with"):
+            layer.agreed()
+    model.optimizer.weights_are_the_same()
+
+
+def broadcast_state(variables: Sequence[keras.Variable]) -> None:
+    """Rank 0's values in every rank's variables. Every process must call it."""
+    if ranks.size() > 1:
+        for variable in variables:
+            variable.assign(ranks.broadcast_from_zero(np.asarray(variable.value)))
+
+
+def _label(variable: Any) -> str:
+    """A variable's name without the numbers that Keras counts up in a process."""
+    return variable.path.split("/")[-1]
+
+
+def digest(value: Any) -> str:
+    """A checksum of an array, to compare between ranks."""
+    return hashlib.blake2b(np.ascontiguousarray(value).tobytes(), digest_size=8).hexdigest()
 
 
 def _num_samples(data: Any) -> tf.Tensor:
     first = next(leaf for leaf in keras.tree.flatten(data) if leaf is not None)
+    with tf.control_dependencies([first.values if isinstance(first, tf.SparseTensor) else first]):
+        return tf.identity(_first_dimension(first))
+
+
+def _first_dimension(first: Any) -> tf.Tensor:
     if isinstance(first, tf.SparseTensor):
         return first.dense_shape[0]
     if first.shape.rank == 0:
@@ -288,17 +490,21 @@ def _num_samples(data: Any) -> tf.Tensor:
 def _mean(optimizer: Any, path: str, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
     """Gradients of one layer, averaged over the ranks by sample."""
     share = optimizer.share()
-    return [_sum(tf.math.multiply_no_nan(g, share), f"{path}.{k}") for k, g in enumerate(gradients)]
-
-
-def _sum(value: tf.Tensor, name: str) -> tf.Tensor:
     hvd = ranks.horovod()
-    return value if hvd is None else hvd.allreduce(value, op=hvd.Sum, name=f"tfrec.{name}")
+    mine = [tf.math.multiply_no_nan(g, share) for g in gradients]
+    return [g if hvd is None else hvd.allreduce(g, op=hvd.Sum, name=f"tfrec.{path}.{k}") for k, g in enumerate(mine)]
 
 
 def _gather(value: tf.Tensor, name: str) -> tf.Tensor:
     hvd = ranks.horovod()
     return value if hvd is None else hvd.allgather(value, name=f"tfrec.{name}")
+
+
+def _same(gradient: Gradient) -> Gradient:
+    """``gradient``, after the control dependencies that are in force."""
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(tf.identity(gradient.values), tf.identity(gradient.indices), gradient.dense_shape)
+    return tf.identity(gradient)
 
 
 def _dense(gradient: Gradient) -> tf.Tensor:

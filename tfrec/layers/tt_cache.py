@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -34,6 +35,10 @@ class CachedTTEmbedding(TTEmbedding):
 
     lambda = 1e-3 times the mean of the diagonal of the slice's normal matrix. Other rows of that slice move with it.
 
+    On several ranks all have one cache: what each has counted since they last agreed is added up, before each
+    `cache_populate` and at the end of each epoch, and rank 0's choice and write-back go to all. Every rank must call
+    `cache_populate` and `cache_flush` then. `tfrec.distributed.distribute` sets this up.
+
     An optimizer with moments (Adam) keeps those of a slot when its row changes; they fade at the optimizer's own rate.
 
     Args:
@@ -62,6 +67,10 @@ class CachedTTEmbedding(TTEmbedding):
         self.cache_size, self.cache_decay = cache_size, cache_decay
         # Its lookup has outputs of sizes that depend on the ids.
         self.supports_jit = False
+        self._sum: Callable[[np.ndarray], np.ndarray] | None = None
+        self._broadcast: Callable[[np.ndarray], np.ndarray] | None = None
+        #: The counters as all ranks last knew them.
+        self._agreed: tuple[np.ndarray, ...] | None = None
 
     def build(self, input_shape: Any = None) -> None:
         """Create the cores, and an empty cache."""
@@ -113,6 +122,40 @@ class CachedTTEmbedding(TTEmbedding):
         found = tf.reshape(rows, tf.concat([tf.shape(ids), [self.embedding_dim]], axis=0))
         return tf.ensure_shape(found, [*ids.shape, self.embedding_dim])
 
+    def exchange_with(
+        self, sum_over_ranks: Callable[[np.ndarray], np.ndarray], broadcast: Callable[[np.ndarray], np.ndarray]
+    ) -> None:
+        """Have one cache on several ranks.
+
+        Args:
+            sum_over_ranks: an array -> its float64 sum over the ranks, the same on each.
+            broadcast: an array -> rank 0's.
+        """
+        self._sum, self._broadcast = sum_over_ranks, broadcast
+
+    def synchronize(self) -> None:
+        """Add up what the ranks have counted since they last agreed. Every rank must call it."""
+        if self._sum is None:
+            return
+        self.build()
+        counters = (self.counts, self.lookups, self.hits)
+        agreed = self._agreed or tuple(np.zeros(c.shape) for c in counters)
+        for counter, start in zip(counters, agreed, strict=True):
+            counter.assign((start + self._sum(counter.numpy() - start)).astype(counter.dtype))
+        self.agreed()
+
+    def agreed(self) -> None:
+        """Say that all ranks have the same counters now."""
+        if self._sum is not None and hasattr(self, "counts"):
+            self._agreed = tuple(c.numpy().astype(np.float64) for c in (self.counts, self.lookups, self.hits))
+
+    def _from_rank_zero(self) -> None:
+        """Rank 0's choice: its arithmetic may differ from another machine's in the last bit."""
+        if self._broadcast is None:
+            return
+        for variable in (self.cores[-1], self.cache_rows, self.cache_ids):
+            variable.assign(self._broadcast(variable.numpy()))
+
     @property
     def hit_rate(self) -> float:
         """Share of the ids that training found in the cache since the last `cache_populate`; NaN before any."""
@@ -122,6 +165,7 @@ class CachedTTEmbedding(TTEmbedding):
     def cache_populate(self) -> None:
         """Choose the rows by their counts, write back those that leave, and let the counts decay."""
         self.build()
+        self.synchronize()
         counts = self.counts.numpy()
         seen = np.flatnonzero(counts > 0)
         if len(seen) > self.cache_size:
@@ -133,6 +177,7 @@ class CachedTTEmbedding(TTEmbedding):
         self.counts.assign(self.counts * self.cache_decay)
         self.lookups.assign(0)
         self.hits.assign(0)
+        self.agreed()
 
     def cache_flush(self) -> None:
         """Write all rows back and leave the cache empty; the counts stay."""
@@ -157,6 +202,7 @@ class CachedTTEmbedding(TTEmbedding):
             table[np.searchsorted(chosen, old[stays])] = rows[stays]
         self.cache_ids.assign(ids)
         self.cache_rows.assign(table)
+        self._from_rank_zero()
 
     def _write_back(self, ids: np.ndarray, rows: np.ndarray) -> None:
         """The rule of the class."""

@@ -15,6 +15,7 @@ from tfrec.errors import InputError
 from tfrec.evaluation import Report, evaluate_full_ranking
 from tfrec.evaluation.full_ranking import Scorer
 from tfrec.models import ALS, Popularity
+from tfrec.training.agreement import agree_on_data
 from tfrec.training.checkpoint import load_state, save_state
 from tfrec.training.claim import on_rank_zero
 from tfrec.training.finish import finish
@@ -31,12 +32,10 @@ def train_als(recipe: str, config: ALSRun, folder: RunFolder, started: float) ->
     Raises:
         InputError: settings or data that cannot be trained on.
     """
-    model = make_model(config)
-    data = prepare_data(config)
+    # What each rank does by itself: an error on one is an error on all.
+    model, data, weighted = distributed.together(lambda: _make(config), "preparing data and model")
     train = data.split.train if isinstance(data, Prepared) else data.train
-    check_evaluation(config.evaluation, train.shape[1])
-    weighted = weigh(train, config.model)
-    model.prepare(*train.shape)
+    agree_on_data(config, data)
     on_rank_zero(lambda: folder.claim(recipe, config, data.sha256))
     announce_data(data)
     rows = _resume(folder, model)
@@ -94,6 +93,17 @@ def train_als(recipe: str, config: ALSRun, folder: RunFolder, started: float) ->
         },
         history=[],
     )
+
+
+def _make(config: ALSRun) -> tuple[ALS, Prepared | PreparedEntries, scipy.sparse.csr_matrix]:
+    """The model with its tables, the data, and the weights to train on."""
+    model = make_model(config)
+    data = prepare_data(config)
+    train = data.split.train if isinstance(data, Prepared) else data.train
+    check_evaluation(config.evaluation, train.shape[1])
+    weighted = weigh(train, config.model)
+    model.prepare(*train.shape)
+    return model, data, weighted
 
 
 def make_model(config: ALSRun) -> ALS:

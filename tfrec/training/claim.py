@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tfrec import distributed
-from tfrec.errors import InputError
+from tfrec.errors import InputError, RankLostError, SharedError
 
 T = TypeVar("T")
 
@@ -15,15 +15,22 @@ def on_rank_zero(do: Callable[[], T]) -> T:
     """The JSON value of ``do()``, called on rank 0 only, on every rank.
 
     Raises:
-        InputError: on every rank, when it was raised on rank 0.
+        SharedError: on every rank, when `InputError` was raised on rank 0.
+        RankLostError: on the other ranks, when another error was; rank 0 prints that.
     """
-    outcome, problem = None, None
+    if distributed.size() == 1:
+        return do()
+    outcome: dict[str, Any] = {}
+    problem: Exception | None = None
     if distributed.rank() == 0:
         try:
             outcome = {"value": do()}
-        except InputError as error:
+        except Exception as error:
             problem = error
+            outcome = {"input" if isinstance(error, InputError) else "other": str(error)}
     outcome = distributed.broadcast_json(outcome)
-    if outcome is None:
-        raise problem or InputError("Rank 0 stopped with an error; see its message.")
+    if "input" in outcome:
+        raise SharedError(outcome["input"]) from problem
+    if "other" in outcome:
+        raise problem or RankLostError(f"Rank 0 stopped: {outcome['other']}", told=True)
     return outcome["value"]

@@ -86,6 +86,7 @@ def fit_callbacks(training: FitConfig, recorder: Recorder) -> list[keras.callbac
     """Those that keep ranks together, then ``recorder``."""
     found: list[keras.callbacks.Callback] = [
         distributed.BroadcastCallback(),
+        distributed.StateAverageCallback(),
         distributed.MetricAverageCallback(),
     ]
     if training.compare_ranks:

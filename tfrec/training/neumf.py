@@ -16,8 +16,10 @@ from tfrec import distributed
 from tfrec.configs import NeuMFRun, NeuMFTrainingConfig
 from tfrec.data.pointwise import PointwiseSampler
 from tfrec.errors import InputError
+from tfrec.evaluation import Candidates
 from tfrec.models import NeuMF
 from tfrec.optimizers import Adam
+from tfrec.training.agreement import agree_on_data, agree_on_steps
 from tfrec.training.claim import on_rank_zero
 from tfrec.training.finish import finish
 from tfrec.training.fitting import (
@@ -31,7 +33,7 @@ from tfrec.training.fitting import (
 )
 from tfrec.training.prepare import announce_data, check_evaluation
 from tfrec.training.prepare_items import PreparedItems, prepare_items
-from tfrec.training.recorder import Recorder
+from tfrec.training.recorder import Recorder, check_loss
 from tfrec.training.report_items import make_candidates, measure_all_items, measure_items
 from tfrec.training.run_folder import RunFolder
 
@@ -57,16 +59,10 @@ def train_neumf(recipe: str, config: NeuMFRun, folder: RunFolder, started: float
         InputError: settings or data that cannot be trained on.
     """
     training = config.training
-    check_fit(training, config.seed)
-    if training.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    keras.config.set_dtype_policy(training.precision)
-    keras.utils.set_random_seed(config.seed)
-    data = prepare_items(config.data)
-    candidates = {part: make_candidates(data, part, config.evaluation) for part in ("validation", "test")}
-    check_evaluation(config.evaluation, min(c.num_candidates for c in candidates.values()))
-    sampler = make_sampler(config, data.train)
-    model, traffic = make_model(config, data, sampler)
+    # What each rank does by itself: an error on one is an error on all.
+    data, candidates, sampler, model, traffic = distributed.together(lambda: _make(config), "preparing data and model")
+    agree_on_data(config, data)
+    agree_on_steps(sampler.steps_per_epoch)
     # Everything that can be wrong with the settings and the data has been looked at: now the folder may be touched.
     on_rank_zero(lambda: folder.claim(recipe, config, data.sha256))
     announce_data(data)
@@ -120,6 +116,22 @@ def train_neumf(recipe: str, config: NeuMFRun, folder: RunFolder, started: float
         },
         history=recorder.rows,
     )
+
+
+def _make(config: NeuMFRun) -> tuple[PreparedItems, dict[str, Candidates], PointwiseSampler, NeuMF, int]:
+    """The data, the candidates of each part, the sampler, the compiled model and its traffic."""
+    training = config.training
+    check_fit(training, config.seed)
+    if training.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.config.set_dtype_policy(training.precision)
+    keras.utils.set_random_seed(config.seed)
+    data = prepare_items(config.data)
+    candidates = {part: make_candidates(data, part, config.evaluation) for part in ("validation", "test")}
+    check_evaluation(config.evaluation, min(c.num_candidates for c in candidates.values()))
+    sampler = make_sampler(config, data.train)
+    model, traffic = make_model(config, data, sampler)
+    return data, candidates, sampler, model, traffic
 
 
 def make_sampler(config: NeuMFRun, train: scipy.sparse.csr_matrix) -> PointwiseSampler:
@@ -241,12 +253,15 @@ def _refit(config: NeuMFRun, data: PreparedItems, epochs: int) -> NeuMF:
     everything = replace(data, train=data.seen("test"))
     sampler = make_sampler(config, everything.train)
     model, _ = make_model(config, everything, sampler)
-    shown = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: _show_refit(epoch, epochs, logs))
+    shown = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: _show_refit(epoch, epochs, logs, config.training)
+    )
     model.fit(sampler.steps(), epochs=epochs, shuffle=False, verbose=0, callbacks=[*distributed.callbacks(), shown])
     return model
 
 
-def _show_refit(epoch: int, epochs: int, logs: dict[str, float]) -> None:
+def _show_refit(epoch: int, epochs: int, logs: dict[str, float], training: NeuMFTrainingConfig) -> None:
+    check_loss(logs["loss"], epoch + 1, training)
     if distributed.rank() == 0:
         print(f"refit epoch {epoch + 1}/{epochs}  loss {logs['loss']:.4f}", flush=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -13,10 +14,29 @@ from tqdm import tqdm
 
 from tfrec import distributed
 from tfrec.configs import CandidateConfig, EvaluationConfig, FitConfig
+from tfrec.errors import SharedError
 from tfrec.evaluation import Report
 from tfrec.training.checkpoint import save_state
 from tfrec.training.history import write_csv
 from tfrec.training.run_folder import RunFolder
+
+
+def check_loss(loss: float, epoch: int, training: FitConfig) -> None:
+    """Raise on every rank, which all have the same loss, when it is no number.
+
+    Raises:
+        SharedError: names the epoch and the learning rate.
+    """
+    if math.isfinite(loss):
+        return
+    half = f" mixed_float16 has a narrow range: try --training.precision float32, now {training.precision}."
+    raise SharedError(
+        f"The loss is {loss} in epoch {epoch}: training has diverged, and would not recover.\n"
+        f"Received: --training.learning-rate {training.learning_rate:g}.\n"
+        f"Try --training.learning-rate {training.learning_rate / 10:g}, --training.warmup-steps, or "
+        "--training.clip-norm 1; start over with another --output-dir, or --no-resume."
+        + (half if training.precision == "mixed_float16" else "")
+    )
 
 
 class Recorder(keras.callbacks.Callback):
@@ -95,6 +115,8 @@ class Recorder(keras.callbacks.Callback):
             self._bar.close()
             self._bar = None
         number = epoch + 1
+        # Before anything is written: the checkpoint of the epoch before stays.
+        check_loss(float((logs or {}).get("loss", 0.0)), number, self.training)
         row: dict[str, Any] = {"epoch": number, **{k: float(v) for k, v in (logs or {}).items()}}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = round(seconds, 4)

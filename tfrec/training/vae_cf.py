@@ -16,6 +16,7 @@ from tfrec.data.pipelines import sparse_batches, steps_per_epoch, user_batches
 from tfrec.errors import InputError
 from tfrec.models import VAECF
 from tfrec.optimizers import Adam
+from tfrec.training.agreement import agree_on_data, agree_on_steps
 from tfrec.training.claim import on_rank_zero
 from tfrec.training.finish import finish
 from tfrec.training.fitting import (
@@ -27,7 +28,7 @@ from tfrec.training.fitting import (
     restore_best,
     resume,
 )
-from tfrec.training.prepare import announce_data, check_evaluation, prepare
+from tfrec.training.prepare import Prepared, announce_data, check_evaluation, prepare
 from tfrec.training.recorder import Recorder
 from tfrec.training.report import measure, measure_all, model_scorer
 from tfrec.training.run_folder import RunFolder
@@ -49,47 +50,13 @@ def train_vae_cf(recipe: str, config: VAECFRun, folder: RunFolder, started: floa
         InputError: settings or data that cannot be trained on.
     """
     training = config.training
-    check_fit(training, config.seed)
-    if training.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    keras.config.set_dtype_policy(training.precision)
-    keras.utils.set_random_seed(config.seed)
-    data = prepare(config.data)
+    # What each rank does by itself: an error on one is an error on all.
+    data, model, global_batch_size, steps = distributed.together(lambda: _make(config), "preparing data and model")
     train = data.split.train
     num_users, num_items = train.shape
-    check_evaluation(config.evaluation, num_items)
-    global_batch_size = _global_batch_size(training, num_users)
     rank, size = distributed.rank(), distributed.size()
-    model = VAECF(
-        num_items,
-        hidden_dims=config.model.hidden_dims,
-        latent_dim=config.model.latent_dim,
-        dropout=config.model.dropout,
-        kl_cap=config.model.kl_cap,
-        kl_anneal_steps=config.model.kl_anneal_steps,
-        l2=config.model.l2,
-        variational=config.model.variational,
-        noise_seed=noise_seed(config.seed),
-    )
-    steps = steps_per_epoch(num_users, global_batch_size)
-    check_updates(training, steps)
-    on_device = training.pipeline == "device"
-    model.compile(
-        Adam(
-            learning_rate(training, steps),
-            beta_1=training.beta_1,
-            beta_2=training.beta_2,
-            epsilon=training.epsilon,
-            global_clipnorm=training.clip_norm,
-        ),
-        gather=ResidentMatrix(train).gather if on_device else None,
-    )
-    distributed.distribute(
-        model,
-        compression=training.compression,
-        backward_passes_per_step=training.backward_passes_per_step,
-    )
-    model.optimizer.build(model.trainable_variables)
+    agree_on_data(config, data)
+    agree_on_steps(steps)
     # Everything that can be wrong with the settings and the data has been looked at: now the folder may be touched.
     on_rank_zero(lambda: folder.claim(recipe, config, data.sha256))
     announce_data(data)
@@ -116,6 +83,7 @@ def train_vae_cf(recipe: str, config: VAECFRun, folder: RunFolder, started: floa
             f"{time.perf_counter() - started:.1f} s.",
             flush=True,
         )
+    on_device = training.pipeline == "device"
     batches_of: dict[str, Any] = {
         "seed": config.seed,
         "epochs": None,
@@ -156,6 +124,52 @@ def train_vae_cf(recipe: str, config: VAECFRun, folder: RunFolder, started: floa
         },
         history=recorder.rows,
     )
+
+
+def _make(config: VAECFRun) -> tuple[Prepared, VAECF, int, int]:
+    """The data, the compiled model, the global batch size and the steps of an epoch."""
+    training = config.training
+    check_fit(training, config.seed)
+    if training.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.config.set_dtype_policy(training.precision)
+    keras.utils.set_random_seed(config.seed)
+    data = prepare(config.data)
+    train = data.split.train
+    num_users, num_items = train.shape
+    check_evaluation(config.evaluation, num_items)
+    global_batch_size = _global_batch_size(training, num_users)
+    model = VAECF(
+        num_items,
+        hidden_dims=config.model.hidden_dims,
+        latent_dim=config.model.latent_dim,
+        dropout=config.model.dropout,
+        kl_cap=config.model.kl_cap,
+        kl_anneal_steps=config.model.kl_anneal_steps,
+        l2=config.model.l2,
+        variational=config.model.variational,
+        noise_seed=noise_seed(config.seed),
+    )
+    steps = steps_per_epoch(num_users, global_batch_size)
+    check_updates(training, steps)
+    on_device = training.pipeline == "device"
+    model.compile(
+        Adam(
+            learning_rate(training, steps),
+            beta_1=training.beta_1,
+            beta_2=training.beta_2,
+            epsilon=training.epsilon,
+            global_clipnorm=training.clip_norm,
+        ),
+        gather=ResidentMatrix(train).gather if on_device else None,
+    )
+    distributed.distribute(
+        model,
+        compression=training.compression,
+        backward_passes_per_step=training.backward_passes_per_step,
+    )
+    model.optimizer.build(model.trainable_variables)
+    return data, model, global_batch_size, steps
 
 
 def _global_batch_size(training: TrainingConfig, num_users: int) -> int:
