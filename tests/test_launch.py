@@ -1,7 +1,10 @@
 """The launch scripts say what is wrong in one line. (That they work is what runs these tests.)"""
 
 import os
+import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +74,40 @@ def test_wrong_python_version(tmp_path):
     done = run("setup", TFREC_PYTHON=str(fake), TFREC_VENV=str(tmp_path / "venv"))
     assert done.returncode == 1
     assert "Python 3.9.1, but 3.11 to 3.13 is needed" in done.stderr
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (None, 0), ("fails", 3)])
+def test_the_status_of_a_run_on_ranks(tmp_path, sent, status):
+    """horovodrun itself ends with 0 when it is interrupted; this stands in for it."""
+    (tmp_path / "launch").mkdir()
+    shutil.copy(LAUNCH / "train", tmp_path / "launch" / "train")
+    setup = tmp_path / "launch" / "setup"
+    setup.write_text("#!/bin/sh\n")
+    binaries = tmp_path / "venv" / "bin"
+    binaries.mkdir(parents=True)
+    (binaries / "python").symlink_to(sys.executable)
+    runner = binaries / "horovodrun"
+    runner.write_text(
+        f"#!{sys.executable}\n"
+        "import signal, sys, time\n"
+        "if 'fails' in sys.argv: sys.exit(3)\n"
+        "if 'ends' in sys.argv: sys.exit(0)\n"
+        "for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, lambda *_: sys.exit(0))\n"
+        "print(*sys.argv[1:], flush=True)\n"
+        "time.sleep(60)\n"
+        "sys.exit(9)\n"
+    )
+    for script in (setup, runner):
+        script.chmod(0o755)
+    what = "fails" if sent == "fails" else "vae-cf" if sent else "ends"
+    with subprocess.Popen(
+        [str(tmp_path / "launch" / "train"), "-np", "2", what],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TFREC_VENV": str(tmp_path / "venv")},
+    ) as process:
+        assert process.stdout is not None
+        if isinstance(sent, signal.Signals):
+            assert process.stdout.readline().split()[:2] == ["-np", "2"]
+            process.send_signal(sent)
+        assert process.wait(30) == status
