@@ -6,8 +6,9 @@ import pytest
 import scipy.sparse
 import tensorflow as tf
 
-from tfrec.data.csr import ResidentMatrix
+from tfrec.data.csr import ResidentMatrix, to_sparse_tensor
 from tfrec.errors import InputError
+from tfrec.evaluation import RankingCallback, evaluate_full_ranking
 from tfrec.models import VAECF, NeuMF, Popularity
 
 ITEMS, USERS = 12, 20
@@ -263,6 +264,18 @@ def test_ranking_metrics_per_epoch_of_fit():
     weighted.set_weights(model.get_weights())
     found = weighted.evaluate(csr, later, sample_weight=WEIGHTS, verbose=0, return_dict=True)["ndcg"]
     assert found == pytest.approx(np.average(wanted, weights=WEIGHTS), rel=1e-5)
+
+
+def test_a_callback_gives_the_evaluations_own_metrics():
+    csr, later = scipy.sparse.csr_matrix(PAST), scipy.sparse.csr_matrix(FUTURE)
+    model = make()
+    ranking = RankingCallback(csr, later, ["ndcg@5", "recall@3"])
+    stop = keras.callbacks.EarlyStopping("val_ndcg@5", mode="max", patience=0, min_delta=1.0)
+    history = model.fit(csr, epochs=5, verbose=0, callbacks=[ranking, stop]).history
+    assert len(history["val_ndcg@5"]) == 2  # stopped: no epoch is better by 1
+    wanted = evaluate_full_ranking(lambda _, rows: model(to_sparse_tensor(rows)), csr, later, ["ndcg@5", "recall@3"])
+    for name, value in wanted.metrics.items():
+        assert history[f"val_{name}"][-1] == pytest.approx(value, rel=1e-6)
 
 
 @pytest.mark.parametrize("options", [{"steps_per_execution": 3}, {"run_eagerly": True}])
