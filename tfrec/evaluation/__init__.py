@@ -1,5 +1,6 @@
 """Evaluation of a scorer: held-out users against the whole catalogue, or a held-out item against candidates."""
 
+from tfrec.evaluation.callback import RankingCallback
 from tfrec.evaluation.candidates import Candidates, CandidateScorer, Protocol, evaluate_candidates
 from tfrec.evaluation.full_ranking import Report, evaluate_full_ranking
 
@@ -7,6 +8,7 @@ __all__ = [
     "CandidateScorer",
     "Candidates",
     "Protocol",
+    "RankingCallback",
     "Report",
     "evaluate_candidates",
     "evaluate_full_ranking",

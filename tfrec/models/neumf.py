@@ -323,9 +323,10 @@ class NeuMF(Model):
             inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
             users, items = _pairs(inputs)
             labels = _like(items, labels, "labels")
+            weights = None if weights is None else _like(items, weights, "sample_weight")
         loss, gradients = self.loss_and_gradients(users, items, labels, weights)
-        # Wrong labels have raised before the loss is there: then nothing changes, the counters neither.
-        with tf.control_dependencies([loss]):
+        # Wrong labels and weights have raised before: then nothing changes, the counters neither.
+        with tf.control_dependencies([loss, *(given for given in (labels, weights) if given is not None)]):
             self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
             self.steps.assign_add(1)
         self._loss_tracker.update_state(loss, sample_weight=tf.cast(tf.size(items), tf.float32))
@@ -828,8 +829,10 @@ def _like(items: tf.Tensor, values: Any, name: str) -> tf.Tensor:
         v not in (1, i) for v, i in zip(values.shape, items.shape, strict=True) if v is not None and i is not None
     ):
         raise InputError(f"`{name}` must have the shape of items, {items.shape}.\nReceived: {values.shape}.")
-    with tf.control_dependencies([check_within(values, *_LIMITS[name], f"`{name}` must {_MUST[name]}.")]):
-        return tf.broadcast_to(values, tf.shape(items))
+    check = check_within(values, *_LIMITS[name], f"`{name}` must {_MUST[name]}.")
+    values = tf.broadcast_to(values, tf.shape(items))
+    with tf.control_dependencies([check]):
+        return tf.identity(values)
 
 
 def _take(terms: Terms, user_index: tf.Tensor, item_index: tf.Tensor | None) -> Terms:

@@ -35,9 +35,10 @@ class Recommender(tf.Module):
     """Histories in, recommendations out, around a model over sparse rows.
 
     Args:
-        model: `VAECF`, `ALS`, `Popularity` or another with ``num_items`` that gives scores ``[B, I]`` of a SparseTensor
-            ``[B, I]``. Items are ranked by these, as in evaluation; what is shown beside them is ``model.shown(the
-            best scores [B, k], all scores)``, or the scores where a model has no such method.
+        model: `VAECF`, `ALS`, `Popularity` or another with ``num_items`` and ``probabilities(SparseTensor)``, by which
+            items are ranked; those with -infinity are left out. Where different scores could round to one probability,
+            calling the model gives scores ``[B, I]``, by which they are ranked then, as in evaluation, and the model
+            has ``shown(the best scores [B, k], all scores)``, which gives what is shown beside them.
         item_ids: ``[I]`` raw ids, int64 or text, in the model's order.
         labels: ``[I]`` titles.
         popularity: ``[I]`` number of training users.
@@ -115,7 +116,8 @@ class Recommender(tf.Module):
         )
         seen = tf.math.unsorted_segment_sum(tf.ones_like(row), row, batch)
         known_taste = (seen > 0)[:, None]
-        of_model = self._model(history, training=False)
+        rank = self._model if hasattr(self._model, "shown") else self._model.probabilities
+        of_model = rank(history)
         scores = tf.where(known_taste, of_model, self._popularity[None, :])
         scores = tf.tensor_scatter_nd_update(scores, indices, tf.fill(tf.shape(row), float("-inf")))
         best, number = tf.math.top_k(scores, k)

@@ -35,12 +35,13 @@ from tfrec.serving.ids import IdTable
 
 
 class UserItemRecommender(tf.Module):
-    """Users in, recommendations or scores of candidates out, around a model with ``score(users, items)``.
+    """Users in, recommendations or scores of candidates out, around a model with ``preference(users, items)``.
 
     Args:
-        model: `NeuMF`, `ALS` or another with ``score(users, items or None)``. Items are ranked by these scores, as in
-            evaluation; what is shown beside them is ``model.shown(the best scores, all scores)``, or the scores where
-            a model has no such method.
+        model: `NeuMF`, `ALS` or another with ``preference(users, items or None)``, by which items are ranked;
+            those with -infinity are left out. Where different scores could round to one preference, the model has
+            ``score(users, items or None)`` too, by which they are ranked then, as in evaluation, and ``shown(the best
+            scores, all scores)``, which gives what is shown beside them.
         user_ids: ``[U]`` raw ids, int64 or text, in the model's order.
         item_ids: ``[I]`` raw ids, int64 or text, in the model's order.
         labels: ``[I]`` titles.
@@ -118,7 +119,7 @@ class UserItemRecommender(tf.Module):
         )
         with tf.control_dependencies([check]):
             user, known = self._users.number(user_ids)
-        of_model = self._model.score(user)
+        of_model = self._scores(user)
         scores = tf.where(known[:, None], of_model, self._popularity[None, :])
         starts = tf.gather(self._offsets, user)
         # An unknown user has nothing.
@@ -140,6 +141,11 @@ class UserItemRecommender(tf.Module):
             "known": known,
         }
 
+    def _scores(self, users: tf.Tensor, items: tf.Tensor | None = None) -> tf.Tensor:
+        """What items are ranked by."""
+        rank = self._model.score if hasattr(self._model, "shown") else self._model.preference
+        return rank(users, items)
+
     def _score(self, user_ids: tf.Tensor, item_ids: tf.Tensor) -> dict[str, tf.Tensor]:
         check = tf.debugging.Assert(
             tf.shape(item_ids)[0] == tf.size(user_ids),
@@ -149,7 +155,7 @@ class UserItemRecommender(tf.Module):
             user, user_known = self._users.number(user_ids)
             item, item_known = self._items.number(item_ids)
         known = user_known[:, None] & item_known
-        scores = self._model.score(user, item)
+        scores = self._scores(user, item)
         scores = tf.where(known, shown_scores(self._model, scores, scores), 0.0)
         return {"scores": scores, "known": known}
 
