@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tfrec.data import load, published
 from tfrec.data.datasets import DATASETS
+from tfrec.data.ncf import load_ncf
 from tfrec.errors import InputError
 
 NUMBERS = sorted(set(DATASETS) - {"lastfm-360k"})
@@ -154,6 +155,62 @@ def hold_plays_to_account(lines, end):
     assert report.kept == len({e[:2] for e in expected})
 
 
+#: Lines of an NCF training file: name -> (user, item -> the line, what it is).
+NCF_LINES = {
+    "event": (lambda u, i: b"%d\t%d\t5\t9" % (u, i), "event"),
+    "no time": (lambda u, i: b"%d\t%d\t5" % (u, i), "event"),
+    "trailing tab": (lambda u, i: b"%d\t%d\t5.0\t9.0\t" % (u, i), "event"),
+    "carriage return": (lambda u, i: b" %d\t%d.0\t5\t9\r" % (u, i), "event"),
+    "pair alone": (lambda u, i: b"%d\t%d" % (u, i), "event"),
+    "rating of 0": (lambda u, i: b"%d\t%d\t0\t9" % (u, i), "rating of 0 or less"),
+    "rating below 0": (lambda u, i: b"%d\t%d\t-1\t9" % (u, i), "rating of 0 or less"),
+    "held out": (lambda u, i: b"0\t50\t5\t9", "held out for the test"),
+    "blank": (lambda u, i: b"  ", "blank"),
+    "user alone": (lambda u, i: b"%d" % u, "bad"),
+    "word": (lambda u, i: b"%d\t%d\tlots\t9" % (u, i), "bad"),
+    "below 0": (lambda u, i: b"%d\t-%d\t5\t9" % (u, i + 1), "bad"),
+    "hexadecimal": (lambda u, i: b"%d\t0x%d\t5\t9" % (u, i), "bad"),
+}
+
+
+def hold_ncf_to_account(lines):
+    text = [(NCF_LINES[what][0](user, item), NCF_LINES[what][1]) for user, item, what in lines]
+    bad = next((number for number, (_, what) in enumerate(text, start=1) if what == "bad"), None)
+    what = Counter(what for _, what in text)
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(published, "_BLOCK_BYTES", 64):
+        for suffix, content in (
+            ("train.rating", b"\n".join(line for line, _ in text) + b"\n"),
+            ("test.rating", b"0\t50\t5\t9\n"),
+            ("test.negative", b"(0,50)\t1\t60\n"),
+        ):
+            (Path(folder) / f"x.{suffix}").write_bytes(content)
+        if bad is not None or not what["event"]:
+            with pytest.raises(InputError, match=f"line {bad}: " if bad else "no event to train on|has no rows"):
+                load_ncf(folder)
+            return
+        train = load_ncf(folder).train
+    pairs = [(user, item) for user, item, name in lines if NCF_LINES[name][1] == "event"]
+    assert list(zip(train.user_index.tolist(), train.item_index.tolist(), strict=True)) == pairs
+    report = train.report
+    assert report.rows == len(lines) - what["blank"] == report.kept + report.merged + sum(report.dropped.values())
+    assert report.kept == len(set(pairs))
+    assert dict(report.dropped) == {r: what[r] for r in ("rating of 0 or less", "held out for the test") if what[r]}
+    assert train.num_items == 61
+
+
+ncf_lines = st.lists(
+    st.tuples(
+        st.integers(0, 9),
+        st.integers(0, 9),
+        st.one_of(
+            st.just("event"),
+            st.sampled_from([k for k in NCF_LINES if NCF_LINES[k][1] != "bad"]),
+            st.sampled_from(sorted(NCF_LINES)),
+        ),
+    ),
+    min_size=1,
+    max_size=25,
+)
 number_lines = st.one_of(lines_of(sorted(HARMLESS)), lines_of(sorted({**HARMLESS, **HARMFUL})))
 play_lines = st.lists(
     st.tuples(
@@ -183,6 +240,15 @@ def test_files_of_numbers():
 
 def test_files_of_plays():
     few(hypothesis.given(play_lines, st.booleans())(hold_plays_to_account))()
+
+
+def test_ncf_files():
+    few(hypothesis.given(ncf_lines)(hold_ncf_to_account))()
+
+
+@pytest.mark.slow
+def test_many_ncf_files():
+    hypothesis.settings(max_examples=1_000, deadline=None)(hypothesis.given(ncf_lines)(hold_ncf_to_account))()
 
 
 @pytest.mark.slow
