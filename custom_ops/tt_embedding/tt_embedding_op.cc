@@ -526,7 +526,7 @@ class TtOp : public SafeOp {
   }
 
  protected:
-  Table table_;
+  Table table_ = {};
 };
 
 class LookupOp : public TtOp {
@@ -569,6 +569,7 @@ class LookupGradOp : public TtOp {
 class UpdateOp : public TtOp {
  public:
   explicit UpdateOp(OpKernelConstruction* ctx) : TtOp(ctx) {
+    if (!ctx->status().ok()) return;  // the table was refused
     std::string name;
     OP_REQUIRES_OK(ctx, ctx->GetAttr("optimizer", &name));
     update_.optimizer = name == "sgd" ? Optimizer::kSgd : name == "adagrad" ? Optimizer::kAdagrad : Optimizer::kAdam;
