@@ -180,7 +180,7 @@ def test_refit(tmp_path):
         (["--model.dropout", "1.5"], "dropout"),
         (["--data.min-user-events", "2"], "at least 3"),
         (["--data.path", ".", "--data.format", "ncf"], "exactly one"),
-        (["--data.path", "."], "is a folder"),
+        (["--data.path", "."], "empty.csv is empty"),  # a folder of parts
         (["--data.format", "ncf"], "--data.path"),
         (["--data.path", "one.csv"], "No user has 3 different items"),
         (["--data.path", "empty.csv"], "empty"),

@@ -200,6 +200,16 @@ def test_a_threshold_is_exceeded_and_users_and_items_are_numbered_anew():
     assert found.timestamps.tolist() == [2, 4]
 
 
+def test_a_catalogue_keeps_items_that_nobody_has():
+    """Where nothing is left out, items are not numbered anew: near ids stay near."""
+    events = Interactions(
+        np.array([0, 0, 1], np.int32), np.array([1, 3, 1], np.int32), np.ones(3, np.float32), np.arange(2), np.arange(5)
+    )
+    found = positives(events, SourceConfig())
+    assert found.num_items == 5
+    assert found.item_index.tolist() == [1, 3, 1]
+
+
 def test_leave_one_out_of_a_table(tmp_path):
     """The latest for test, the one before for validation, the others to train on, as ones."""
     (tmp_path / "my.csv").write_text("user_id,item_id,t\n1,10,4\n1,11,9\n1,12,6\n1,13,1\n2,10,5\n2,13,7\n")

@@ -179,10 +179,11 @@ def positives(events: Interactions, config: SourceConfig, *, dislikes: bool = Fa
             f"No pair of user and item is positive.\nReceived: values from {events.values.min():g} to "
             f"{events.values.max():g}; {pairs.report}.\nLower --data.min-rating, or name another --data.rating."
         )
+    if len(pairs) == events.num_pairs:
+        # Nobody lost a pair, so whoever has none never had one: a catalogue keeps its order.
+        return pairs
     users, user_index = np.unique(pairs.user_index, return_inverse=True)
     items, item_index = np.unique(pairs.item_index, return_inverse=True)
-    if len(users) == events.num_users and len(items) == events.num_items:
-        return pairs
     return replace(
         pairs,
         user_index=user_index.astype(np.int32),
