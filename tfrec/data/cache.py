@@ -119,7 +119,7 @@ def _from_arrays(arrays: dict[str, np.ndarray]) -> Interactions:
     if user_ids is None or item_ids is None:
         raise KeyError("ids")
     num_pairs = about.pop("num_pairs")
-    events = Interactions(
+    return Interactions(
         user_index=arrays["user_index"],
         item_index=arrays["item_index"],
         values=arrays["values"],
@@ -128,7 +128,4 @@ def _from_arrays(arrays: dict[str, np.ndarray]) -> Interactions:
         timestamps=arrays.get("timestamps"),
         item_titles=get_ids(arrays, "item_titles"),
         **about,
-    )
-    # Counted once, when they were prepared: it takes a sort.
-    events.__dict__["num_pairs"] = int(num_pairs)
-    return events
+    )._with_num_pairs(num_pairs)

@@ -233,9 +233,7 @@ def load_table(path: str | Path | Sequence[str | Path], **options: Any) -> Inter
     files = table_files(path)
     key = {"table": combined_checksum(files), "suffix": [file.name for file in files], "options": options}
     events = cached(key, lambda: from_table(files, **options))
-    found = replace(events, source={"file": str(path), "sha256": key["table"]})
-    found.__dict__["num_pairs"] = events.num_pairs
-    return found
+    return events.described(source={"file": str(path), "sha256": key["table"]})
 
 
 def _find(dataset: Dataset, data_dir: str | Path | None) -> tuple[Path, Path | None]:

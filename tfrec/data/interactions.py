@@ -105,6 +105,18 @@ class Interactions:
         rows = len(self) + sum(self.left_out.values())
         return Report(rows, self.num_pairs, len(self) - self.num_pairs, self.left_out)
 
+    def described(self, **changes: Any) -> Interactions:
+        """The same events with other words about them: ``kind``, ``kind_rule``, ``name``, ``source``, ``left_out``.
+
+        As `dataclasses.replace`, but the pairs, which take a sort to count, are not counted again.
+        """
+        return replace(self, **changes)._with_num_pairs(self.num_pairs)
+
+    def _with_num_pairs(self, num_pairs: int) -> Interactions:
+        """Itself, with the number of pairs already known."""
+        self.__dict__["num_pairs"] = num_pairs
+        return self
+
     def _pairs(self) -> np.ndarray:
         """int64 ``[N]``: a number for each pair of user and item."""
         return self.user_index.astype(np.int64) * self.num_items + self.item_index
@@ -119,7 +131,7 @@ class Interactions:
             keep: the place in the file and the time of a pair: that of its first row, or of its latest.
         """
         if self.num_pairs == len(self):
-            return self if self.account else replace(self, account=self.report)
+            return self if self.account else replace(self, account=self.report)._with_num_pairs(len(self))
         pair = self._pairs()
         by_time = () if self.timestamps is None else (self.timestamps,)
         order = np.lexsort((*by_time, pair))  # stable: equal times stay in the order of the file
@@ -139,7 +151,7 @@ class Interactions:
             values=values[in_file],
             timestamps=None if self.timestamps is None else self.timestamps[place],
             account=self.report,
-        )
+        )._with_num_pairs(len(place))
 
     def where(self, kept: np.ndarray, reason: str) -> Interactions:
         """The pairs for which ``kept`` is True, all users and items as they are.
@@ -153,7 +165,8 @@ class Interactions:
         """
         if self.num_pairs != len(self):
             raise InputError("Only one event of each pair of user and item may be here.\nCall `merge` first.")
-        if kept.all():
+        left = int(np.count_nonzero(kept))
+        if left == len(self):
             return self
         return replace(
             self,
@@ -161,8 +174,8 @@ class Interactions:
             item_index=self.item_index[kept],
             values=self.values[kept],
             timestamps=None if self.timestamps is None else self.timestamps[kept],
-            account=self.report.drop(reason, len(kept) - int(np.count_nonzero(kept))),
-        )
+            account=self.report.drop(reason, len(self) - left),
+        )._with_num_pairs(left)
 
     def positives(
         self, above: float = 0.0, *, keep: Literal["first", "last"] = "first", dislikes: bool = False

@@ -125,15 +125,12 @@ def from_table(
         raise InputError(f"{_shown(files)} has column names but no rows.\nGive a file with at least one interaction.")
     read = _Columns(columns, text_ids, decimal, time_format, ask_values=values == "auto")
     events = _build(table, read, where, problems, left_out, bad_rows == "drop", name or _shown(files))
-    if rating is not None:
-        kind, rule = (values, "as named") if values != "auto" else _kind_of(events, columns["rating"])
-        object.__setattr__(events, "kind", kind)
-        object.__setattr__(events, "kind_rule", rule)
-    return events
-
-
-def _kind_of(events: Interactions, column: str) -> tuple[ValueKind, str]:
-    return value_kind(column, events.values, 1 - events.num_pairs / max(len(events), 1))
+    if rating is None:
+        return events
+    if values != "auto":
+        return events.described(kind=values, kind_rule="as named")
+    kind, rule = value_kind(columns["rating"], events.values, 1 - events.num_pairs / len(events))
+    return events.described(kind=kind, kind_rule=rule)
 
 
 def build_interactions(
@@ -162,8 +159,7 @@ def build_interactions(
     """
     part = _Part(path, table.select(list(columns.values())).rename_columns(list(columns)), first_line=first_line)
     events = _build(part.table, _Columns(columns, text_ids), _Where([part]), [], {}, False, name)
-    object.__setattr__(events, "kind", kind)
-    return events
+    return events.described(kind=kind)
 
 
 @dataclass(frozen=True)

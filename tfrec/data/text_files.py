@@ -57,6 +57,7 @@ class TextFile:
             InputError: no file that can be read, nothing in it, an unknown encoding, or no text.
         """
         check_readable(path)
+        named = encoding is not None
         if encoding is not None:
             try:
                 encoding = codecs.lookup(encoding).name
@@ -79,7 +80,7 @@ class TextFile:
                 f"{path} is not UTF-8 text: there are zero bytes in it.\nIf it is UTF-16, as some programs of Windows "
                 "write, name that: encoding='utf-16-le', --data.encoding utf-16-le."
             )
-        return cls(path, encoding or "utf-8", encoding is not None)
+        return cls(path, encoding or "utf-8", named)
 
     def head(self) -> bytes:
         """The first bytes, unpacked.
