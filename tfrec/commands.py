@@ -151,6 +151,8 @@ def run(main: Callable[[], Any], interrupted: str = "") -> None:
         _silence_stdout()
         sys.exit(EXIT_PIPE)
     except Exception as error:
+        # This rank is ending; the launcher, which ends the others then, must not cut it off while it says why or waits.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if isinstance(error, OSError):
             _silence_stdout()  # it may be what cannot be written, and Python tries again at its end
         sys.exit(_report(error))

@@ -1,6 +1,7 @@
 """Two ranks with unequal data are one rank on the union."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -143,6 +144,8 @@ def train(tmp_path, options):
     assert done.returncode != 0, screen
     assert not (tmp_path / "out").exists()
     assert screen.count("error: ") == 1, screen
+    # horovodrun has a traceback of its own, and no rank has one.
+    assert not re.search(r"\[\d\]<stderr>:(Traceback|error on rank \d of \d on \S+: *$)", screen, re.MULTILINE), screen
     return screen
 
 
