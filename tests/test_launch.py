@@ -111,3 +111,36 @@ def test_the_status_of_a_run_on_ranks(tmp_path, sent, status):
             assert process.stdout.readline().split()[:2] == ["-np", "2"]
             process.send_signal(sent)
         assert process.wait(30) == status
+
+
+def test_tensorflows_notices_are_taken_out_and_nothing_else(tmp_path):
+    """horovodrun's own process prints them; stands in for it. What the ranks print is kept."""
+    (tmp_path / "launch").mkdir()
+    shutil.copy(LAUNCH / "train", tmp_path / "launch" / "train")
+    setup = tmp_path / "launch" / "setup"
+    setup.write_text("#!/bin/sh\n")
+    binaries = tmp_path / "venv" / "bin"
+    binaries.mkdir(parents=True)
+    (binaries / "python").symlink_to(sys.executable)
+    lines = [
+        "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
+        "I0000 00:00:1795617590.760768   26430 port.cc:153] oneDNN custom operations are on.",
+        "To enable the following instructions: AVX2 FMA, in other operations, rebuild TensorFlow",
+        "E0000 00:00:1795617578.087899   26196 cuda_platform.cc:52] failed call to cuInit",
+        "[1]<stderr>:I0000 a line of a rank",
+        "the run failed",
+    ]
+    runner = binaries / "horovodrun"
+    runner.write_text(f"#!{sys.executable}\nimport sys\nsys.stderr.write({chr(10).join([*lines, ''])!r})\n")
+    for script in (setup, runner):
+        script.chmod(0o755)
+    for level, shown in ((None, lines[3:]), ("3", lines[3:]), ("0", lines)):
+        environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+        done = subprocess.run(
+            [str(tmp_path / "launch" / "train"), "-np", "2", "vae-cf"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**environment, "TFREC_VENV": str(tmp_path / "venv"), **({"TF_CPP_MIN_LOG_LEVEL": level} if level else {})},
+        )
+        assert (done.returncode, done.stderr.splitlines()) == (0, shown), level
