@@ -125,15 +125,15 @@ def test_uneven_steps_end_with_a_message(tmp_path):
         assert "rank 1" in message
 
 
-def train(tmp_path, options):
-    """Two ranks of the command; ``$HOROVOD_RANK`` in ``options`` is the rank. Returns what is on the screen."""
+def start(tmp_path, options, before=""):
+    """Two ranks of the command, which fails; ``$HOROVOD_RANK`` is the rank. Returns what is on the screen."""
     random = np.random.default_rng(0)
     pairs = sorted({tuple(p) for p in np.c_[random.integers(0, 200, 6000), random.integers(0, 60, 6000)].tolist()})
     for rank in (0, 1):
         lines = [f"{u}\t{i}\t{3 if rank and n % 7 else 4}" for n, (u, i) in enumerate(pairs)]
         (tmp_path / f"{rank}.tsv").write_text("\n".join(["user_id\titem_id\trating", *lines]) + "\n")
     command = (
-        f"exec '{sys.executable}' -m tfrec.train vae-cf --training.epochs 1 --output-dir '{tmp_path}/out' "
+        f"{before} exec '{sys.executable}' -m tfrec.train vae-cf --output-dir '{tmp_path}/out' "
         f"--evaluation.metrics ndcg@10 --evaluation.monitor ndcg@10 {options}"
     )
     done = subprocess.run(
@@ -142,10 +142,16 @@ def train(tmp_path, options):
     )  # fmt: skip
     screen = done.stdout + done.stderr
     assert done.returncode != 0, screen
-    assert not (tmp_path / "out").exists()
-    assert screen.count("error: ") == 1, screen
     # horovodrun has a traceback of its own, and no rank has one.
     assert not re.search(r"\[\d\]<stderr>:(Traceback|error on rank \d of \d on \S+: *$)", screen, re.MULTILINE), screen
+    return screen
+
+
+def train(tmp_path, options):
+    """A run that ends before work starts, on all ranks, with one message."""
+    screen = start(tmp_path, f"--training.epochs 1 {options}")
+    assert not (tmp_path / "out").exists()
+    assert screen.count("error: ") == 1, screen
     return screen
 
 
@@ -172,3 +178,13 @@ def test_missing_data_on_one_rank_stops_all(tmp_path):
     assert "on rank 1 (" in screen
     assert "No such file" in screen
     assert "5.tsv" in screen
+
+
+def test_a_rank_that_stands_still_is_named(tmp_path):
+    """Stopped as a debugger or a machine without memory stops it: the other does not wait for ever."""
+    pause = "export HOROVOD_GLOO_TIMEOUT_SECONDS=8; if [ $HOROVOD_RANK = 1 ]; then (sleep 15; kill -STOP $$) & fi;"
+    options = f"--data.path '{tmp_path}/0.tsv' --training.epochs 100000 --training.patience 100000"
+    screen = start(tmp_path, options, before=pause)
+    said = r"error on rank 0 of 2 on \S+: rank 1 \(\S+\) has not answered for 8 s, or has ended"
+    assert re.search(said, screen), screen
+    assert "HOROVOD_GLOO_TIMEOUT_SECONDS" in screen

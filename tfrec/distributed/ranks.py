@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import socket
 import sys
 import time
@@ -228,9 +229,14 @@ def meaning(error: BaseException) -> BaseException:
     return as_lost(error) or error
 
 
+_OF_OTHERS = re.compile(r"Horovod has been shut down|/gloo/[\w/]+\.(?:cc|h):\d+\]")
+
+
 def as_lost(error: BaseException) -> RankLostError | None:
     """What an error of Horovod means, or None for another error."""
-    if _hvd is None or not isinstance(error, tf.errors.OpError) or "Horovod has been shut down" not in str(error):
+    # The operation in flight fails with Gloo's own words ("[.../gloo/transport/tcp/pair.cc:598] Connection closed by
+    # peer", "... Timed out waiting 30000ms for recv operation to complete"), those after it with Horovod's.
+    if _hvd is None or not isinstance(error, tf.errors.OpError) or not _OF_OTHERS.search(str(error)):
         return None
     found = _watch.lost() if _watch is not None else None
     if found is None:
