@@ -77,6 +77,16 @@ def test_neumf_on_device_samples(tmp_path):
         np.testing.assert_allclose(two[name], one[name], atol=tolerance, err_msg=name)
 
 
+@pytest.mark.parametrize("ranks", [3, 4])
+def test_rows_that_all_ranks_share(tmp_path, ranks):
+    """Three and more parts of a sum: the same bits on every rank, and the sum of one rank."""
+    one, several = run("shared_rows", tmp_path, 1), run("shared_rows", tmp_path, ranks)
+    assert several["digests"].shape[0] == ranks
+    assert (several["digests"] == several["digests"][0]).all()
+    for name in (n for n in one if n != "digests"):
+        np.testing.assert_allclose(several[name], one[name], atol=2e-3, err_msg=name)
+
+
 def test_tensor_train_tables(tmp_path):
     """By the model's optimizer and by their own: two ranks do what one does."""
     one, two = run("tensor_train", tmp_path, 1), run("tensor_train", tmp_path, 2)

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import time
 from pathlib import Path
 
 from tfrec import commands
@@ -18,6 +19,7 @@ from tfrec import distributed
 from tfrec.data import load
 from tfrec.data.pipelines import sparse_batches, steps_per_epoch
 from tfrec.data.pointwise import PointwiseSampler
+from tfrec.distributed.optimizer import digest
 from tfrec.errors import InputError
 from tfrec.layers import CachedTTEmbedding, TTEmbedding
 from tfrec.models import ALS, VAECF, NeuMF
@@ -155,6 +157,28 @@ def neumf():
         found |= {f"{name}.{i}": w for i, w in enumerate(model.get_weights())}
         found[f"{name}.loss"] = np.array(history["loss"])
     return found
+
+
+def shared_rows():
+    """Lazy tables of which every rank has every row in every step: the weights' bits on each rank."""
+    keras.utils.set_random_seed(5)
+    sampler = PointwiseSampler(matrix(), 6_001, 4, rank=distributed.rank(), size=distributed.size())
+    model = NeuMF(USERS, ITEMS, mf_dim=8, layer_dims=(16, 8), dropout=0.0)
+    tables = ("user_embedding", "item_embedding")
+
+    def batch(step):
+        users, items = sampler.batch(step)
+        # Ranks reach the exchange one after another, another one last in each step.
+        late = (tf.cast(step, tf.int32) + distributed.rank()) % distributed.size()
+        tf.py_function(lambda n: time.sleep(0.005 * int(n)), [late], [])
+        return users, items
+
+    model.compile(Adam(1e-2, lazy=True), sampler=batch, lazy_tables=tables)
+    distributed.distribute(model)
+    model.fit(sampler.steps(), epochs=2, shuffle=False, verbose=0, callbacks=distributed.callbacks())
+    weights = model.get_weights()
+    seen = distributed.exchange([digest(w) for w in weights])
+    return {"digests": np.array(seen)} | {f"weight.{i}": w for i, w in enumerate(weights)}
 
 
 def tensor_train():

@@ -6,6 +6,7 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
+from tfrec.data.device_integers import DeviceIntegers
 from tfrec.errors import InputError
 
 
@@ -36,7 +37,7 @@ class Complement:
             )
         place = np.arange(len(columns), dtype=np.int64) - offsets[same_row]
         self._offsets = tf.constant(offsets)
-        self._below = tf.constant((columns - place).astype(np.int32))
+        self._below = DeviceIntegers(columns - place)
         self.num_users, self.num_items = matrix.shape
         #: Rounds of bisection that the longest row needs.
         self._rounds = int(lengths.max(initial=0)).bit_length()
@@ -60,12 +61,12 @@ class Complement:
         for _ in range(self._rounds):
             middle = (low + high) // 2
             # Where low == high the place may be one past the end; the result is not used.
-            below = tf.gather(self._below, tf.minimum(middle, tf.size(self._below, tf.int64) - 1))
-            right = (tf.cast(below, tf.int64) <= number) & (low < high)
+            below = self._below.gather(tf.minimum(middle, len(self._below) - 1))
+            right = (below <= number) & (low < high)
             low, high = tf.where(right, middle + 1, low), tf.where(right, high, middle)
         return number + (low - start)
 
     def item(self, entry: tf.Tensor, users: tf.Tensor) -> tf.Tensor:
         """The item of the matrix's entry number ``entry``, int64, when ``users`` is its row."""
         place = entry - tf.gather(self._offsets, users)
-        return tf.cast(tf.gather(self._below, entry), tf.int64) + place
+        return self._below.gather(entry) + place

@@ -6,6 +6,8 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
+from tfrec.data.device_integers import DeviceIntegers
+
 
 class ResidentMatrix:
     """A user-item matrix that lives where the computation is, so that a batch is named by its users alone.
@@ -22,7 +24,7 @@ class ResidentMatrix:
     def __init__(self, matrix: scipy.sparse.csr_matrix) -> None:
         with tf.device("CPU:0"):
             self._offsets = tf.constant(matrix.indptr.astype(np.int64))
-        self._columns = tf.constant(matrix.indices.astype(np.int32))
+        self._columns = DeviceIntegers(matrix.indices)
         only_ones = matrix.nnz == 0 or (matrix.data.min() == 1 and matrix.data.max() == 1)
         self._values = None if only_ones else tf.constant(matrix.data.astype(np.float32))
         self._num_columns = matrix.shape[1]
@@ -37,7 +39,7 @@ class ResidentMatrix:
         entry = tf.range(count, dtype=tf.int64)
         row = tf.searchsorted(ends, entry, side="right", out_type=tf.int64)
         position = entry + tf.gather(starts - (ends - lengths), row)
-        column = tf.cast(tf.gather(self._columns, position), tf.int64)
+        column = self._columns.gather(position)
         values = tf.ones_like(column, tf.float32) if self._values is None else tf.gather(self._values, position)
         shape = tf.stack([tf.shape(users, out_type=tf.int64)[0], tf.constant(self._num_columns, tf.int64)])
         rows = tf.SparseTensor(tf.stack([row, column], axis=1), values, shape)

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfrec.data.complement import Complement
 from tfrec.data.counter_random import key, permute, uniform
+from tfrec.data.device_integers import DeviceIntegers
 from tfrec.data.pipelines import without_autotune
 from tfrec.errors import InputError
 
@@ -94,7 +95,7 @@ class PointwiseSampler:
         self.positives_per_step = global_batch_size // (1 + num_negatives)
         self.num_items = train.shape[1]
         self._complement = Complement(train)
-        self._users = tf.constant(np.repeat(np.arange(train.shape[0], dtype=np.int32), lengths))
+        self._users = DeviceIntegers(np.repeat(np.arange(train.shape[0], dtype=np.int32), lengths))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -139,7 +140,7 @@ class PointwiseSampler:
         epoch = step // self.steps_per_epoch
         place = tf.range(*self._share(step % self.steps_per_epoch))
         entry = permute(place, self.num_positives, key(self.seed, _SHUFFLE, epoch))
-        users = tf.cast(tf.gather(self._users, entry), tf.int64)
+        users = self._users.gather(entry)
         positive = self._complement.item(entry, users)[:, None]
         if not self.num_negatives:
             return users, positive

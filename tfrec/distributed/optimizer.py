@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrec.distributed import ranks
+from tfrec.distributed.sparse_sum import sum_in_rank_order, with_distinct_rows
 from tfrec.errors import InputError
 
 #: A tf.Tensor, a tf.IndexedSlices, or None for a variable without influence on the loss.
@@ -199,26 +200,44 @@ class _Distributed:
         """Sum over ranks of ``share * gradient``. A rank without samples has share 0 and counts for nothing."""
         reduced = list(grads)
         dense: list[int] = []
+        sparse: list[int] = []
         for i, gradient in enumerate(grads):
             if gradient is None:
                 continue
             if isinstance(gradient, tf.IndexedSlices) and not self._sparse_as_dense:
                 values = tf.math.multiply_no_nan(gradient.values, tf.cast(share, gradient.dtype))
-                gathered = _gather(tf.cast(values, self._wire(values)), f"values.{i}")
                 # Not before all ranks have met for this step, and never constant.
                 with tf.control_dependencies([share]):
                     indices = gradient.indices + tf.cast(self._nothing.read_value(), gradient.indices.dtype)
-                rows, place = tf.unique(_gather(indices, f"indices.{i}"))
-                # A row that several ranks have is one row with the sum, as it would be on one rank.
-                total = tf.math.unsorted_segment_sum(tf.cast(gathered, values.dtype), place, tf.size(rows))
-                reduced[i] = tf.IndexedSlices(total, rows, gradient.dense_shape)
+                # A row that occurs several times travels once.
+                reduced[i] = with_distinct_rows(tf.IndexedSlices(values, indices, gradient.dense_shape))
+                sparse.append(i)
             else:
                 tensor = _dense(gradient)
                 reduced[i] = tf.math.multiply_no_nan(tensor, tf.cast(share, tensor.dtype))
                 dense.append(i)
         for i, tensor in zip(dense, self._sum_all([reduced[i] for i in dense]), strict=True):
             reduced[i] = tensor
+        for i, rows in zip(sparse, self._sum_rows({i: reduced[i] for i in sparse}), strict=True):
+            reduced[i] = rows
         return reduced
+
+    def _sum_rows(self, gradients: dict[int, tf.IndexedSlices]) -> list[tf.IndexedSlices]:
+        """Sparse gradients summed over the ranks: a row that several ranks have is one row with the sum, as it would be
+        on one rank."""
+        if not gradients:
+            return []
+        # The bounds of the ranks' parts are read on the host, and travel between hosts.
+        with tf.device("CPU:0"):
+            mine = tf.stack([tf.shape(g.indices, tf.int64)[0] for g in gradients.values()])
+            counts = _gather(mine[None], "rows")
+        found = []
+        for k, (i, g) in enumerate(gradients.items()):
+            values = _gather(tf.cast(g.values, self._wire(g.values)), f"values.{i}")
+            indices = _gather(g.indices, f"indices.{i}")
+            rows, total = sum_in_rank_order(indices, tf.cast(values, g.dtype), counts[:, k], ranks.size())
+            found.append(tf.IndexedSlices(total, rows, g.dense_shape))
+        return found
 
     def _wire(self, tensor: Any) -> tf.DType:
         """The type in which a tensor travels. Horovod has no bfloat16."""

@@ -29,6 +29,7 @@ import tensorflow as tf
 
 from tfrec.data.complement import Complement
 from tfrec.data.counter_random import key, permute, uniform
+from tfrec.data.device_integers import DeviceIntegers
 from tfrec.errors import InputError
 from tfrec.evaluation.full_ranking import Report, _alone
 from tfrec.metrics import TIES, Metric, TiedRanks, Ties
@@ -99,7 +100,7 @@ class Candidates:
         self.protocol, self.seed = protocol, seed
         self.num_candidates = self.num_items if protocol == "all" else num_negatives + 1
         self.positives = tf.constant(positives)
-        self._negatives = None if negatives is None else tf.constant(negatives.astype(np.int32))
+        self._negatives = None if negatives is None else DeviceIntegers(negatives)
         self._num_negatives = num_negatives
         own = scipy.sparse.csr_matrix(
             (np.ones(len(self.users), np.float32), (self.users, positives[self.users])), shape=seen.shape
@@ -128,7 +129,7 @@ class Candidates:
         """The candidates of ``users`` (int64 ``[B]``), int64 ``[B, 1 + n]``; column 0 is the held-out item."""
         positive = tf.gather(self.positives, users)[:, None]
         if self._negatives is not None:
-            return tf.concat([positive, tf.cast(tf.gather(self._negatives, users), tf.int64)], axis=1)
+            return tf.concat([positive, self._negatives.gather(users)], axis=1)
         assert self._complement is not None
         place = tf.zeros_like(positive) + tf.range(self._num_negatives, dtype=tf.int64)
         draw = permute if self.protocol == "exact" else uniform
@@ -146,7 +147,7 @@ class Candidates:
 
     def _ranks(self, score: CandidateScorer, users: tf.Tensor, hidden: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """How many candidates score higher than the held-out item, how many the same (itself included) and how many
-        there are, int32 ``[3, B]``; and whether all scores are finite. ``hidden`` is what `not_candidates` found."""
+        there are, int64 ``[3, B]``; and whether all scores are finite. ``hidden`` is what `not_candidates` found."""
         if self.protocol == "all":
             scores = tf.cast(score(users, None), tf.float32)
             finite = tf.reduce_all(tf.math.is_finite(scores))
@@ -166,9 +167,9 @@ class Candidates:
                 items, scores = tf.gather(items, order, batch_dims=1), tf.gather(scores, order, batch_dims=1)
                 new = items[:, 1:] != items[:, :-1]
                 counts = tf.concat([tf.ones_like(new[:, :1]), new], axis=1)
-        higher = tf.reduce_sum(tf.cast(counts & (scores > target), tf.int32), axis=1)
-        tied = tf.reduce_sum(tf.cast(counts & (scores == target), tf.int32), axis=1)
-        total = tf.reduce_sum(tf.cast(counts, tf.int32), axis=1)
+        higher = tf.reduce_sum(tf.cast(counts & (scores > target), tf.int64), axis=1)
+        tied = tf.reduce_sum(tf.cast(counts & (scores == target), tf.int64), axis=1)
+        total = tf.reduce_sum(tf.cast(counts, tf.int64), axis=1)
         return tf.stack([higher, tied, total]), finite
 
     def not_candidates(self, users: np.ndarray) -> np.ndarray:

@@ -222,7 +222,7 @@ def _block(
         raise InputError("Scores must be finite.\nReceived: NaN or infinite ones. The model diverged.")
     if all_ranks:
         return tied_ranks(np.asarray(scores), targets, seen), top.numpy()
-    user, higher, tied = target_pairs[:, 0], higher.numpy().astype(np.int64), tied.numpy().astype(np.int64)
+    user, higher, tied = target_pairs[:, 0], higher.numpy(), tied.numpy()
     beyond = higher == depth
     tied[beyond] = np.bincount(user[beyond], minlength=len(rows))[user[beyond]]
     ranks = TiedRanks(
@@ -263,16 +263,17 @@ def _top_ranks(
     scores = tf.tensor_scatter_nd_update(scores, seen, absent)
     best, items = tf.math.top_k(scores, k=depth)
     lowest = best[:, -1:]
-    tied_with_lowest = tf.reduce_sum(tf.cast(scores == lowest, tf.int32), axis=1)
+    # In int64: a GPU has no sum of int32, which TensorFlow would copy to the host.
+    tied_with_lowest = tf.reduce_sum(tf.cast(scores == lowest, tf.int64), axis=1)
     score = tf.gather_nd(scores, targets)
     row = targets[:, 0]
     listed = tf.gather(best, row)
-    higher = tf.reduce_sum(tf.cast(listed > score[:, None], tf.int32), axis=1)
-    tied = tf.reduce_sum(tf.cast(listed == score[:, None], tf.int32), axis=1)
+    higher = tf.reduce_sum(tf.cast(listed > score[:, None], tf.int64), axis=1)
+    tied = tf.reduce_sum(tf.cast(listed == score[:, None], tf.int64), axis=1)
     lowest_of_row = tf.gather(lowest[:, 0], row)
     tied = tf.where(score == lowest_of_row, tf.gather(tied_with_lowest, row), tied)
     beyond = score < lowest_of_row
-    higher = tf.where(beyond, depth, higher)
-    tied = tf.where(beyond, 1, tied)
+    higher = tf.where(beyond, tf.cast(depth, tf.int64), higher)
+    tied = tf.where(beyond, tf.ones_like(tied), tied)
     items = tf.where(best > -np.inf, items, -1)
     return higher, tied, items, finite

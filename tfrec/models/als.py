@@ -623,15 +623,13 @@ class ALS(keras.Model):
             batch = tf.identity(rows.dense_shape[0])
         # A stored zero is no entry, and those of a row must stand together.
         rows = tf.sparse.reorder(tf.sparse.retain(rows, rows.values != tf.zeros([], rows.dtype)))
-        lengths = tf.math.bincount(
-            tf.cast(rows.indices[:, 0], tf.int32), minlength=tf.cast(batch, tf.int32), dtype=tf.int64
-        )
-        starts = tf.cumsum(lengths, exclusive=True)
+        offsets = tf.searchsorted(rows.indices[:, 0], tf.range(batch + 1), out_type=tf.int64)
+        starts, lengths = offsets[:-1], offsets[1:] - offsets[:-1]
         table = tf.convert_to_tensor(self.items.table.value)
         y = tf.cast(table, tf.float32)
         gram = tf.matmul(y, y, transpose_a=True)
         exact = dataclasses.replace(self.sweep, solver="cholesky")
-        columns, values = tf.cast(rows.indices[:, 1], tf.int32), tf.cast(rows.values, tf.float32)
+        columns, values = rows.indices[:, 1], tf.cast(rows.values, tf.float32)
         x = reference_solve(starts, lengths, columns, values, table, gram, None, exact)
         x = tf.debugging.check_numerics(tf.cast(x, tf.float32), f"A row's factors are not finite{self._range_hint()}")
         return x, y

@@ -396,7 +396,8 @@ class NeuMF(Model):
         parts = tf.TensorArray(tf.float32, count, infer_shape=False, element_shape=tf.TensorShape([None, None]))
 
         def step(i: tf.Tensor, parts: tf.TensorArray) -> Any:
-            ids = tf.range(i * BLOCK_ITEMS, tf.minimum((i + 1) * BLOCK_ITEMS, self.num_items))
+            ids = tf.cast(i, tf.int64) * BLOCK_ITEMS
+            ids = tf.range(ids, tf.minimum(ids + BLOCK_ITEMS, self.num_items))
             found = self._score(user_rows, user_index, self._gather("item", ids), None)
             return i + 1, parts.write(i, tf.transpose(found))  # blocks follow one another on the first axis
 
@@ -506,14 +507,17 @@ class NeuMF(Model):
     def _rows(self, side: str, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """The embeddings of the different ids, float32; the place of each id among them, in the shape of ``ids``; and
         these different ids."""
-        different, index = tf.unique(tf.reshape(ids, [-1]))
+        # int64: places of int32 would be in host memory, and go over the bus to each gather on a GPU.
+        different, index = tf.unique(tf.reshape(ids, [-1]), out_idx=tf.int64)
         return self._gather(side, different), tf.reshape(index, tf.shape(ids)), different
 
     def _gather(self, side: str, ids: tf.Tensor | None) -> tf.Tensor:
         """Rows of a table, or all of it, float32."""
         table = self.user_embedding if side == "user" else self.item_embedding
         if self.embedding_kinds[side] == "tt":
-            rows = table(tf.range(self.num_users if side == "user" else self.num_items) if ids is None else ids)
+            rows = table(
+                tf.range(self.num_users if side == "user" else self.num_items, dtype=tf.int64) if ids is None else ids
+            )
         else:
             rows = tf.convert_to_tensor(table)
             rows = rows if ids is None else tf.gather(rows, ids)

@@ -392,7 +392,7 @@ def reference_solve(
     Args:
         starts: int64 ``[B]``, where each row's entries begin.
         lengths: int64 ``[B]``.
-        columns: int32 ``[nnz]``.
+        columns: int32 or int64 ``[nnz]``; int64 where it is to stay on a GPU.
         values: float32 ``[nnz]``.
         fixed: ``[M, F]``.
         gram: float32 ``[F, F]``.

@@ -68,7 +68,7 @@ class Adam(keras.optimizers.Adam):
         self, gradient: tf.IndexedSlices, variable: tf.Variable, m: tf.Variable, v: tf.Variable, rate: tf.Tensor
     ) -> None:
         """One update of the rows of ``gradient``; a row that occurs several times counts with the sum."""
-        rows, place = tf.unique(gradient.indices)
+        rows, place = tf.unique(gradient.indices, out_idx=tf.int64)
         g = tf.math.unsorted_segment_sum(tf.cast(gradient.values, tf.float32), place, tf.size(rows))
         new_m = self.beta_1 * tf.gather(m, rows) + (1.0 - self.beta_1) * g
         new_v = self.beta_2 * tf.gather(v, rows) + (1.0 - self.beta_2) * tf.square(g)

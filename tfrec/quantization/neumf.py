@@ -168,9 +168,12 @@ class QuantizedNeuMF(Model):
 
     def _centered(self, name: str, rows: tf.Tensor | None = None) -> tf.Tensor:
         """Integers without their zero point, as exact float32; of a table, these rows."""
-        values, zero = self._value(name), self._zero(name)
-        if rows is not None:
-            values = tf.gather(values, rows)
+        zero = self._zero(name)
+        if rows is None:
+            values = self._value(name)
+        else:
+            # From the variable, not from its value: TensorFlow has no other gather of int8 on a GPU.
+            values = tf.gather(getattr(self, f"_{name}").value, rows)
             zero = zero if zero.shape.num_elements() == 1 else tf.gather(zero, rows)
         return tf.cast(values, tf.float32) - zero
 
@@ -210,17 +213,17 @@ class QuantizedNeuMF(Model):
         Returns:
             float32 ``[B, C]``.
         """
-        user_ids, user_index = tf.unique(tf.reshape(users, [-1]))
+        user_ids, user_index = tf.unique(tf.reshape(users, [-1]), out_idx=tf.int64)
         if items is None:
-            item_ids, item_index = tf.range(self.num_items), None
+            item_ids, item_index = tf.range(self.num_items, dtype=tf.int64), None
             width = tf.constant(self.num_items)
         else:
-            item_ids, item_index = tf.unique(tf.reshape(items, [-1]))
+            item_ids, item_index = tf.unique(tf.reshape(items, [-1]), out_idx=tf.int64)
             item_index, width = tf.reshape(item_index, tf.shape(items)), tf.shape(items)[1]
         terms = self._terms(user_ids, item_ids)
         if self.runs_natively:
             if item_index is None:
-                item_index = tf.broadcast_to(tf.range(self.num_items), [tf.size(users), self.num_items])
+                item_index = tf.broadcast_to(tf.range(self.num_items, dtype=tf.int64), [tf.size(users), self.num_items])
             found = self._native_logits(terms, user_ids, item_ids, user_index, item_index)
             return tf.ensure_shape(found, [None, self.num_items if items is None else items.shape[1]])
 
@@ -281,6 +284,7 @@ class QuantizedNeuMF(Model):
                 self._scale("gmf_kernel")[0, 0],
             )
         bias = tf.add_n([self._value(f"{n}_bias") for n in self._parts()])
+        user_index, item_index = tf.cast(user_index, tf.int32), tf.cast(item_index, tf.int32)
         return int8_score(user_index=user_index, item_index=item_index, gmf=gmf, bias=bias, **mlp)
 
     def integers(self, users: np.ndarray, items: np.ndarray) -> dict[str, np.ndarray]:

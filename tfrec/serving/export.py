@@ -114,7 +114,8 @@ class Recommender(tf.Module):
         history = tf.SparseTensor(
             indices, tf.ones_like(row, tf.float32), tf.stack([batch, tf.constant(self._num_items, tf.int64)])
         )
-        seen = tf.math.unsorted_segment_sum(tf.ones_like(row), row, batch)
+        # In float32: a GPU has no sum of int64 by segments.
+        seen = tf.math.unsorted_segment_sum(tf.ones_like(row, tf.float32), row, batch)
         known_taste = (seen > 0)[:, None]
         rank = self._model if hasattr(self._model, "shown") else self._model.probabilities
         of_model = rank(history)
@@ -126,7 +127,7 @@ class Recommender(tf.Module):
         return {
             "ids": self._items.ids(tf.where(there, number, self._num_items)),
             "scores": tf.where(there, shown, 0.0),
-            "counts": tf.reduce_sum(tf.cast(there, tf.int32), axis=1),
+            "counts": tf.cast(tf.reduce_sum(tf.cast(there, tf.int64), axis=1), tf.int32),
         }
 
 

@@ -30,6 +30,7 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
+from tfrec.data.device_integers import DeviceIntegers
 from tfrec.errors import InputError
 from tfrec.serving.ids import IdTable
 
@@ -84,7 +85,7 @@ class UserItemRecommender(tf.Module):
         # As these scores are not probabilities over items, popular items get their share of the users.
         self._popularity = tf.constant(popularity / max(float(num_users), 1.0), tf.float32)
         self._offsets = tf.constant(seen.indptr.astype(np.int64))
-        self._columns = tf.constant(seen.indices.astype(np.int32))
+        self._columns = DeviceIntegers(seen.indices)
         self.recommend = tf.function(
             self._recommend,
             input_signature=[
@@ -127,8 +128,8 @@ class UserItemRecommender(tf.Module):
         ends = tf.cumsum(lengths)
         entry = tf.range(tf.reduce_sum(lengths), dtype=tf.int64)
         row = tf.searchsorted(ends, entry, side="right", out_type=tf.int64)
-        column = tf.gather(self._columns, entry + tf.gather(starts - (ends - lengths), row))
-        pairs = tf.stack([row, tf.cast(column, tf.int64)], axis=1)
+        column = self._columns.gather(entry + tf.gather(starts - (ends - lengths), row))
+        pairs = tf.stack([row, column], axis=1)
         scores = tf.tensor_scatter_nd_update(scores, pairs, tf.fill(tf.shape(row), float("-inf")))
         best, number = tf.math.top_k(scores, k)
         there = best > float("-inf")
@@ -137,7 +138,7 @@ class UserItemRecommender(tf.Module):
         return {
             "ids": self._items.ids(tf.where(there, number, self._num_items)),
             "scores": tf.where(there, shown, 0.0),
-            "counts": tf.reduce_sum(tf.cast(there, tf.int32), axis=1),
+            "counts": tf.cast(tf.reduce_sum(tf.cast(there, tf.int64), axis=1), tf.int32),
             "known": known,
         }
 
