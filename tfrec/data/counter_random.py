@@ -81,13 +81,15 @@ def permute(index: tf.Tensor, size: Integer, key: tf.Tensor) -> tf.Tensor:
     """
     index = tf.convert_to_tensor(index, tf.int64)
     shape = tf.shape(index)
+    # Where the size is known here, a GPU need not be asked for it.
+    pairs = (_PAIRS_SMALL if size < _SMALL else _PAIRS) if isinstance(size, int) else None
     size = tf.reshape(tf.broadcast_to(tf.cast(size, tf.int64), shape), [-1])
     key = tf.reshape(tf.broadcast_to(key, shape), [-1])
-    found = _feistel(tf.reshape(index, [-1]), size, key)
+    found = _feistel(tf.reshape(index, [-1]), size, key, pairs)
 
     def walk(outside: tf.Tensor, found: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # Only the few that are outside walk on: about one in sqrt(size).
-        again = _feistel(tf.gather(found, outside), tf.gather(size, outside), tf.gather(key, outside))
+        again = _feistel(tf.gather(found, outside), tf.gather(size, outside), tf.gather(key, outside), pairs)
         found = tf.tensor_scatter_nd_update(found, outside[:, None], again)
         return tf.gather(outside, tf.where(again >= tf.gather(size, outside))[:, 0]), found
 
@@ -100,12 +102,13 @@ def permute(index: tf.Tensor, size: Integer, key: tf.Tensor) -> tf.Tensor:
     return tf.reshape(found, shape)
 
 
-def _feistel(x: tf.Tensor, size: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
-    """A permutation of ``[0, a b)``, element by element."""
+def _feistel(x: tf.Tensor, size: tf.Tensor, key: tf.Tensor, pairs: int | None) -> tf.Tensor:
+    """A permutation of ``[0, a b)``, element by element; ``pairs`` of rounds, or as many as the smallest size needs."""
     a = tf.cast(tf.math.ceil(tf.sqrt(tf.cast(size, tf.float64))), tf.int64)
     b = (size + a - 1) // a
     small = size < _SMALL
-    pairs = tf.where(tf.reduce_any(small), _PAIRS_SMALL, _PAIRS)
+    if pairs is None:
+        pairs = tf.where(tf.reduce_any(small), _PAIRS_SMALL, _PAIRS)
     left = x // b
 
     def pair(i: tf.Tensor, left: tf.Tensor, right: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
