@@ -351,7 +351,7 @@ def test_times_that_the_checks_print(tmp_path):
     lines = (
         "users    F=128  half  cg, 3 steps       12.345 ms     2900 GB/s     6700 GFLOPS  (12 long rows)",
         "PASS something error 1.00e-05 (at most 1e-04)",
-        "float       10240 ids uniform forward               45.1 us   0.0044 us per id     8400 GFLOPS, scratch   45 MiB",
+        "float       10240 ids uniform forward               45.1 us   0.004 us per id     8400 GFLOPS, scratch  9 MiB",
     )
     kernels._read_times(work, "\n".join(lines))
     assert work.rows == [

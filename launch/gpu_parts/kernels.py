@@ -51,11 +51,12 @@ def compile_only(kernel: str) -> Run:
 
 
 def times(kernel: str) -> Run:
-    """All checks, and the time of each kernel by itself."""
+    """All checks up to 128 factors, and the time of each kernel by itself."""
 
     def run(session: Session, work: Work) -> None:
         try:
-            status, output = _script(session, work, kernel, ok=(0, 1))
+            # Another word than quick: today all checks and the times, and only these should it be made a word for them.
+            status, output = work.run([*_LINE_BY_LINE, _program(session, kernel), "times", "128"], ok=(0, 1))
         except RanOver:
             # What it had printed is worth having.
             _count(work, work.said())
@@ -77,26 +78,9 @@ def sanitize(kernel: str, tool: str) -> Run:
         sanitizer = session.machine.sanitizer
         if sanitizer is None:
             raise Skipped("compute-sanitizer is not there (it comes with a full CUDA toolkit)")
-        programs = sorted(_folder(session, kernel).rglob("check_gpu"))
-        if not programs:
-            raise Failed(f"There is no compiled check: the part kernels-{kernel} makes it. Run it first.")
-        status, output = work.run(
-            [
-                *_LINE_BY_LINE,
-                sanitizer,
-                "--tool",
-                tool,
-                "--error-exitcode",
-                "9",
-                str(programs[0]),
-                "quick",
-                _SANITIZED_FACTORS,
-            ],
-            ok=(0, 1, 9, 255),
-        )
-        if re.search(
-            r"device not supported|not supported on (this|the)|unable to find|error 999", output, re.IGNORECASE
-        ):
+        command = [sanitizer, "--tool", tool, "--error-exitcode", "9", _program(session, kernel)]
+        status, output = work.run([*_LINE_BY_LINE, *command, "quick", _SANITIZED_FACTORS], ok=(0, 1, 9, 255))
+        if re.search(r"device not supported|error 999", output, re.IGNORECASE):
             raise Skipped(f"compute-sanitizer does not work on this machine: {tail(output, 3)}")
         errors = re.search(r"(?:ERROR SUMMARY|RACECHECK SUMMARY): (.*)", output)
         work.figures[tool] = errors.group(1) if errors else "no summary"
@@ -105,6 +89,17 @@ def sanitize(kernel: str, tool: str) -> Run:
             raise Failed(f"{tool} ended with status {status}: {tail(output)}")
 
     return run
+
+
+def _program(session: Session, kernel: str) -> str:
+    """The compiled checks, from the part that compiles them."""
+    programs = sorted(_folder(session, kernel).rglob("check_gpu"))
+    if not programs:
+        raise Failed(f"There is no compiled check: run the part kernels-{kernel} first.")
+    sources = [*(ROOT / "custom_ops" / FOLDERS[kernel]).iterdir(), *(ROOT / "custom_ops" / "common").iterdir()]
+    if programs[0].stat().st_mtime < max(source.stat().st_mtime for source in sources):
+        raise Failed(f"The compiled check is older than its sources: run the part kernels-{kernel} with --again.")
+    return str(programs[0])
 
 
 def _folder(session: Session, kernel: str) -> Path:

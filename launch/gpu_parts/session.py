@@ -67,11 +67,21 @@ class Session:
                     return path
         return None
 
+    def stale_library(self) -> str:
+        """Says that the library compiled here is older than its sources; empty where it is not."""
+        library = self.library
+        if library is None or library.parent != self.build:
+            return ""
+        newest = max(file.stat().st_mtime for file in (ROOT / "custom_ops").rglob("*") if file.is_file())
+        return "the native library is older than custom_ops: run the part `library`" * (
+            newest > library.stat().st_mtime
+        )
+
     def missing(self, need: str) -> str:
         """Why a need is not met; empty where it is."""
         for problem in self.problems:
             if problem.need == need:
-                return problem.text
+                return problem.text.partition(". ")[0]  # all of it was said at the start
         if need == "nvcc":
             return "" if self.machine.nvcc else "there is no nvcc"
         if need == "tensorflow":
