@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from gpu_parts.session import REHEARSAL, ROOT, Session
-from gpu_parts.work import Failed, Skipped, Work
+from gpu_parts.work import EXACT, Failed, Skipped, Work
 
 
 def run(session: Session, work: Work) -> None:
@@ -29,8 +29,8 @@ def run(session: Session, work: Work) -> None:
     with tempfile.TemporaryDirectory() as folder:
         one, many = Path(folder, "one.npz"), Path(folder, "many.npz")
         program = [session.python, str(ROOT / "tests/distributed/two_ranks.py"), "equal"]
-        work.run([*program, str(one)])
-        work.run([*start, *program, str(many)])
+        work.run([*program, str(one)], **EXACT)
+        work.run([*start, *program, str(many)], **EXACT)
         difference = work.measure(session.script("same_arrays", str(one), str(many)))
     work.figures |= {"ranks": ranks, "largest difference of a weight between N ranks and one": difference["largest"]}
     found = work.measure([*start, *session.script("allreduce")])

@@ -6,7 +6,7 @@ import importlib.util
 import re
 
 from gpu_parts.session import Session
-from gpu_parts.work import Failed, Work, tail
+from gpu_parts.work import EXACT, Failed, Work, tail
 
 _PYTEST = ("-q", "-p", "no:cacheprovider", "--durations=5", "--continue-on-collection-errors")
 
@@ -27,7 +27,7 @@ def on_device(session: Session, work: Work) -> None:
 
 
 def _run(session: Session, work: Work, *arguments: str) -> dict[str, int]:
-    status, output = work.run([session.python, "-m", "pytest", *_PYTEST, *arguments], ok=(0, 1, 5))
+    status, output = work.run([session.python, "-m", "pytest", *_PYTEST, *arguments], ok=(0, 1, 5), **EXACT)
     last = next((line for line in reversed(output.splitlines()) if re.search(r" in [\d.]+s", line)), "")
     found = {what: int(number) for number, what in re.findall(r"(\d+) (passed|failed|skipped|errors?)", last)}
     work.figures |= found

@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+#: For what is compared with float32 tolerances: NVIDIA's libraries then round no float32 to TF32's ten bits.
+EXACT = {"NVIDIA_TF32_OVERRIDE": "0"}
 #: Between asking a command that runs over to end and ending it.
 _GRACE_S = 5.0
 

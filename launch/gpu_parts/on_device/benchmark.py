@@ -20,7 +20,7 @@ tf = take_device(arguments.rehearse)
 #: Sizes of a rehearsal in place of the benchmark's own.
 SMALL: dict[str, dict[str, Any]] = {
     "vae_cf": {"_SHAPES": {"tiny": (400, 300)}},
-    "neumf": {"_USERS": 2_000, "_ITEMS": 1_000, "_EVENTS": 400_000, "_BATCHES": (1 << 13,)},
+    "neumf": {"_USERS": 2_000, "_ITEMS": 3_000, "_EVENTS": 400_000, "_BATCHES": (1 << 13,)},
     "tt": {},
 }
 name = arguments.name.replace("-", "_")
