@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpu_parts import problems
 from gpu_parts.session import ON_GPU, Session
-from gpu_parts.work import Failed, Work
+from gpu_parts.work import Failed, Work, tail
 
 
 def run(session: Session, work: Work) -> None:
@@ -15,7 +15,7 @@ def run(session: Session, work: Work) -> None:
         work.figures[f"GPU {told['index']}"] = {
             gpu.name: f"compute capability {told['capability']}",
             "driver": gpu.driver,
-            "memory": f"{float(told['memory_mib']):,.0f} MiB ({gpu.free_mib:,} free)",
+            "memory": f"{told['memory_mib']} MiB ({told['free_mib']} free)",
             "clocks now": f"{told['sm_mhz']} / {told['memory_mhz']} MHz",
             "at most": f"{told['max_sm_mhz']} / {told['max_memory_mhz']} MHz",
             "power limit": f"{told['power_limit_w']} W",
@@ -28,10 +28,10 @@ def run(session: Session, work: Work) -> None:
     work.figures |= found
     seen, there = len(found["GPUs of TensorFlow"]), len(session.machine.gpus)
     if session.mode == ON_GPU and seen != there:
-        raise Failed(
-            f"nvidia-smi lists {there} GPUs and TensorFlow finds {seen}: a CUDA library is missing, most likely. Its "
-            f"own words are in {work.log.name}."
-        )
+        problem = f"nvidia-smi lists {there} GPUs and TensorFlow finds {seen}"
+        # Other parts are not tried in vain, or worse, on the CPU.
+        session.problems.append(problems.Problem("tensorflow", problem))
+        raise Failed(f"{problem}: a CUDA library is missing, most likely. Its own words:\n{tail(work.said())}")
 
 
 def without_gpu(session: Session, work: Work) -> None:

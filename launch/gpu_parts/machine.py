@@ -57,9 +57,14 @@ class GPU:
         return self.told["driver"]
 
     @property
-    def free_mib(self) -> int:
-        """Memory that nobody has."""
-        return int(float(self.told["free_mib"]))
+    def memory_mib(self) -> int | None:
+        """All its memory; None where nvidia-smi does not say, as of a part of a GPU."""
+        return _whole(self.told["memory_mib"])
+
+    @property
+    def free_mib(self) -> int | None:
+        """Memory that nobody has; None where nvidia-smi does not say."""
+        return _whole(self.told["free_mib"])
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,9 @@ class Machine:
 
     gpus: list[GPU] = field(default_factory=list)
     visible: str | None = None
+    reaches: tuple[int, ...] = ()
+    """The version of CUDA up to which the driver goes, by its own word; empty: not known. It is above what comes with
+    the driver where NVIDIA's forward compatibility package is installed."""
     nvcc: str | None = None
     toolkit: str = ""
     nvcc_archs: frozenset[int] = frozenset()
@@ -117,6 +125,8 @@ def look() -> Machine:
     """
     machine = Machine(visible=os.environ.get("CUDA_VISIBLE_DEVICES"))
     machine.gpus = _gpus(machine.visible)
+    found = re.search(r"CUDA (?:UMD )?Version: *(\d+)\.(\d+)", _output(["nvidia-smi"])) if machine.gpus else None
+    machine.reaches = tuple(map(int, found.groups())) if found else ()
     machine.nvcc = _nvcc()
     if machine.nvcc:
         found = re.search(r"release (\d+\.\d+)", _output([machine.nvcc, "--version"]))
@@ -136,6 +146,13 @@ def _output(command: list[str]) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout if done.returncode == 0 else ""
+
+
+def _whole(text: str) -> int | None:
+    try:
+        return int(float(text))
+    except ValueError:
+        return None
 
 
 def _first(*names: str) -> str | None:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 #: CUDA's major version -> the oldest driver that runs it (NVIDIA's CUDA compatibility table, Linux).
 DRIVERS = {12: 525, 13: 580}
+#: TensorFlow 2.21's wheels reach GPUs of 9.0 and newer as intermediate code of CUDA 12.5, which older drivers cannot
+#: read.
+CUDA_OF_TENSORFLOW, DRIVER_OF_TENSORFLOW = (12, 5), 555
 #: The oldest compute capability that the kernels are written for, and that CUDA 13 compiles for.
 OLDEST_ARCH = 75
 #: What the parts take at most, an estimate: the tables of benchmark neumf with Adam's moments, and their batches.
@@ -90,11 +93,11 @@ def _check_gpu(gpu: GPU) -> None:
             f"{gpu.name} is too old: it has compute capability {gpu.told['capability']}, and tfrec's kernels need 7.5 "
             "(Turing: T4, RTX 20) or newer.\nUse a newer GPU; CUDA_VISIBLE_DEVICES chooses among several."
         )
-    if gpu.free_mib < NEEDED_MIB:
+    if gpu.free_mib is not None and gpu.free_mib < NEEDED_MIB:
         users = "; ".join(gpu.users) or "nobody that nvidia-smi shows (a process of another container, or a remnant)"
         raise Unusable(
-            f"GPU {gpu.told['index']} ({gpu.name}) is full: {gpu.free_mib:,} of {int(float(gpu.told['memory_mib'])):,} "
-            f"MiB are free, and about {NEEDED_MIB:,} are needed.\nIt is used by: {users}.\n"
+            f"GPU {gpu.told['index']} ({gpu.name}) is full: {gpu.free_mib:,} of "
+            f"{gpu.memory_mib or 0:,} MiB are free, and about {NEEDED_MIB:,} are needed.\nIt is used by: {users}.\n"
             "End what uses it, or choose another GPU with CUDA_VISIBLE_DEVICES."
         )
 
@@ -121,7 +124,7 @@ def _check_drivers(machine: Machine) -> None:
                 "toolkit of CUDA 12 (driver 525 or newer) or 13 (580 or newer).\nInstall one of these."
             )
         needed = DRIVERS.get(major)
-        if needed is not None and _major(driver) < needed:
+        if needed is not None and _major(driver) < needed and machine.reaches < (major,):
             other = ""
             if what == "nvcc" and tensorflow and tensorflow.cuda and int(tensorflow.cuda.split(".")[0]) != major:
                 other = f" TensorFlow, of CUDA {tensorflow.cuda}, would run; the kernels that nvcc compiles would not."
@@ -129,6 +132,13 @@ def _check_drivers(machine: Machine) -> None:
                 f"The driver {driver} is too old: {what} is of CUDA {version}, which needs {needed} or newer.{other}\n"
                 f"{mend}"
             )
+    new = [gpu.name for gpu in machine.gpus if gpu.arch >= 90]
+    old = _major(driver) < DRIVER_OF_TENSORFLOW and machine.reaches < CUDA_OF_TENSORFLOW
+    if new and old and tensorflow and tensorflow.cuda:
+        raise Unusable(
+            f"The driver {driver} is too old: TensorFlow's own kernels for {new[0]} are intermediate code of CUDA "
+            f"{tensorflow.cuda}, which needs {DRIVER_OF_TENSORFLOW} or newer.\nUpdate the driver."
+        )
     if machine.nvcc_archs:
         for arch in machine.archs:
             if arch not in machine.nvcc_archs:

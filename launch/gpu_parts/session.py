@@ -110,6 +110,9 @@ class Session:
         if self.machine.nvcc:
             found["PATH"] = f"{Path(self.machine.nvcc).parent}{os.pathsep}{found.get('PATH', '')}"
             found["CUDACXX"] = self.machine.nvcc
+        # The folder of this package is for this process alone: others must not import from it by the name of a file.
+        launch = str(ROOT / "launch")
+        found["PYTHONPATH"] = os.pathsep.join(p for p in found.get("PYTHONPATH", "").split(os.pathsep) if p != launch)
         found["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         # TensorFlow takes what it needs, and not the whole card; what the driver compiles at first use is kept.
         found["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"

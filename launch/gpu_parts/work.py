@@ -94,7 +94,9 @@ class Work:
             program = next(
                 (Path(word).name for word in command if word.endswith((".py", ".sh"))), Path(command[0]).name
             )
-            raise Failed(f"{program} ended with status {status}. It said last:\n{tail(output)}\nIt was: {shown}")
+            said = tail(output)
+            last = said.splitlines()[-1]
+            raise Failed(f"{program} ended with status {status}: {last}\n{said}\nIt was: {shown}")
         return status, output
 
     def said(self) -> str:
@@ -120,6 +122,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
                 return
 
 
+#: What TensorFlow prints at every start.
+_NOTICES = ("All log messages before absl", "oneDNN custom operations", "cpu_feature_guard", "To enable the following")
+
+
 def tail(text: str, lines: int = 12) -> str:
-    """The last lines that are not empty."""
-    return "\n".join([line.rstrip()[:400] for line in text.splitlines() if line.strip()][-lines:]) or "(nothing)"
+    """The last lines that say something."""
+    said = [line.rstrip()[:400] for line in text.splitlines() if line.strip()]
+    return "\n".join([line for line in said if not any(n in line for n in _NOTICES)][-lines:]) or "(nothing)"

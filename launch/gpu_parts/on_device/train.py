@@ -17,10 +17,14 @@ made.add_argument("--epochs", type=int, help="fewer than usual, for a rehearsal"
 made.add_argument("--device", choices=["gpu", "cpu"], required=True)
 arguments = made.parse_args()
 
+import tensorflow as tf  # noqa: E402
+
 from tfrec.configs import ALSRun, NeuMFRun, SyntheticConfig, VAECFRun, with_data  # noqa: E402
 from tfrec.recipes import RECIPES  # noqa: E402
 from tfrec.train import train  # noqa: E402
 
+if bool(tf.config.list_physical_devices("GPU")) != (arguments.device == "gpu"):
+    raise SystemExit(f"This is to be trained on the {arguments.device.upper()}, and TensorFlow finds another device.")
 started = time.perf_counter()
 users, items = (1_000, 400) if arguments.model == "neumf" else (2_000, 600)
 config = with_data(RECIPES[arguments.model](), synthetic=SyntheticConfig(num_users=users, num_items=items))
@@ -49,16 +53,13 @@ with tempfile.TemporaryDirectory() as folder:
 
     weights = load_model(RunFolder.existing(Path(folder, "run"))).get_weights()
 finite = all(np.isfinite(np.asarray(w, np.float64)).all() for w in weights)
-gpus = report["hardware"]["gpus"]
-if bool(gpus) != (arguments.device == "gpu"):
-    raise SystemExit(f"This was to be trained on the {arguments.device.upper()}; TensorFlow finds {gpus or 'no GPU'}.")
 write(
     arguments.json,
     {
         "test": report["test"]["model"],
         "popularity": report["test"]["popularity"],
         "finite": bool(finite),
-        "gpus": gpus,
+        "gpus": report["hardware"]["gpus"],
         "seconds": time.perf_counter() - started,
     },
 )
