@@ -342,6 +342,25 @@ def test_tensorflow_that_finds_no_gpu_is_a_failure(made):
     assert "peaks.py ended with status 1: TensorFlow finds no GPU in this process" in out
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        pytest.param(["peaks", "bench-latency"], id="two parts"),
+        pytest.param([], marks=pytest.mark.slow, id="all parts"),
+    ],
+)
+def test_a_rehearsal_on_the_cpu(made, parts):
+    del made.environment["TFREC_OPS_LIBRARY"]  # the real one
+    arguments = [word for part in parts for word in ("--part", part)]
+    with made.start("--rehearse", *arguments) as process:
+        out, err = process.communicate()
+    assert process.returncode == 0, out + err
+    assert set(made.statuses().values()) <= {"passed", "skipped"}
+    text = (made.folder / "out" / "report.md").read_text()
+    assert "Mode: rehearsal on the CPU" in text
+    assert text.count("| what (rehearsal on the CPU) |") >= 2
+
+
 def test_arguments(made):
     status, _, err = made.run("--part", "kernel")
     assert status == 2

