@@ -29,8 +29,8 @@ def build(session: Session, work: Work) -> None:
         arch = session.archs[0]
         raise kind(
             f"The native library cannot be compiled here, and there is none for this GPU: {why}.\nCompile it on "
-            f"another machine that has TensorFlow 2.21 (launch/gpu --part library --arch {arch}; it needs no GPU) and name it "
-            "here with TFREC_OPS_LIBRARY."
+            f"another machine that has TensorFlow 2.21 (launch/gpu --part library --arch {arch}; it needs no GPU) and "
+            "name it here with TFREC_OPS_LIBRARY."
         )
     code = code_in(library)
     work.figures["library"] = str(library).replace(f"{ROOT}/", "")

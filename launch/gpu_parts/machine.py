@@ -166,6 +166,8 @@ def _nvcc() -> str | None:
 
 def _gpus(visible: str | None) -> list[GPU]:
     if shutil.which("nvidia-smi") is None:
+        if Path("/dev/nvidiactl").exists():
+            raise Unusable("There is an NVIDIA driver, but no nvidia-smi on PATH to ask it. Put its folder on PATH.")
         return []
     query = ["nvidia-smi", f"--query-gpu={','.join(_ASKED.values())}", "--format=csv,noheader,nounits"]
     try:
