@@ -1,16 +1,18 @@
 """Seconds of an ALS iteration, with both solvers and both storages, beside implicit's GPU code where it is installed.
 
-The matrix is that of ``python -m tfrec.benchmark als``, generated: 10 million plays weighted by BM25, 128 factors. An
-iteration is the difference of a long and a short fit, so that loading the matrix does not count. Operations and bytes
-are those that an iteration cannot do without: each entry's factors read once from memory for each half of it.
+The matrix is that of ``python -m tfrec.benchmark als``, generated: 10 million plays weighted by BM25, 128 factors.
+Operations and bytes are those that an iteration cannot do without: each entry's factors read once from memory for each
+half of it.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from script import parser, row, seconds, take_device, write
+from script import parser, row, take_device, write
 
 arguments = parser(__doc__).parse_args()
 tf = take_device(arguments.rehearse)
@@ -21,33 +23,35 @@ from tfrec.models import ALS  # noqa: E402
 
 FACTORS = 128
 STEPS = 3
-short, long = (1, 2) if arguments.rehearse else (1, 6)
+ITERATIONS = 4 if arguments.rehearse else 10
 plays = generate(50_000, 1_000, 500) if arguments.rehearse else generate(10_000_000)
 matrix = confidence.bm25(plays, 100.0, 0.8)
 rows_of_both, entries = sum(matrix.shape), matrix.nnz
 
 
-def iteration(fit: Any) -> np.ndarray:
-    """Seconds of one iteration."""
-    rounds = 1 if arguments.rehearse else 3
-    few = seconds(lambda: fit(short), rounds, warm_up=1)
-    return (seconds(lambda: fit(long), rounds, warm_up=0) - np.median(few)) / (long - short)
+def iterations(fit: Callable[[Callable[..., None]], Any]) -> np.ndarray:
+    """Seconds of each iteration after the first two; ``fit(callback)`` calls back after each."""
+    ends: list[float] = []
+
+    def note(*_: Any) -> None:
+        if tf.config.list_logical_devices("GPU"):
+            tf.test.experimental.sync_devices()
+        ends.append(time.perf_counter())
+
+    fit(note)
+    return np.diff(ends)[1:]
 
 
-def ours(solver: str, dtype: str) -> Any:
+def ours(solver: Any, dtype: str) -> Callable[[Callable[..., None]], Any]:
     """A fit of tfrec's, from the start."""
-
-    def fit(iterations: int) -> None:
-        model = ALS(FACTORS, 0.01, iterations=iterations, solver=solver, factor_dtype=dtype, cg_steps=STEPS)
-        model.fit(matrix, verbose=0)
-
-    return fit
+    model = ALS(FACTORS, 0.01, iterations=ITERATIONS, solver=solver, factor_dtype=dtype, cg_steps=STEPS)
+    return lambda callback: model.fit(matrix, callback, verbose=0)
 
 
 rows, notes = [], []
 for solver in ("cg", "cholesky"):
     for dtype in ("float32", "float16"):
-        times = iteration(ours(solver, dtype))
+        times = iterations(ours(solver, dtype))
         bytes_of = 2 if dtype == "float16" else 4
         if solver == "cg":
             operations = (STEPS + 1) * (4.0 * 2 * entries * FACTORS + 2.0 * rows_of_both * FACTORS**2)
@@ -74,13 +78,9 @@ try:
     else:
         from implicit.gpu.als import AlternatingLeastSquares
 
-        def theirs(iterations: int) -> None:
-            """A fit of implicit's (conjugate gradients, three steps)."""
-            model = AlternatingLeastSquares(factors=FACTORS, regularization=0.01, iterations=iterations)
-            model.fit(matrix, show_progress=False)
-            model.user_factors.to_numpy()
-
-        rows.append(row("implicit's GPU code, cg, float32", iteration(theirs) * 1e3, "ms an iteration"))
+        theirs = AlternatingLeastSquares(factors=FACTORS, regularization=0.01, iterations=ITERATIONS)
+        times = iterations(lambda callback: theirs.fit(matrix, show_progress=False, callback=callback))
+        rows.append(row("implicit's GPU code, cg, float32", times * 1e3, "ms an iteration"))
 except ImportError as error:
     notes.append(f"implicit's GPU code was not measured: {error}")
 except Exception as error:  # its code for this card may be missing, which must not cost ours
