@@ -106,7 +106,7 @@ chmod +x "$2"
 
     def run(self, *arguments, **environment):
         with self.start(*arguments, **environment) as process:
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=600)
         return process.returncode, out, err
 
     def report(self):
@@ -174,12 +174,12 @@ def test_stopped_it_ends_what_it_started_and_keeps_what_was_found(made):
     made.gpu()
     made.nvcc(tt="echo $$ > pid; exec sleep 600".replace("pid", str(made.folder / "pid")))
     with made.start("--part", "kernels") as process:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while not (made.folder / "pid").exists() and time.monotonic() < end:
             time.sleep(0.1)
         second = made.run("--part", "kernels")
         process.send_signal(signal.SIGTERM)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=300)
     assert process.returncode == 143, out
     assert second[0] == 2
     assert "Another launch/gpu is at work" in second[2]
