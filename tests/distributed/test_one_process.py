@@ -133,7 +133,7 @@ def test_arrays_on_one_process():
     assert distributed.broadcast_json({"a": [1]}) == {"a": [1]}
 
 
-@pytest.mark.skipif(not tf.config.list_physical_devices("GPU"), reason="needs a GPU: local rank picks the GPU")
+@pytest.mark.gpu
 def test_local_rank_picks_the_gpu():
     distributed.init()
     assert len(tf.config.get_visible_devices("GPU")) >= 1

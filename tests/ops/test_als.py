@@ -481,7 +481,7 @@ def test_kernels_are_registered():
         assert devices(name) == {(d, t) for d in ("CPU", "GPU") for t in types}
 
 
-@pytest.mark.skipif(not tf.config.list_physical_devices("GPU"), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("solver", als.SOLVERS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])

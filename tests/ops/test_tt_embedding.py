@@ -389,7 +389,7 @@ def test_kernels_are_registered():
 
 
 @NATIVE
-@pytest.mark.skipif(not tf.config.list_physical_devices("GPU"), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "adam"])
 def test_a_gpu_takes_the_same_steps(random, dtype, optimizer):
@@ -410,7 +410,7 @@ def test_a_gpu_takes_the_same_steps(random, dtype, optimizer):
 
 
 @NATIVE
-@pytest.mark.skipif(not tf.config.list_physical_devices("GPU"), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_a_gpu_reads_zeros_for_ids_out_of_range(random, dtype):
     shape = SHAPES[7]

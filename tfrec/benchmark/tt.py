@@ -80,8 +80,12 @@ def _measure(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.nd
     return {name: np.array(values) for name, values in times.items()}
 
 
-def benchmark_tt(rounds: int) -> dict[str, Any]:
+def benchmark_tt(rounds: int, memory: bool = True) -> dict[str, Any]:
     """Microseconds per id, operations per second, and memory.
+
+    Args:
+        rounds: how often each way is timed.
+        memory: whether to measure the host's memory too.
 
     Raises:
         InputError: the native library is not built.
@@ -122,8 +126,9 @@ def benchmark_tt(rounds: int) -> dict[str, Any]:
     found["zipf_times_faster_than_uniform"] = {
         stage: spread(raw["uniform"][stage] / raw["zipf"][stage]) for stage in ("forward", "backward")
     }
-    found["memory_of_a_lookup_and_its_gradient"] = {way: _memory(way) for way in ("native", "twin")}
-    found["training_at_size"] = _memory("training")
+    if memory:
+        found["memory_of_a_lookup_and_its_gradient"] = {way: _memory(way) for way in ("native", "twin")}
+        found["training_at_size"] = _memory("training")
     return found
 
 
