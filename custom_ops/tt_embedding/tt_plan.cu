@@ -117,13 +117,17 @@ __global__ void __launch_bounds__(kThreads) WriteNodes(Plan plan, int64_t tiles)
     if (Lane() == 31) sums[k * kTileWarps + Warp()] = static_cast<int>(sum);
     node[k] = sum - count - 1;
   }
+  // node[num_levels - 1] again: looked up by a number that the compiler does not know, node[] would be in local memory.
+  const int rows = begins.Count(radix.num_levels - 1);
+  int64_t last = InclusiveSum(rows) - rows - 1;
   __syncthreads();
 #pragma unroll
   for (int k = 0; k < kMaxCores; ++k) {
-    if (k >= radix.num_levels) break;
-    node[k] += plan.tile_counts[k * tiles + blockIdx.x];
+    if (k < radix.num_levels) node[k] += plan.tile_counts[k * tiles + blockIdx.x];
     for (int warp = 0; warp < Warp(); ++warp) node[k] += sums[k * kTileWarps + warp];
   }
+  last += plan.tile_counts[(radix.num_levels - 1) * tiles + blockIdx.x];
+  for (int warp = 0; warp < Warp(); ++warp) last += sums[(radix.num_levels - 1) * kTileWarps + warp];
 #pragma unroll
   for (int i = 0; i < kPerThread; ++i) {
     const int64_t j = begins.first + i;
@@ -133,18 +137,15 @@ __global__ void __launch_bounds__(kThreads) WriteNodes(Plan plan, int64_t tiles)
       continue;
     }
     const int64_t key = plan.keys[j], table = key / radix.table_keys;
-    int64_t last = 0;
 #pragma unroll
     for (int k = 0; k < kMaxCores; ++k) {
-      if (k >= radix.num_levels) break;
-      if (k >= begins.level[i]) {
+      if (k >= begins.level[i] && k < radix.num_levels) {
         ++node[k];
         plan.slice[k][node[k]] = table * radix.p[k] + key / radix.divisor[k] % radix.p[k];
         if (k > 0) plan.parent[k][node[k]] = node[k > 0 ? k - 1 : 0];
-        if (k == radix.num_levels - 1) plan.start[node[k]] = j;
       }
-      last = node[k];
     }
+    if (begins.level[i] < radix.num_levels) plan.start[++last] = j;
     plan.row_node[j] = last;
   }
 }
