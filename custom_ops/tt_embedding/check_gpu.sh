@@ -7,7 +7,7 @@ build=${TMPDIR:-/tmp}/tt_check_gpu
 nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
 mkdir -p "$build"
 rm -f "$build"/*.o
-for file in tt_sort tt_plan tt_forward tt_backward tt_update check_gpu check_gpu_times; do
+for file in tt_sort tt_ids tt_nodes tt_plan tt_forward tt_backward tt_update check_gpu check_gpu_times; do
   "$nvcc" -std=c++17 -O3 -Xcompiler -Wall,-Wextra ${NVCC_FLAGS:--arch=native} -c "$here/$file.cu" -o "$build/$file.o" &
 done
 wait

@@ -9,7 +9,7 @@ build=${TMPDIR:-/tmp}/tt_count_launches
 nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
 mkdir -p "$build"
 rm -f "$build"/*.o "$build"/*.txt
-for file in tt_sort tt_plan tt_forward tt_backward tt_update; do
+for file in tt_sort tt_ids tt_nodes tt_plan tt_forward tt_backward tt_update; do
   "$nvcc" -std=c++17 -O3 -arch=sm_90 --resource-usage -c "$here/$file.cu" -o "$build/$file.o" 2>"$build/$file.txt" || {
     cat "$build/$file.txt"
     exit 1

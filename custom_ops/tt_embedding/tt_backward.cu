@@ -13,51 +13,6 @@ namespace tfrec {
 namespace tt {
 namespace {
 
-// Nodes of all levels but the first, sorted by level and slice. A level has its own range of keys, with one more behind
-// its slices for the nodes that there might have been, and so its place is known to the host.
-struct NodeOrder {
-  int64_t total;
-  int64_t place[kMaxCores], first_key[kMaxCores];
-  int bits;
-  int64_t *keys, *nodes, *keys_before, *nodes_before;
-  void* sort_scratch;
-};
-
-NodeOrder TakeNodeOrder(const Table& table, const Plan& plan, Arena* arena) {
-  NodeOrder o = {};
-  int64_t keys = 0;
-  for (int k = 1; k < table.num_cores; ++k) {
-    o.place[k] = o.total;
-    o.first_key[k] = keys;
-    o.total += plan.bound[k];
-    keys += table.slices(k) + 1;
-  }
-  o.bits = BitsFor(keys - 1);
-  o.keys = arena->Take<int64_t>(o.total);
-  o.nodes = arena->Take<int64_t>(o.total);
-  o.keys_before = arena->Take<int64_t>(o.total);
-  o.nodes_before = arena->Take<int64_t>(o.total);
-  o.sort_scratch = arena->Take<char>(static_cast<int64_t>(SortScratchBytes(o.total, o.bits)));
-  return o;
-}
-
-__global__ void __launch_bounds__(kThreads) FillNodeKeys(Plan plan, NodeOrder o) {
-  for (int64_t i = FirstIndex(); i < o.total; i += IndexStride()) {
-    int level = 1;
-    while (level + 1 < plan.radix.num_levels && i >= o.place[level + 1]) ++level;
-    const int64_t node = i - o.place[level];
-    const int64_t slices = plan.radix.end / plan.radix.table_keys * plan.radix.p[level];
-    o.keys_before[i] = o.first_key[level] + (node < plan.counts[level] ? plan.slice[level][node] : slices);
-    o.nodes_before[i] = node;
-  }
-}
-
-const char* SortNodes(const Plan& plan, const NodeOrder& o, void* stream) {
-  const char* error = Launch(FillNodeKeys, GridFor(o.total), kThreads, 0, stream, plan, o);
-  if (error != nullptr) return error;
-  return SortPairs(o.total, o.bits, o.keys_before, o.keys, o.nodes_before, o.nodes, o.sort_scratch, stream);
-}
-
 // ---- What is summed: for SumSegments -------------------------------------------------------------------------------
 
 // The upstream of the ids of a last node.
@@ -257,15 +212,23 @@ size_t BackwardCudaScratchBytes(const Lookup& lookup) {
 const char* BackwardCuda(const Backward& b, void* scratch, void* stream) {
   const Lookup& lookup = b.lookup;
   const Table& table = lookup.table;
+  Cleared gradients = {};
+  gradients.num = table.num_cores;
   for (int k = 0; k < table.num_cores; ++k) {
-    const char* error = ErrorMessage(cudaMemsetAsync(b.gradients[k], 0, table.core(k) * sizeof(float),
-                                                     static_cast<cudaStream_t>(stream)));
-    if (error != nullptr) return error;
+    gradients.at[k] = b.gradients[k];
+    gradients.count[k] = table.core(k);
   }
-  if (lookup.n == 0) return nullptr;
+  if (lookup.n == 0) {
+    const char* error = nullptr;
+    for (int k = 0; k < table.num_cores && error == nullptr; ++k) {
+      error = ErrorMessage(cudaMemsetAsync(b.gradients[k], 0, gradients.count[k] * sizeof(float),
+                                           static_cast<cudaStream_t>(stream)));
+    }
+    return error;
+  }
   Arena arena(scratch);
   const SortedIds sorted = TakeSortedIds(lookup, &arena);
-  const char* error = SortIds(lookup, sorted, stream);
+  const char* error = SortIds(lookup, sorted, gradients, stream);
   const int64_t most = IdsOfRound(lookup);
   Round round = TakeRound(table, most, &arena);
   for (int64_t begin = 0; error == nullptr && begin < lookup.n; begin += most) {
