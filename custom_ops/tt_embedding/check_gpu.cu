@@ -264,9 +264,12 @@ void CheckUpdate(Optimizer optimizer, Storage storage, int64_t count) {
   const Buffer weight_buffer = ToDevice(weights, storage, 0), gradient_buffer(gradient), slot_0(slots[0]),
                slot_1(slots[1]);
   // Slots that the optimizer has not are null, as they may be.
-  RequireNoError(tfrec::tt::UpdateCuda(u, storage, count, gradient_buffer.Get<float>(), weight_buffer.Get<void>(),
-                                       num_slots > 0 ? slot_0.Get<float>() : nullptr,
-                                       num_slots > 1 ? slot_1.Get<float>() : nullptr, nullptr));
+  const tfrec::tt::CoreUpdate core = {count,
+                                      gradient_buffer.Get<float>(),
+                                      weight_buffer.Get<void>(),
+                                      {num_slots > 0 ? slot_0.Get<float>() : nullptr,
+                                       num_slots > 1 ? slot_1.Get<float>() : nullptr}};
+  RequireNoError(tfrec::tt::UpdateCuda(u, storage, 1, &core, nullptr));
   const std::vector<float> found = FromDevice(weight_buffer, storage, 0, count);
   Note(found.data(), found.size() * sizeof(float));
   double worst = RelativeError(found, expected);
@@ -307,13 +310,18 @@ void CheckEverySliceMoves(const Case& c, Storage storage, Optimizer optimizer) {
   const Buffer scratch(tfrec::tt::BackwardCudaScratchBytes(lookup));
   RequireNoError(tfrec::tt::BackwardCuda(backward, scratch.Get<void>(), nullptr));
   const Update update = {optimizer, 0.1f, 0.9f, 0.999f, 1e-7f};
-  int64_t still = 0;
+  std::vector<Buffer> slots;
+  slots.reserve(2 * t.num_cores);
+  tfrec::tt::CoreUpdate updates[kMaxCores];
   for (int k = 0; k < t.num_cores; ++k) {
     const std::vector<float> zeros(t.core(k), 0.0f);
-    const Buffer slot_0(zeros), slot_1(zeros);
-    RequireNoError(tfrec::tt::UpdateCuda(update, storage, t.core(k), backward.gradients[k],
-                                         core_buffers[k].Get<void>(), slot_0.Get<float>(), slot_1.Get<float>(),
-                                         nullptr));
+    for (int s = 0; s < 2; ++s) slots.emplace_back(zeros);
+    updates[k] = {t.core(k), backward.gradients[k], core_buffers[k].Get<void>(),
+                  {slots[2 * k].Get<float>(), slots[2 * k + 1].Get<float>()}};
+  }
+  RequireNoError(tfrec::tt::UpdateCuda(update, storage, t.num_cores, updates, nullptr));
+  int64_t still = 0;
+  for (int k = 0; k < t.num_cores; ++k) {
     const std::vector<float> after = FromDevice(core_buffers[k], storage, 0, t.core(k));
     for (int64_t slice = 0; slice < t.slices(k); ++slice) {
       const int64_t begin = slice * t.slice(k);

@@ -126,14 +126,10 @@ void TimeShape(Storage storage, int64_t n, bool zipf) {
 
   const int runs = n < 100000 ? 20 : 2;
   const Update update = {Optimizer::kAdam, 1e-3f, 0.9f, 0.999f, 1e-7f};
-  const auto update_all = [&]() -> const char* {
-    for (int k = 0; k < 3; ++k) {
-      const char* error = UpdateCuda(update, storage, t.core(k), b.gradients[k], const_cast<void*>(lookup.cores[k]),
-                                     slots[0][k], slots[1][k], nullptr);
-      if (error != nullptr) return error;
-    }
-    return nullptr;
-  };
+  CoreUpdate updates[3];
+  for (int k = 0; k < 3; ++k) {
+    updates[k] = {t.core(k), b.gradients[k], const_cast<void*>(lookup.cores[k]), {slots[0][k], slots[1][k]}};
+  }
   const auto print = [&](const char* what, double seconds, double operations, size_t bytes) {
     printf("%-8s %8lld ids %-7s %-16s %9.1f us %8.4f us per id %8.0f GFLOPS, scratch %5.0f MiB\n",
            storage == Storage::kFloat  ? "float"
@@ -146,7 +142,7 @@ void TimeShape(Storage storage, int64_t n, bool zipf) {
   print("backward", Seconds(runs, [&] { return BackwardCuda(b, scratch, nullptr); }), backward, backward_bytes);
   print("backward + adam", Seconds(runs, [&] {
           const char* error = BackwardCuda(b, scratch, nullptr);
-          return error != nullptr ? error : update_all();
+          return error != nullptr ? error : UpdateCuda(update, storage, 3, updates, nullptr);
         }),
         backward, backward_bytes);
   for (void* p : all) cudaFree(p);

@@ -130,9 +130,9 @@ int main(int argc, char** argv) {
   Require(BackwardCuda(b, memory, nullptr));
   const Update update = {Optimizer::kAdam, 1e-3f, 0.9f, 0.999f, 1e-7f};
   float* const slot = reinterpret_cast<float*>(memory);
-  for (int k = 0; k < 3; ++k) {
-    Require(UpdateCuda(update, t.storage, t.core(k), b.gradients[k], memory, slot, slot, nullptr));
-  }
+  CoreUpdate updates[3];
+  for (int k = 0; k < 3; ++k) updates[k] = {t.core(k), b.gradients[k], memory, {slot, slot}};
+  Require(UpdateCuda(update, t.storage, 3, updates, nullptr));
   Print("backward and Adam's step", report);
   printf("\nscratch memory: %.1f MB forward, %.1f MB backward\n", ForwardCudaScratchBytes(b.lookup) * 1e-6,
          BackwardCudaScratchBytes(b.lookup) * 1e-6);
