@@ -359,6 +359,9 @@ void CheckAll(bool quick) {
       {{9, 10, 4}, {3, 1, 5}, {7, 2}, some, Ids::kSkewed, 2, 13, false},
       {{3, 4, 2, 5}, {1, 3, 1, 2}, {1, 5, 3}, some, Ids::kUniform, 1, 0, true},
       {{3, 2, 2, 2, 3}, {1, 2, 3, 1, 1}, {3, 1, 6, 2}, some, Ids::kSkewed, 1, 5, false},
+      // More slices than a block has threads, and more than are sorted by counting.
+      {{4, 1500}, {1, 2}, {2}, some, Ids::kSkewed, 1, 0, false},
+      {{40, 3000, 3}, {1, 2, 1}, {2, 4}, some, Ids::kUniform, 1, 0, false},
       // One row; one row of a core; one column.
       {{1, 1}, {1, 1}, {1}, 5, Ids::kUniform, 1, 0, false},
       {{1, 50, 1}, {4, 4, 4}, {4, 4}, some, Ids::kUniform, 1, 0, false},
@@ -374,6 +377,7 @@ void CheckAll(bool quick) {
       // Many ids: many tiles of positions, and segments over many chunks.
       {{7, 11, 5}, {2, 4, 2}, {8, 4}, many, Ids::kUniform, 1, 0, false},
       {{7, 11, 5}, {2, 4, 2}, {8, 4}, many, Ids::kSkewed, 3, 0, false},
+      {{1, 2, 1}, {4, 4, 4}, {4, 4}, many, Ids::kSkewed, 1, 0, false},
       {{40, 50, 60}, {2, 2, 2}, {4, 4}, many, Ids::kUniform, 1, 0, false},
       {{2, 3, 4}, {1, 2, 1}, {3, 2}, many, Ids::kBad, 1, 0, false},
       {{3, 4, 5, 6, 7}, {2, 1, 2, 1, 2}, {4, 4, 4, 4}, many, Ids::kUniform, 1, 0, false},

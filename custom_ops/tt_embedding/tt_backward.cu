@@ -100,14 +100,14 @@ Round TakeRound(const Table& table, int64_t n, Arena* arena) {
   TakePlan(n, arena, &round.plan);
   round.products = TakeProducts(table, round.plan, arena);
   round.nodes = TakeNodeOrder(table, round.plan, arena);
-  int64_t deltas[2] = {}, partial[2] = {SumPartialFloats<1>(1, static_cast<int>(table.width()), n), 0};
+  int64_t deltas[2] = {}, partial[2] = {SumPartialFloats<1>(1, static_cast<int>(table.width()), 1, n), 0};
   const auto grow = [](int64_t* most, int64_t some) { *most = *most < some ? some : *most; };
   for (int k = 1; k < table.num_cores; ++k) {
     const int64_t bound = round.plan.bound[k];
     const Shape parents = ParentShape(table, k), slices = SliceShape(table, k);
     grow(&deltas[k % 2], bound * parents.m * parents.k);
-    grow(&partial[0], SumPartialFloats<4>(parents.m, parents.n, bound));
-    grow(&partial[1], SumPartialFloats<4>(slices.m, slices.n, bound));
+    grow(&partial[0], SumPartialFloats<4>(parents.m, parents.n, parents.k, bound));
+    grow(&partial[1], SumPartialFloats<4>(slices.m, slices.n, slices.k, bound));
   }
   for (int i = 0; i < 2; ++i) round.deltas[i] = arena->Take<float>(deltas[i]);
   for (int i = 0; i < 2; ++i) round.partial[i] = arena->Take<float>(partial[i]);
@@ -129,7 +129,7 @@ const char* SumUpstream(const Backward& b, const Round& round, void* stream) {
   const Plan& plan = round.plan;
   const UpstreamTerms<kVector, T> terms = {static_cast<const T*>(b.upstream), plan.order, width};
   return SumSegments(terms,
-                     SumOf(terms, 1, width, plan.counts + table.num_cores, plan.n, plan.row_node, 0, round.partial[0],
+                     SumOf(terms, 1, width, 1, plan.counts + table.num_cores, plan.n, plan.row_node, 0, round.partial[0],
                            round.deltas[last % 2], nullptr, false),
                      stream);
 }
@@ -148,12 +148,12 @@ const char* SumLevel(const Backward& b, const Round& round, int k, bool add, voi
   const bool first = k == 1;
   return SumSegmentsOfTwo(
       parents,
-      SumOf(parents, parents.shape.m, parents.shape.n, plan.counts + k, plan.bound[k], plan.parent[k], 0,
+      SumOf(parents, parents.shape.m, parents.shape.n, parents.shape.k, plan.counts + k, plan.bound[k], plan.parent[k], 0,
             round.partial[0], first ? b.gradients[0] : round.deltas[(k - 1) % 2], first ? plan.slice[0] : nullptr,
             first && add),
       slices,
-      SumOf(slices, slices.shape.m, slices.shape.n, plan.counts + k, plan.bound[k], o.keys + o.place[k], o.first_key[k],
-            round.partial[1], b.gradients[k], nullptr, add),
+      SumOf(slices, slices.shape.m, slices.shape.n, slices.shape.k, plan.counts + k, plan.bound[k],
+            o.keys + o.place[k], o.first_key[k], round.partial[1], b.gradients[k], nullptr, add),
       stream);
 }
 

@@ -13,8 +13,10 @@
 namespace tfrec {
 namespace tt {
 
-constexpr int64_t kLeastChunk = 8;
-constexpr int64_t kSumThreads = 1 << 18;  // enough to fill any GPU: more chunks would only be more partial sums
+// Multiplications that an element of a chunk's sum takes at least: 8 terms, or fewer where a term is a long product.
+constexpr int64_t kLeastWork = 64, kLongestLeast = 8;
+// Threads for each multiprocessor, one wave of these kernels: more chunks would only be more partial sums.
+constexpr int64_t kSumThreads = 512;
 constexpr int64_t kPartialBytes = int64_t{32} << 20;  // of partial sums, unless one chunk alone needs more
 
 struct Sum {
@@ -22,7 +24,7 @@ struct Sum {
   const int64_t* count;      // terms
   const int64_t* segment;    // of a term, plus first_segment
   int64_t first_segment;
-  int64_t chunks;
+  int64_t chunks, least;     // chunks, and terms of one at least
   float* partial;            // [chunks, 2, m, n]; null for a single chunk
   float* out;                // [m, n] for each segment
   const int64_t* place;      // where in out the sum of a segment goes, or null: by its number
@@ -34,9 +36,15 @@ struct Sum {
 };
 enum Part { kCarried = 0, kBegun = 1 };
 
-inline int64_t ChunksFor(int64_t most_terms, int64_t size, int tiles) {
-  int64_t chunks = (most_terms + kLeastChunk - 1) / kLeastChunk;
-  const int64_t by_threads = kSumThreads / tiles, by_memory = kPartialBytes / (2 * size * int64_t{sizeof(float)});
+// depth: multiplications that a term takes for each element.
+inline int64_t LeastChunk(int depth) {
+  const int64_t least = kLeastWork / depth;
+  return least < 1 ? 1 : least < kLongestLeast ? least : kLongestLeast;
+}
+inline int64_t ChunksFor(int64_t most_terms, int64_t size, int tiles, int64_t least) {
+  int64_t chunks = (most_terms + least - 1) / least;
+  const int64_t by_threads = Device().processors * kSumThreads / tiles,
+                by_memory = kPartialBytes / (2 * size * int64_t{sizeof(float)});
   if (chunks > by_threads) chunks = by_threads;
   if (chunks > by_memory) chunks = by_memory;
   return chunks < 1 ? 1 : chunks;
@@ -47,7 +55,7 @@ struct Chunks {
   int64_t terms, length;
 
   __device__ explicit Chunks(const Sum& s) : terms(*s.count), length((terms + s.chunks - 1) / s.chunks) {
-    if (length < kLeastChunk) length = kLeastChunk;
+    if (length < s.least) length = s.least;
   }
   __device__ int64_t begin(int64_t chunk) const { return chunk * length; }
   __device__ int64_t end(int64_t chunk) const {
@@ -91,7 +99,8 @@ __device__ inline void SumChunksOf(const Terms& terms, const Sum& s) {
 }
 
 // Segments cut by the end of a chunk: whoever has the chunk that such a segment begins in adds up its parts. A thread
-// per element.
+// per element, which reads a few chunks at a time: for a popular id there are hundreds.
+constexpr int kJoined = 8;
 __device__ inline void JoinChunksOf(const Sum& s) {
   const Chunks chunks(s);
   const int64_t size = s.size(), threads = s.chunks * size;
@@ -104,8 +113,22 @@ __device__ inline void JoinChunksOf(const Sum& s) {
     if (s.Segment(end) != segment) continue;  // not cut
     if (begin > 0 && s.Segment(begin - 1) == segment) continue;  // begun before: all of the chunk is its
     float sum = s.partial[(2 * chunk + kBegun) * size + element];
-    for (int64_t c = chunk + 1; chunks.begin(c) < chunks.terms && s.Segment(chunks.begin(c)) == segment; ++c) {
-      sum += s.partial[(2 * c + kCarried) * size + element];
+    for (int64_t c = chunk + 1;; c += kJoined) {
+      bool goes_on[kJoined];
+      float part[kJoined];
+#pragma unroll
+      for (int j = 0; j < kJoined; ++j) {
+        goes_on[j] = chunks.begin(c + j) < chunks.terms && s.Segment(chunks.begin(c + j)) == segment;
+      }
+#pragma unroll
+      for (int j = 0; j < kJoined; ++j) {
+        part[j] = goes_on[j] ? s.partial[(2 * (c + j) + kCarried) * size + element] : 0.0f;
+      }
+#pragma unroll
+      for (int j = 0; j < kJoined; ++j) {
+        if (goes_on[j]) sum += part[j];
+      }
+      if (!goes_on[kJoined - 1]) break;
     }
     float* const to = s.Out(segment) + element;
     *to = s.add ? *to + sum : sum;
@@ -135,17 +158,18 @@ static __global__ void __launch_bounds__(kThreads) JoinChunks(Sum s, Sum t) {
 
 // The sum of most_terms, the most that *count can be; partial [PartialFloats].
 template <typename Terms>
-Sum SumOf(const Terms&, int m, int n, const int64_t* count, int64_t most_terms, const int64_t* segment,
+Sum SumOf(const Terms&, int m, int n, int depth, const int64_t* count, int64_t most_terms, const int64_t* segment,
           int64_t first_segment, float* partial, float* out, const int64_t* place, bool add) {
-  Sum s = {m, n, (m + Terms::kRows - 1) / Terms::kRows * ((n + 3) / 4), count, segment, first_segment, 0, partial, out,
-           place, add};
-  s.chunks = ChunksFor(most_terms, s.size(), s.tiles);
+  Sum s = {m, n, (m + Terms::kRows - 1) / Terms::kRows * ((n + 3) / 4), count, segment, first_segment, 0,
+           LeastChunk(depth), partial, out, place, add};
+  s.chunks = ChunksFor(most_terms, s.size(), s.tiles, s.least);
   return s;
 }
 template <int kRows>
-int64_t SumPartialFloats(int m, int n, int64_t most_terms) {
+int64_t SumPartialFloats(int m, int n, int depth, int64_t most_terms) {
   const int64_t size = static_cast<int64_t>(m) * n;
-  return PartialFloats(ChunksFor(most_terms, size, (m + kRows - 1) / kRows * ((n + 3) / 4)), size);
+  const int tiles = (m + kRows - 1) / kRows * ((n + 3) / 4);
+  return PartialFloats(ChunksFor(most_terms, size, tiles, LeastChunk(depth)), size);
 }
 
 inline dim3 GridForTwo(int64_t threads, int64_t other) { return dim3(GridFor(threads > other ? threads : other).x, 2); }
