@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds check_gpu.cu with nvcc alone, for the GPU at hand, and runs it: check_gpu.sh [check_gpu's arguments].
-# Exits with 77 where there is no GPU. Set NVCC_FLAGS to, say, "-gencode arch=compute_90,code=sm_90" for another target; for
-# a GPU that is newer than the target, CUDA_CACHE_MAXSIZE=4294967296 keeps what its driver then compiles.
+# Exits with 77 where there is no GPU. Set NVCC_FLAGS to, say, "-gencode arch=compute_90,code=sm_90" for another target;
+# for a GPU that is newer than the target, CUDA_CACHE_MAXSIZE=4294967296 keeps what its driver then compiles.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 build=${TMPDIR:-/tmp}/tt_check_gpu

@@ -99,7 +99,7 @@ Round TakeRound(const Table& table, int64_t n, Arena* arena) {
   Round round = {Plan(table), {}, {}, {}, {}};
   TakePlan(n, arena, &round.plan);
   round.products = TakeProducts(table, round.plan, arena);
-  round.nodes = TakeNodeOrder(table, round.plan, arena);
+  round.nodes = TakeNodeOrder(table, round.plan, table.num_cores, arena);
   int64_t deltas[2] = {}, partial[2] = {SumPartialFloats<1>(1, static_cast<int>(table.width()), 1, n), 0};
   const auto grow = [](int64_t* most, int64_t some) { *most = *most < some ? some : *most; };
   for (int k = 1; k < table.num_cores; ++k) {
@@ -128,10 +128,9 @@ const char* SumUpstream(const Backward& b, const Round& round, void* stream) {
   const int width = static_cast<int>(table.width()), last = table.num_cores - 1;
   const Plan& plan = round.plan;
   const UpstreamTerms<kVector, T> terms = {static_cast<const T*>(b.upstream), plan.order, width};
-  return SumSegments(terms,
-                     SumOf(terms, 1, width, 1, plan.counts + table.num_cores, plan.n, plan.row_node, 0, round.partial[0],
-                           round.deltas[last % 2], nullptr, false),
-                     stream);
+  const Sum sum = SumOf(terms, 1, width, 1, plan.counts + table.num_cores, plan.n, plan.row_node, 0, round.partial[0],
+                        round.deltas[last % 2], nullptr, false);
+  return SumSegments(terms, sum, stream);
 }
 
 // From the deltas of level k those of its parents, which for level 0 are the gradient of the first core, and the gradient
@@ -145,16 +144,14 @@ const char* SumLevel(const Backward& b, const Round& round, int k, bool add, voi
   const SliceTerms<kVector, Left> slices = {SliceShape(b.lookup.table, k),
                                             LeftsOf(b.lookup, plan, round.products, k), round.deltas[k % 2],
                                             plan.parent[k], o.nodes + o.place[k]};
+  const Shape p = parents.shape, q = slices.shape;
   const bool first = k == 1;
-  return SumSegmentsOfTwo(
-      parents,
-      SumOf(parents, parents.shape.m, parents.shape.n, parents.shape.k, plan.counts + k, plan.bound[k], plan.parent[k], 0,
-            round.partial[0], first ? b.gradients[0] : round.deltas[(k - 1) % 2], first ? plan.slice[0] : nullptr,
-            first && add),
-      slices,
-      SumOf(slices, slices.shape.m, slices.shape.n, slices.shape.k, plan.counts + k, plan.bound[k],
-            o.keys + o.place[k], o.first_key[k], round.partial[1], b.gradients[k], nullptr, add),
-      stream);
+  const Sum of_parents = SumOf(parents, p.m, p.n, p.k, plan.counts + k, plan.bound[k], plan.parent[k], 0,
+                               round.partial[0], first ? b.gradients[0] : round.deltas[(k - 1) % 2],
+                               first ? plan.slice[0] : nullptr, first && add);
+  const Sum of_slices = SumOf(slices, q.m, q.n, q.k, plan.counts + k, plan.bound[k], o.keys + o.place[k],
+                              o.first_key[k], round.partial[1], b.gradients[k], nullptr, add);
+  return SumSegmentsOfTwo(parents, of_parents, slices, of_slices, stream);
 }
 
 template <typename T>
@@ -216,8 +213,8 @@ const char* BackwardCuda(const Backward& b, void* scratch, void* stream) {
     round.plan.keys = sorted.keys + begin;
     round.plan.order = sorted.order + begin;
     error = BuildPlan(round.plan, stream);
-    if (error == nullptr) error = ComputeProducts(lookup, round.plan, round.products, stream);
     if (error == nullptr) error = SortNodes(round.plan, round.nodes, stream);
+    if (error == nullptr) error = ComputeProducts(lookup, round.plan, &round.nodes, round.products, stream);
     if (error == nullptr) {
       error = WithStorage(table.storage, [&](auto* storage) {
         return RunRound<std::remove_pointer_t<decltype(storage)>>(b, round, begin > 0, stream);

@@ -157,16 +157,19 @@ struct Cleared {
 };
 const char* SortIds(const Lookup& lookup, const SortedIds& sorted, const Cleared& cleared, void* stream);
 
-// Nodes of all levels but the first, sorted by level and slice; tt_nodes.cu. A level has its own range of keys, with one
-// more behind its slices for the nodes that there might have been, and so its place is known to the host.
+// Nodes of the levels 1 to num_levels - 1, sorted by level and slice; tt_nodes.cu. A level has its own range of keys, with
+// one more behind its slices for the nodes that there might have been, and so its place is known to the host.
 struct NodeOrder {
+  int num_levels;
   int64_t total, most_slices;  // of a level
   int64_t place[kMaxCores], first_key[kMaxCores];
   int bits;
   int64_t *keys, *nodes, *keys_before, *nodes_before;
   void* sort_scratch;
 };
-NodeOrder TakeNodeOrder(const Table& table, const Plan& plan, Arena* arena);
+NodeOrder TakeNodeOrder(const Table& table, const Plan& plan, int num_levels, Arena* arena);
+// Whether SortNodes is one launch.
+bool AreFewNodes(const Table& table, const Plan& plan, int num_levels);
 const char* SortNodes(const Plan& plan, const NodeOrder& order, void* stream);
 
 // ---- Few ids -------------------------------------------------------------------------------------------------------
@@ -217,8 +220,10 @@ struct Products {
   float* at[kMaxCores];
 };
 Products TakeProducts(const Table& table, const Plan& plan, Arena* arena);
-// Computes them; tt_forward.cu.
-const char* ComputeProducts(const Lookup& lookup, const Plan& plan, const Products& products, void* stream);
+// Computes them; tt_forward.cu. Where there is an order, nodes with one slice one after the other: neighbours then find it
+// in the first cache.
+const char* ComputeProducts(const Lookup& lookup, const Plan& plan, const NodeOrder* order, const Products& products,
+                            void* stream);
 
 }  // namespace tt
 }  // namespace tfrec

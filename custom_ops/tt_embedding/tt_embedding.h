@@ -71,7 +71,8 @@ struct Lookup {
 // Backward: gradients[k] [core(k)] float32 = the gradient of sum(upstream * rows) for core k+1, upstream [n, D] of the
 // storage type. Every element is written, zeros for slices that no id has. The upstream of equal ids is added first, in
 // the order of their positions; sums over ids are in an order that depends on the ids and the number of multiprocessors
-// (CUDA) or of threads (CPU): equal calls on one machine give equal bits. No floating-point atomics. Ids out of range have no gradient.
+// (CUDA) or of threads (CPU): equal calls on one machine give equal bits. No floating-point atomics. Ids out of range have
+// no gradient.
 struct Backward {
   Lookup lookup;
   const void* upstream;          // [n, D]

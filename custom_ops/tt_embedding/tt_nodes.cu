@@ -11,7 +11,7 @@ namespace {
 __global__ void __launch_bounds__(kThreads) FillNodeKeys(Plan plan, NodeOrder o) {
   for (int64_t i = FirstIndex(); i < o.total; i += IndexStride()) {
     int level = 1;
-    while (level + 1 < plan.radix.num_levels && i >= o.place[level + 1]) ++level;
+    while (level + 1 < o.num_levels && i >= o.place[level + 1]) ++level;
     const int64_t node = i - o.place[level];
     const int64_t slices = plan.radix.end / plan.radix.table_keys * plan.radix.p[level];
     o.keys_before[i] = o.first_key[level] + (node < plan.counts[level] ? plan.slice[level][node] : slices);
@@ -114,31 +114,43 @@ __global__ void __launch_bounds__(kCountThreads) SortByCounting(Plan plan, NodeO
   }
 }
 
-int64_t CountSharedBytes(const NodeOrder& o) { return (1 + o.most_slices) * kCountWarps * int64_t{sizeof(int)}; }
-bool CanCount(const Plan& plan, const NodeOrder& o) {
-  for (int k = 1; k < plan.radix.num_levels; ++k) {
-    if (plan.bound[k] > kFewNodes) return false;
-  }
-  // Not more slices than shared memory has room for.
-  return TFREC_TT_FEW_PAIRS > 0 && o.most_slices < kFewNodes && CountSharedBytes(o) <= Device().shared_bytes;
-}
+int64_t CountSharedBytes(int64_t slices) { return (1 + slices) * kCountWarps * int64_t{sizeof(int)}; }
 
-}  // namespace
-
-NodeOrder TakeNodeOrder(const Table& table, const Plan& plan, Arena* arena) {
+// Without its arrays.
+NodeOrder Order(const Table& table, const Plan& plan, int num_levels) {
   NodeOrder o = {};
+  o.num_levels = num_levels;
   int64_t keys = 0;
-  for (int k = 1; k < table.num_cores; ++k) {
+  for (int k = 1; k < num_levels; ++k) {
     o.place[k] = o.total;
     o.first_key[k] = keys;
     o.total += plan.bound[k];
     keys += table.slices(k) + 1;
     if (table.slices(k) > o.most_slices) o.most_slices = table.slices(k);
   }
+  o.bits = BitsFor(keys - 1);
+  return o;
+}
+// Not more nodes than one block sorts soon enough, nor more slices than shared memory has room for.
+bool AreFewNodes(const Plan& plan, const NodeOrder& o) {
+  for (int k = 1; k < o.num_levels; ++k) {
+    if (plan.bound[k] > kFewNodes) return false;
+  }
+  return TFREC_TT_FEW_PAIRS > 0 && o.most_slices < kFewNodes &&
+         CountSharedBytes(o.most_slices) <= Device().shared_bytes;
+}
+
+}  // namespace
+
+bool AreFewNodes(const Table& table, const Plan& plan, int num_levels) {
+  return AreFewNodes(plan, Order(table, plan, num_levels));
+}
+
+NodeOrder TakeNodeOrder(const Table& table, const Plan& plan, int num_levels, Arena* arena) {
+  NodeOrder o = Order(table, plan, num_levels);
   o.keys = arena->Take<int64_t>(o.total);
   o.nodes = arena->Take<int64_t>(o.total);
-  if (CanCount(plan, o)) return o;
-  o.bits = BitsFor(keys - 1);
+  if (AreFewNodes(plan, o)) return o;
   o.keys_before = arena->Take<int64_t>(o.total);
   o.nodes_before = arena->Take<int64_t>(o.total);
   o.sort_scratch = arena->Take<char>(static_cast<int64_t>(SortScratchBytes(o.total, o.bits)));
@@ -146,8 +158,9 @@ NodeOrder TakeNodeOrder(const Table& table, const Plan& plan, Arena* arena) {
 }
 
 const char* SortNodes(const Plan& plan, const NodeOrder& o, void* stream) {
-  if (CanCount(plan, o)) {
-    return Launch(SortByCounting, dim3(plan.radix.num_levels - 1), kCountThreads, CountSharedBytes(o), stream, plan, o);
+  if (AreFewNodes(plan, o)) {
+    return Launch(SortByCounting, dim3(o.num_levels - 1), kCountThreads, CountSharedBytes(o.most_slices), stream, plan,
+                  o);
   }
   const char* error = Launch(FillNodeKeys, GridFor(o.total), kThreads, 0, stream, plan, o);
   if (error != nullptr) return error;

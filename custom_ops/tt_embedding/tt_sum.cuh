@@ -182,8 +182,8 @@ const char* SumSegments(const Terms& terms, const Sum& s, void* stream) {
 }
 template <typename First, typename Second>
 const char* SumSegmentsOfTwo(const First& first, const Sum& s, const Second& second, const Sum& t, void* stream) {
-  const char* error = Launch(SumChunksOfTwo<First, Second>, GridForTwo(s.chunks * s.tiles, t.chunks * t.tiles), kThreads,
-                             0, stream, first, s, second, t);
+  const char* error = Launch(SumChunksOfTwo<First, Second>, GridForTwo(s.chunks * s.tiles, t.chunks * t.tiles),
+                             kThreads, 0, stream, first, s, second, t);
   if (error != nullptr || (s.chunks == 1 && t.chunks == 1)) return error;
   return Launch(JoinChunks, GridForTwo(s.chunks * s.size(), t.chunks * t.size()), kThreads, 0, stream, s, t);
 }

@@ -50,7 +50,9 @@ const char* UpdateCuda(const Update& update, Storage storage, int num_cores, con
   if (count == 0) return nullptr;
   return WithStorage(storage, [&](auto* type) -> const char* {
     using T = std::remove_pointer_t<decltype(type)>;
-    const auto launch = [&](auto* kernel) { return Launch(kernel, GridFor(count), kThreads, 0, stream, update, cores, count); };
+    const auto launch = [&](auto* kernel) {
+      return Launch(kernel, GridFor(count), kThreads, 0, stream, update, cores, count);
+    };
     switch (update.optimizer) {
       case Optimizer::kSgd:
         return launch(Apply<Optimizer::kSgd, T>);
