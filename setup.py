@@ -3,12 +3,17 @@
 TFREC_BUILD_OPS=auto|1|0   build it if TensorFlow and CMake are there | must | never
 TFREC_CUDA=auto|1|0        with its CUDA kernels if nvcc is there | must | never
 
-auto compiles for one architecture, 8.0, whose intermediate code a newer GPU's driver compiles when it first loads it; 1
-compiles for 8.0 and 9.0, which takes twice as long and starts at once.
+auto compiles the CUDA kernels for the GPUs of this machine. Where it has none, for one architecture, 8.0, whose
+intermediate code a newer GPU's driver compiles when it is first used: half a minute and more. 1 compiles for 8.0, 9.0
+and the GPUs of this machine, which takes twice as long and starts at once.
+
+What a driver has compiled it keeps in ~/.nv/ComputeCache, TensorFlow's own kernels too, and drops the oldest when that
+is full: set CUDA_CACHE_MAXSIZE=4294967296 (4 GiB, the most) where GPUs run what was not compiled for them.
 """
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +30,51 @@ def choice(variable: str) -> str:
     if value not in ("auto", "0", "1"):
         raise SystemExit(f"{variable} must be auto, 1 or 0. Received: {value}")
     return value
+
+
+def installed_architectures() -> list[int]:
+    """The compute capabilities of the GPUs at hand, 90 for 9.0; none where no driver is."""
+    try:
+        found = subprocess.run(
+            ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    if found.returncode != 0:
+        return []
+    capabilities = re.findall(r"^(\d+)\.(\d)\s*$", found.stdout, re.MULTILINE)
+    return sorted({int(major) * 10 + int(minor) for major, minor in capabilities})
+
+
+def compiled_architectures() -> set[int]:
+    """What nvcc can compile for; empty where it does not say."""
+    nvcc = os.environ.get("CUDACXX") or shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
+    try:
+        listed = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True)
+    except OSError:
+        return set()
+    return {int(number) for number in re.findall(r"compute_(\d+)", listed.stdout)}
+
+
+def cuda_architectures(wish: str) -> str:
+    """CMake's list: machine code for each, and for the newest intermediate code too."""
+    here, known = installed_architectures(), compiled_architectures()
+    fit = [number for number in here if not known or number in known]
+    if len(fit) < len(here):
+        print(f"tfrec: of the GPUs here, {here}, nvcc compiles for {fit}; others are left to their driver, if at all.")
+    numbers = sorted({80, 90, *fit}) if wish == "1" else fit
+    if not numbers:
+        numbers = [80]
+        if known:
+            print(
+                "tfrec: no GPU here to compile for, so CUDA kernels are compiled for 8.0 alone. A newer GPU's driver "
+                "compiles them again when first used. TFREC_CUDA=1 compiles for 9.0 too; with "
+                "CUDA_CACHE_MAXSIZE=4294967296 a driver keeps more of what it has compiled."
+            )
+    return ";".join([f"{number}-real" for number in numbers[:-1]] + [str(numbers[-1])])
 
 
 class BuildOps(build_ext):
@@ -64,8 +114,9 @@ class BuildOps(build_ext):
             str(build),
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-DTFREC_CUDA={choice('TFREC_CUDA')}",
-            f"-DCMAKE_CUDA_ARCHITECTURES={'80-real;90' if choice('TFREC_CUDA') == '1' else '80'}",
         ]
+        if choice("TFREC_CUDA") != "0":
+            configure.append(f"-DCMAKE_CUDA_ARCHITECTURES={cuda_architectures(choice('TFREC_CUDA'))}")
         if shutil.which("ninja"):
             configure += ["-G", "Ninja"]
         subprocess.run(configure, check=True)

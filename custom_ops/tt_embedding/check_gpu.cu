@@ -264,9 +264,12 @@ void CheckUpdate(Optimizer optimizer, Storage storage, int64_t count) {
   const Buffer weight_buffer = ToDevice(weights, storage, 0), gradient_buffer(gradient), slot_0(slots[0]),
                slot_1(slots[1]);
   // Slots that the optimizer has not are null, as they may be.
-  RequireNoError(tfrec::tt::UpdateCuda(u, storage, count, gradient_buffer.Get<float>(), weight_buffer.Get<void>(),
-                                       num_slots > 0 ? slot_0.Get<float>() : nullptr,
-                                       num_slots > 1 ? slot_1.Get<float>() : nullptr, nullptr));
+  const tfrec::tt::CoreUpdate core = {count,
+                                      gradient_buffer.Get<float>(),
+                                      weight_buffer.Get<void>(),
+                                      {num_slots > 0 ? slot_0.Get<float>() : nullptr,
+                                       num_slots > 1 ? slot_1.Get<float>() : nullptr}};
+  RequireNoError(tfrec::tt::UpdateCuda(u, storage, 1, &core, nullptr));
   const std::vector<float> found = FromDevice(weight_buffer, storage, 0, count);
   Note(found.data(), found.size() * sizeof(float));
   double worst = RelativeError(found, expected);
@@ -307,13 +310,18 @@ void CheckEverySliceMoves(const Case& c, Storage storage, Optimizer optimizer) {
   const Buffer scratch(tfrec::tt::BackwardCudaScratchBytes(lookup));
   RequireNoError(tfrec::tt::BackwardCuda(backward, scratch.Get<void>(), nullptr));
   const Update update = {optimizer, 0.1f, 0.9f, 0.999f, 1e-7f};
-  int64_t still = 0;
+  std::vector<Buffer> slots;
+  slots.reserve(2 * t.num_cores);
+  tfrec::tt::CoreUpdate updates[kMaxCores];
   for (int k = 0; k < t.num_cores; ++k) {
     const std::vector<float> zeros(t.core(k), 0.0f);
-    const Buffer slot_0(zeros), slot_1(zeros);
-    RequireNoError(tfrec::tt::UpdateCuda(update, storage, t.core(k), backward.gradients[k],
-                                         core_buffers[k].Get<void>(), slot_0.Get<float>(), slot_1.Get<float>(),
-                                         nullptr));
+    for (int s = 0; s < 2; ++s) slots.emplace_back(zeros);
+    updates[k] = {t.core(k), backward.gradients[k], core_buffers[k].Get<void>(),
+                  {slots[2 * k].Get<float>(), slots[2 * k + 1].Get<float>()}};
+  }
+  RequireNoError(tfrec::tt::UpdateCuda(update, storage, t.num_cores, updates, nullptr));
+  int64_t still = 0;
+  for (int k = 0; k < t.num_cores; ++k) {
     const std::vector<float> after = FromDevice(core_buffers[k], storage, 0, t.core(k));
     for (int64_t slice = 0; slice < t.slices(k); ++slice) {
       const int64_t begin = slice * t.slice(k);
@@ -351,6 +359,9 @@ void CheckAll(bool quick) {
       {{9, 10, 4}, {3, 1, 5}, {7, 2}, some, Ids::kSkewed, 2, 13, false},
       {{3, 4, 2, 5}, {1, 3, 1, 2}, {1, 5, 3}, some, Ids::kUniform, 1, 0, true},
       {{3, 2, 2, 2, 3}, {1, 2, 3, 1, 1}, {3, 1, 6, 2}, some, Ids::kSkewed, 1, 5, false},
+      // More slices than a block has threads, and more than are sorted by counting.
+      {{4, 1500}, {1, 2}, {2}, some, Ids::kSkewed, 1, 0, false},
+      {{40, 3000, 3}, {1, 2, 1}, {2, 4}, some, Ids::kUniform, 1, 0, false},
       // One row; one row of a core; one column.
       {{1, 1}, {1, 1}, {1}, 5, Ids::kUniform, 1, 0, false},
       {{1, 50, 1}, {4, 4, 4}, {4, 4}, some, Ids::kUniform, 1, 0, false},
@@ -366,6 +377,7 @@ void CheckAll(bool quick) {
       // Many ids: many tiles of positions, and segments over many chunks.
       {{7, 11, 5}, {2, 4, 2}, {8, 4}, many, Ids::kUniform, 1, 0, false},
       {{7, 11, 5}, {2, 4, 2}, {8, 4}, many, Ids::kSkewed, 3, 0, false},
+      {{1, 2, 1}, {4, 4, 4}, {4, 4}, many, Ids::kSkewed, 1, 0, false},
       {{40, 50, 60}, {2, 2, 2}, {4, 4}, many, Ids::kUniform, 1, 0, false},
       {{2, 3, 4}, {1, 2, 1}, {3, 2}, many, Ids::kBad, 1, 0, false},
       {{3, 4, 5, 6, 7}, {2, 1, 2, 1, 2}, {4, 4, 4, 4}, many, Ids::kUniform, 1, 0, false},

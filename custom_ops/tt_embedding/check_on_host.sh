@@ -16,7 +16,7 @@ flags="$flags -fsanitize=undefined -fno-sanitize-recover=all"
 compile() {  # program, more flags
   program=$1
   shift
-  for file in tt_sort tt_plan tt_forward tt_backward tt_update check_gpu check_gpu_times; do
+  for file in tt_sort tt_ids tt_nodes tt_plan tt_forward tt_backward tt_update check_gpu check_gpu_times; do
     g++ $flags "$@" -x c++ -c "$here/$file.cu" -o "$build/$program.$file.o"
   done
   g++ -fsanitize=undefined "$build/$program".*.o -o "$build/$program"
@@ -35,15 +35,21 @@ run() {  # name, program, environment...
 
 same() {
   if [ "$(tail -n 1 "$build/$1.log")" != "$(tail -n 1 "$build/$2.log")" ]; then
-    echo "FAIL: $1 and $2 differ: a barrier is missing"
+    echo "FAIL: $1 and $2 differ: ${3:-a barrier is missing}"
     exit 1
   fi
 }
 
-compile one_round
-run ascending one_round CUDA_ON_HOST_ORDER=0
-run descending one_round CUDA_ON_HOST_ORDER=1
-same ascending descending
+# However many ids there are, as for few; and however few, as for many: the same bits.
+compile few "-DTFREC_TT_FEW_PAIRS=(1ll<<40)"
+run few few CUDA_ON_HOST_ORDER=0
+run few_descending few CUDA_ON_HOST_ORDER=1
+same few few_descending
+compile many -DTFREC_TT_FEW_PAIRS=0
+run many many CUDA_ON_HOST_ORDER=0
+run many_shuffled many CUDA_ON_HOST_ORDER=5
+same many many_shuffled
+same few many "both ways to sort and plan must give the same bits"
 # Scratch memory for a few hundred ids: several rounds in most checks.
 compile rounds -DTFREC_TT_ROUND_BYTES=65536
 run rounds rounds CUDA_ON_HOST_ORDER=0

@@ -5,58 +5,13 @@
 //   gradient of a slice       = sum over nodes with the slice: L(parent)' delta(node)    [r_{k-1}, Q_{k-1}] by the same
 //
 // both sums over segments (tt_sum.cuh): of nodes as they lie, and of nodes sorted by slice. The delta of a last node is
-// the sum of the upstream of its ids; a slice of the first core belongs to one node only.
+// the sum of the upstream of its ids; a slice of the first core belongs to one node only, whose delta is its gradient.
 #include "tt_cuda.h"
 #include "tt_sum.cuh"
 
 namespace tfrec {
 namespace tt {
 namespace {
-
-// Nodes of all levels but the first, sorted by level and slice. A level has its own range of keys, with one more behind
-// its slices for the nodes that there might have been, and so its place is known to the host.
-struct NodeOrder {
-  int64_t total;
-  int64_t place[kMaxCores], first_key[kMaxCores];
-  int bits;
-  int64_t *keys, *nodes, *keys_before, *nodes_before;
-  void* sort_scratch;
-};
-
-NodeOrder TakeNodeOrder(const Table& table, const Plan& plan, Arena* arena) {
-  NodeOrder o = {};
-  int64_t keys = 0;
-  for (int k = 1; k < table.num_cores; ++k) {
-    o.place[k] = o.total;
-    o.first_key[k] = keys;
-    o.total += plan.bound[k];
-    keys += table.slices(k) + 1;
-  }
-  o.bits = BitsFor(keys - 1);
-  o.keys = arena->Take<int64_t>(o.total);
-  o.nodes = arena->Take<int64_t>(o.total);
-  o.keys_before = arena->Take<int64_t>(o.total);
-  o.nodes_before = arena->Take<int64_t>(o.total);
-  o.sort_scratch = arena->Take<char>(static_cast<int64_t>(SortScratchBytes(o.total, o.bits)));
-  return o;
-}
-
-__global__ void __launch_bounds__(kThreads) FillNodeKeys(Plan plan, NodeOrder o) {
-  for (int64_t i = FirstIndex(); i < o.total; i += IndexStride()) {
-    int level = 1;
-    while (level + 1 < plan.radix.num_levels && i >= o.place[level + 1]) ++level;
-    const int64_t node = i - o.place[level];
-    const int64_t slices = plan.radix.end / plan.radix.table_keys * plan.radix.p[level];
-    o.keys_before[i] = o.first_key[level] + (node < plan.counts[level] ? plan.slice[level][node] : slices);
-    o.nodes_before[i] = node;
-  }
-}
-
-const char* SortNodes(const Plan& plan, const NodeOrder& o, void* stream) {
-  const char* error = Launch(FillNodeKeys, GridFor(o.total), kThreads, 0, stream, plan, o);
-  if (error != nullptr) return error;
-  return SortPairs(o.total, o.bits, o.keys_before, o.keys, o.nodes_before, o.nodes, o.sort_scratch, stream);
-}
 
 // ---- What is summed: for SumSegments -------------------------------------------------------------------------------
 
@@ -66,10 +21,9 @@ struct UpstreamTerms {
   static constexpr int kRows = 1;
   static constexpr bool kVector = kVectorLoads;
   const T* upstream;
-  const int64_t *row_node, *order;
+  const int64_t* order;
   int width;
 
-  __device__ int64_t Segment(int64_t i) const { return row_node[i]; }
   __device__ void Add(int64_t i, int, int column, float (&sum)[1][4]) const {
     const T* const from = upstream + order[i] * width + column;
     if constexpr (kVector) {
@@ -95,9 +49,8 @@ struct ParentTerms {
   Shape shape;
   const float* deltas;
   const Core* core;
-  const int64_t *parent, *slice;
+  const int64_t* slice;
 
-  __device__ int64_t Segment(int64_t i) const { return parent[i]; }
   __device__ void Add(int64_t i, int row, int column, float (&sum)[4][4]) const {
     Product<Form::kTransposedB, kVector, float, Core>::Add(
         deltas + i * (static_cast<int64_t>(shape.m) * shape.k),
@@ -113,10 +66,8 @@ struct SliceTerms {
   Shape shape;
   Lefts lefts;
   const float* deltas;
-  const int64_t *parent, *keys, *nodes;
-  int64_t first_key;
+  const int64_t *parent, *nodes;
 
-  __device__ int64_t Segment(int64_t i) const { return keys[i] - first_key; }
   __device__ void Add(int64_t i, int row, int column, float (&sum)[4][4]) const {
     const int64_t node = nodes[i];
     Product<Form::kTransposedA, kVector, Left, float>::Add(
@@ -125,24 +76,14 @@ struct SliceTerms {
   }
 };
 
-__global__ void __launch_bounds__(kThreads)
-    StoreFirst(Plan plan, int size, const float* deltas, bool add, float* gradient) {
-  const int64_t count = plan.counts[0] * size;
-  for (int64_t i = FirstIndex(); i < count; i += IndexStride()) {
-    const Quotient at = Divide(i, size);
-    float* const to = gradient + plan.slice[0][at.quotient] * size + at.remainder;
-    *to = add ? *to + deltas[i] : deltas[i];
-  }
-}
-
 // ---- A round -------------------------------------------------------------------------------------------------------
 
 struct Round {
   Plan plan;
   Products products;
   NodeOrder nodes;
-  float* deltas[2];  // of the levels with even and with odd numbers
-  float* partial;
+  float* deltas[2];  // of the levels with even and with odd numbers; those of level 0 are gradients
+  float* partial[2];
 };
 
 Shape ParentShape(const Table& t, int level) {
@@ -155,22 +96,21 @@ Shape SliceShape(const Table& t, int level) {
 }
 
 Round TakeRound(const Table& table, int64_t n, Arena* arena) {
-  Round round = {Plan(table), {}, {}, {}, nullptr};
+  Round round = {Plan(table), {}, {}, {}, {}};
   TakePlan(n, arena, &round.plan);
   round.products = TakeProducts(table, round.plan, arena);
-  round.nodes = TakeNodeOrder(table, round.plan, arena);
-  int64_t deltas[2] = {}, partial = SumPartialFloats<1>(1, static_cast<int>(table.width()), n);
+  round.nodes = TakeNodeOrder(table, round.plan, table.num_cores, arena);
+  int64_t deltas[2] = {}, partial[2] = {SumPartialFloats<1>(1, static_cast<int>(table.width()), 1, n), 0};
   const auto grow = [](int64_t* most, int64_t some) { *most = *most < some ? some : *most; };
-  for (int k = 0; k < table.num_cores; ++k) {
+  for (int k = 1; k < table.num_cores; ++k) {
     const int64_t bound = round.plan.bound[k];
     const Shape parents = ParentShape(table, k), slices = SliceShape(table, k);
     grow(&deltas[k % 2], bound * parents.m * parents.k);
-    if (k == 0) continue;
-    grow(&partial, SumPartialFloats<4>(parents.m, parents.n, bound));
-    grow(&partial, SumPartialFloats<4>(slices.m, slices.n, bound));
+    grow(&partial[0], SumPartialFloats<4>(parents.m, parents.n, parents.k, bound));
+    grow(&partial[1], SumPartialFloats<4>(slices.m, slices.n, slices.k, bound));
   }
   for (int i = 0; i < 2; ++i) round.deltas[i] = arena->Take<float>(deltas[i]);
-  round.partial = arena->Take<float>(partial);
+  for (int i = 0; i < 2; ++i) round.partial[i] = arena->Take<float>(partial[i]);
   return round;
 }
 size_t RoundBytes(const Table& table, int64_t n) {
@@ -187,33 +127,31 @@ const char* SumUpstream(const Backward& b, const Round& round, void* stream) {
   const Table& table = b.lookup.table;
   const int width = static_cast<int>(table.width()), last = table.num_cores - 1;
   const Plan& plan = round.plan;
-  const UpstreamTerms<kVector, T> terms = {static_cast<const T*>(b.upstream), plan.row_node, plan.order, width};
-  return SumSegments(terms, 1, width, plan.counts + table.num_cores, plan.n, round.partial, round.deltas[last % 2],
-                     false, stream);
+  const UpstreamTerms<kVector, T> terms = {static_cast<const T*>(b.upstream), plan.order, width};
+  const Sum sum = SumOf(terms, 1, width, 1, plan.counts + table.num_cores, plan.n, plan.row_node, 0, round.partial[0],
+                        round.deltas[last % 2], nullptr, false);
+  return SumSegments(terms, sum, stream);
 }
 
-template <bool kVector, typename Left>
-const char* SumSlices(const Backward& b, const Round& round, int k, bool add, void* stream) {
+// From the deltas of level k those of its parents, which for level 0 are the gradient of the first core, and the gradient
+// of core k + 1.
+template <bool kVector, typename Left, typename T>
+const char* SumLevel(const Backward& b, const Round& round, int k, bool add, void* stream) {
   const Plan& plan = round.plan;
   const NodeOrder& o = round.nodes;
-  const SliceTerms<kVector, Left> terms = {SliceShape(b.lookup.table, k),
-                                           LeftsOf(b.lookup, plan, round.products, k),
-                                           round.deltas[k % 2],
-                                           plan.parent[k],
-                                           o.keys + o.place[k],
-                                           o.nodes + o.place[k],
-                                           o.first_key[k]};
-  return SumSegments(terms, terms.shape.m, terms.shape.n, plan.counts + k, plan.bound[k], round.partial, b.gradients[k],
-                     add, stream);
-}
-
-template <bool kVector, typename T>
-const char* SumParents(const Backward& b, const Round& round, int k, void* stream) {
-  const Plan& plan = round.plan;
-  const ParentTerms<kVector, T> terms = {ParentShape(b.lookup.table, k), round.deltas[k % 2],
-                                         static_cast<const T*>(b.lookup.cores[k]), plan.parent[k], plan.slice[k]};
-  return SumSegments(terms, terms.shape.m, terms.shape.n, plan.counts + k, plan.bound[k], round.partial,
-                     round.deltas[(k - 1) % 2], false, stream);
+  const ParentTerms<kVector, T> parents = {ParentShape(b.lookup.table, k), round.deltas[k % 2],
+                                           static_cast<const T*>(b.lookup.cores[k]), plan.slice[k]};
+  const SliceTerms<kVector, Left> slices = {SliceShape(b.lookup.table, k),
+                                            LeftsOf(b.lookup, plan, round.products, k), round.deltas[k % 2],
+                                            plan.parent[k], o.nodes + o.place[k]};
+  const Shape p = parents.shape, q = slices.shape;
+  const bool first = k == 1;
+  const Sum of_parents = SumOf(parents, p.m, p.n, p.k, plan.counts + k, plan.bound[k], plan.parent[k], 0,
+                               round.partial[0], first ? b.gradients[0] : round.deltas[(k - 1) % 2],
+                               first ? plan.slice[0] : nullptr, first && add);
+  const Sum of_slices = SumOf(slices, q.m, q.n, q.k, plan.counts + k, plan.bound[k], o.keys + o.place[k],
+                              o.first_key[k], round.partial[1], b.gradients[k], nullptr, add);
+  return SumSegmentsOfTwo(parents, of_parents, slices, of_slices, stream);
 }
 
 template <typename T>
@@ -223,25 +161,19 @@ const char* RunRound(const Backward& b, const Round& round, bool add, void* stre
   const char* error = table.width() % 4 == 0 && aligned(b.upstream) ? SumUpstream<true, T>(b, round, stream)
                                                                     : SumUpstream<false, T>(b, round, stream);
   for (int k = table.num_cores - 1; k > 0 && error == nullptr; --k) {
-    const bool left_aligned = k > 1 || aligned(b.lookup.cores[0]);
-    const bool slice_vector = SliceShape(table, k).quads(Form::kTransposedA) && left_aligned &&
-                              Aligned4(b.gradients[k], Storage::kFloat);
-    if (k == 1) {
-      error = slice_vector ? SumSlices<true, T>(b, round, k, add, stream)
-                           : SumSlices<false, T>(b, round, k, add, stream);
+    const bool first = k == 1;
+    const bool vector = SliceShape(table, k).quads(Form::kTransposedA) &&
+                        ParentShape(table, k).quads(Form::kTransposedB) && aligned(b.lookup.cores[k]) &&
+                        Aligned4(b.gradients[k], Storage::kFloat) &&
+                        (!first || (aligned(b.lookup.cores[0]) && Aligned4(b.gradients[0], Storage::kFloat)));
+    if (first) {
+      error = vector ? SumLevel<true, T, T>(b, round, k, add, stream) : SumLevel<false, T, T>(b, round, k, add, stream);
     } else {
-      error = slice_vector ? SumSlices<true, float>(b, round, k, add, stream)
-                           : SumSlices<false, float>(b, round, k, add, stream);
+      error = vector ? SumLevel<true, float, T>(b, round, k, add, stream)
+                     : SumLevel<false, float, T>(b, round, k, add, stream);
     }
-    if (error != nullptr) return error;
-    error = ParentShape(table, k).quads(Form::kTransposedB) && aligned(b.lookup.cores[k])
-                ? SumParents<true, T>(b, round, k, stream)
-                : SumParents<false, T>(b, round, k, stream);
   }
-  if (error != nullptr) return error;
-  const int size = static_cast<int>(table.slice(0));
-  return Launch(StoreFirst, GridFor(round.plan.bound[0] * size), kThreads, 0, stream, round.plan, size, round.deltas[0],
-                add, b.gradients[0]);
+  return error;
 }
 
 }  // namespace
@@ -257,15 +189,23 @@ size_t BackwardCudaScratchBytes(const Lookup& lookup) {
 const char* BackwardCuda(const Backward& b, void* scratch, void* stream) {
   const Lookup& lookup = b.lookup;
   const Table& table = lookup.table;
+  Cleared gradients = {};
+  gradients.num = table.num_cores;
   for (int k = 0; k < table.num_cores; ++k) {
-    const char* error = ErrorMessage(cudaMemsetAsync(b.gradients[k], 0, table.core(k) * sizeof(float),
-                                                     static_cast<cudaStream_t>(stream)));
-    if (error != nullptr) return error;
+    gradients.at[k] = b.gradients[k];
+    gradients.count[k] = table.core(k);
   }
-  if (lookup.n == 0) return nullptr;
+  if (lookup.n == 0) {
+    const char* error = nullptr;
+    for (int k = 0; k < table.num_cores && error == nullptr; ++k) {
+      error = ErrorMessage(cudaMemsetAsync(b.gradients[k], 0, gradients.count[k] * sizeof(float),
+                                           static_cast<cudaStream_t>(stream)));
+    }
+    return error;
+  }
   Arena arena(scratch);
   const SortedIds sorted = TakeSortedIds(lookup, &arena);
-  const char* error = SortIds(lookup, sorted, stream);
+  const char* error = SortIds(lookup, sorted, gradients, stream);
   const int64_t most = IdsOfRound(lookup);
   Round round = TakeRound(table, most, &arena);
   for (int64_t begin = 0; error == nullptr && begin < lookup.n; begin += most) {
@@ -273,8 +213,8 @@ const char* BackwardCuda(const Backward& b, void* scratch, void* stream) {
     round.plan.keys = sorted.keys + begin;
     round.plan.order = sorted.order + begin;
     error = BuildPlan(round.plan, stream);
-    if (error == nullptr) error = ComputeProducts(lookup, round.plan, round.products, stream);
     if (error == nullptr) error = SortNodes(round.plan, round.nodes, stream);
+    if (error == nullptr) error = ComputeProducts(lookup, round.plan, &round.nodes, round.products, stream);
     if (error == nullptr) {
       error = WithStorage(table.storage, [&](auto* storage) {
         return RunRound<std::remove_pointer_t<decltype(storage)>>(b, round, begin > 0, stream);

@@ -21,10 +21,15 @@ const char* ForwardCuda(const Lookup& lookup, void* rows, void* scratch, void* s
 size_t BackwardCudaScratchBytes(const Lookup& lookup);
 const char* BackwardCuda(const Backward& backward, void* scratch, void* stream);
 
-// One core: weights [count] of the storage type and slots [count] float32 are updated from gradient [count]; slots
+// All cores: weights [count] of the storage type and slots [count] float32 are updated from gradient [count]; slots
 // beyond NumSlots are not read.
-const char* UpdateCuda(const Update& update, Storage storage, int64_t count, const float* gradient, void* weights,
-                       float* slot_0, float* slot_1, void* stream);
+struct CoreUpdate {
+  int64_t count;
+  const float* gradient;
+  void* weights;
+  float* slots[2];
+};
+const char* UpdateCuda(const Update& update, Storage storage, int num_cores, const CoreUpdate* cores, void* stream);
 
 // From device memory to device memory.
 const char* CopyCuda(void* to, const void* from, size_t bytes, void* stream);

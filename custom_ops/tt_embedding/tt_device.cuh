@@ -62,6 +62,23 @@ __device__ inline Quotient Divide(int64_t index, int divisor) {
   return {index / divisor, static_cast<int>(index % divisor)};
 }
 
+// The same for keys, which mostly fit 32 bits too.
+__device__ inline int64_t KeyQuotient(int64_t key, int64_t divisor) {
+  if (((key | divisor) >> 32) == 0) return static_cast<uint32_t>(key) / static_cast<uint32_t>(divisor);
+  return key / divisor;
+}
+
+// Sum over the lanes up to this one.
+template <typename T>
+__device__ inline T InclusiveSum(T v) {
+#pragma unroll
+  for (int distance = 1; distance < 32; distance *= 2) {
+    const T other = __shfl_sync(kAllLanes, v, Lane() >= distance ? Lane() - distance : 0);
+    if (Lane() >= distance) v += other;
+  }
+  return v;
+}
+
 // Runs `f` with a null pointer of the type that the storage is of.
 template <typename F>
 const char* WithStorage(Storage storage, const F& f) {
@@ -123,16 +140,50 @@ struct Plan {
 
 // Takes the plan's arrays for n ids.
 void TakePlan(int64_t n, Arena* arena, Plan* plan);
-// From plan.keys to the rest of the arrays.
+// From plan.keys to the rest of the arrays; tt_plan.cu.
 const char* BuildPlan(const Plan& plan, void* stream);
 
-// Keys and positions of all ids, sorted; not part of a round.
+// Keys and positions of all ids, sorted; not part of a round. tt_ids.cu.
 struct SortedIds {
   int64_t *keys, *order, *keys_before, *order_before;
   void* sort_scratch;
 };
 SortedIds TakeSortedIds(const Lookup& lookup, Arena* arena);
-const char* SortIds(const Lookup& lookup, const SortedIds& sorted, void* stream);
+// Arrays that are zeroed by the way, which saves launches.
+struct Cleared {
+  int num;
+  float* at[kMaxCores];
+  int64_t count[kMaxCores];
+};
+const char* SortIds(const Lookup& lookup, const SortedIds& sorted, const Cleared& cleared, void* stream);
+
+// Nodes of the levels 1 to num_levels - 1, sorted by level and slice; tt_nodes.cu. A level has its own range of keys, with
+// one more behind its slices for the nodes that there might have been, and so its place is known to the host.
+struct NodeOrder {
+  int num_levels;
+  int64_t total, most_slices;  // of a level
+  int64_t place[kMaxCores], first_key[kMaxCores];
+  int bits;
+  int64_t *keys, *nodes, *keys_before, *nodes_before;
+  void* sort_scratch;
+};
+NodeOrder TakeNodeOrder(const Table& table, const Plan& plan, int num_levels, Arena* arena);
+// Whether SortNodes is one launch.
+bool AreFewNodes(const Table& table, const Plan& plan, int num_levels);
+const char* SortNodes(const Plan& plan, const NodeOrder& order, void* stream);
+
+// ---- Few ids -------------------------------------------------------------------------------------------------------
+
+// Few ids are sorted in one launch and planned in another: at this size a launch costs more than what it computes. Ids are
+// compared each with each, so it is the square of their number that counts, for each multiprocessor, which compares some
+// 64 pairs per cycle: 2^20 take 10 us. 11,700 ids are few on an H100, 10,600 on an A100. Both ways give the same bits; the
+// check on the host sets other numbers, 0 for never.
+#ifndef TFREC_TT_FEW_PAIRS
+#define TFREC_TT_FEW_PAIRS (int64_t{1} << 20)
+#endif
+inline bool AreFew(int64_t n, const Radix& radix) {
+  return n < (1 << 16) && radix.end < 0xffffffffll && n * n <= Device().processors * int64_t{TFREC_TT_FEW_PAIRS};
+}
 
 // ---- Sorting, tt_sort.cu -------------------------------------------------------------------------------------------
 
@@ -169,8 +220,10 @@ struct Products {
   float* at[kMaxCores];
 };
 Products TakeProducts(const Table& table, const Plan& plan, Arena* arena);
-// Computes them; tt_forward.cu.
-const char* ComputeProducts(const Lookup& lookup, const Plan& plan, const Products& products, void* stream);
+// Computes them; tt_forward.cu. Where there is an order, nodes with one slice one after the other: neighbours then find it
+// in the first cache.
+const char* ComputeProducts(const Lookup& lookup, const Plan& plan, const NodeOrder* order, const Products& products,
+                            void* stream);
 
 }  // namespace tt
 }  // namespace tfrec

@@ -59,8 +59,8 @@ struct Table {
 };
 
 // Forward: rows [n, D] = the rows of ids [n], each in [0, num_tables * num_rows). No id is computed twice, nor a product
-// L_{T-1} for two ids that have it in common. An id out of range: the CPU raises before it computes anything; CUDA writes
-// a row of zeros.
+// L_{T-1} for two ids that have it in common; of few ids CUDA makes the last product for each. An id out of range: the CPU
+// raises before it computes anything; CUDA writes a row of zeros.
 struct Lookup {
   Table table;
   const void* cores[kMaxCores];
@@ -70,8 +70,9 @@ struct Lookup {
 
 // Backward: gradients[k] [core(k)] float32 = the gradient of sum(upstream * rows) for core k+1, upstream [n, D] of the
 // storage type. Every element is written, zeros for slices that no id has. The upstream of equal ids is added first, in
-// the order of their positions; sums over ids are in an order that depends on the ids alone (CUDA) or on the ids and the
-// number of threads (CPU): equal calls give equal bits. No floating-point atomics. Ids out of range have no gradient.
+// the order of their positions; sums over ids are in an order that depends on the ids and the number of multiprocessors
+// (CUDA) or of threads (CPU): equal calls on one machine give equal bits. No floating-point atomics. Ids out of range have
+// no gradient.
 struct Backward {
   Lookup lookup;
   const void* upstream;          // [n, D]

@@ -735,11 +735,11 @@ class UpdateGpuOp : public UpdateOp {
     Tensor scratch;
     TF_RETURN_IF_ERROR(Scratch(ctx, BackwardCudaScratchBytes(b.lookup), &scratch));
     TF_RETURN_IF_ERROR(FromCuda(BackwardCuda(b, scratch.data(), Stream(ctx))));
+    CoreUpdate cores[kMaxCores];
     for (int k = 0; k < table_.num_cores; ++k) {
-      TF_RETURN_IF_ERROR(FromCuda(UpdateCuda(update, table_.storage, table_.core(k), b.gradients[k], weights[k].values,
-                                             weights[k].slots[0], weights[k].slots[1], Stream(ctx))));
+      cores[k] = {table_.core(k), b.gradients[k], weights[k].values, {weights[k].slots[0], weights[k].slots[1]}};
     }
-    return absl::OkStatus();
+    return FromCuda(UpdateCuda(update, table_.storage, table_.num_cores, cores, Stream(ctx)));
   }
 
   Status Copy(OpKernelContext* ctx, void* to, const void* from, size_t bytes) override {

@@ -1,5 +1,6 @@
 // The plan of a round: from sorted ids to the nodes of every level. Three kernels, each over tiles of positions: count
-// the first positions of nodes, turn the counts into offsets, write the nodes.
+// the first positions of nodes, turn the counts into offsets, write the nodes. For few ids the last does it alone: each
+// block counts what begins before its tile by itself.
 #include "tt_device.cuh"
 
 namespace tfrec {
@@ -11,17 +12,6 @@ constexpr int kCounts = kMaxCores + 1;
 
 int64_t Tiles(int64_t n) { return (n + kTile - 1) / kTile; }
 
-__global__ void __launch_bounds__(kThreads)
-    FillKeys(Radix radix, const int64_t* ids, int64_t n, int64_t* keys, int64_t* order) {
-  const int64_t num_ids = radix.end / radix.table_keys * radix.num_rows;
-  for (int64_t i = FirstIndex(); i < n; i += IndexStride()) {
-    const int64_t id = ids[i];
-    const bool good = id >= 0 && id < num_ids;
-    keys[i] = good ? id / radix.num_rows * radix.table_keys + id % radix.num_rows : radix.end;
-    order[i] = i;
-  }
-}
-
 // The first level at which position j begins a node: 0 to T - 1; T for a repeated id, T + 1 for one out of range. Since
 // a prefix is part of all longer ones, j begins a node of every level from there on.
 __device__ inline int FirstLevel(const Plan& plan, int64_t j) {
@@ -32,7 +22,8 @@ __device__ inline int FirstLevel(const Plan& plan, int64_t j) {
   const int64_t before = plan.keys[j - 1];
   if (before == key) return radix.num_levels;
   int level = radix.num_levels - 1;
-  while (level > 0 && key / radix.divisor[level - 1] != before / radix.divisor[level - 1]) --level;
+  // The prefixes differ where the first key with this one is behind the key before.
+  while (level > 0 && KeyQuotient(key, radix.divisor[level - 1]) * radix.divisor[level - 1] > before) --level;
   return level;
 }
 
@@ -41,7 +32,7 @@ struct Begins {
   int level[kPerThread];
   int64_t first;
 
-  __device__ explicit Begins(const Plan& plan) : first(FirstIndex() * kPerThread) {
+  __device__ Begins(const Plan& plan, int64_t tile) : first((tile * kThreads + threadIdx.x) * kPerThread) {
 #pragma unroll
     for (int i = 0; i < kPerThread; ++i) {
       level[i] = first + i < plan.n ? FirstLevel(plan, first + i) : plan.radix.num_levels + 1;
@@ -55,24 +46,14 @@ struct Begins {
   }
 };
 
-// Sum over the lanes up to this one.
-__device__ inline int64_t InclusiveSum(int64_t v) {
-#pragma unroll
-  for (int distance = 1; distance < 32; distance *= 2) {
-    const int64_t other = __shfl_sync(kAllLanes, v, Lane() >= distance ? Lane() - distance : 0);
-    if (Lane() >= distance) v += other;
-  }
-  return v;
-}
-
 __global__ void __launch_bounds__(kThreads) CountNodes(Plan plan, int64_t tiles) {
   TFREC_DYNAMIC_SHARED(shared);
   int* const sums = reinterpret_cast<int*>(shared);  // [kCounts, kTileWarps]
-  const Begins begins(plan);
+  const Begins begins(plan, blockIdx.x);
 #pragma unroll
   for (int k = 0; k < kCounts; ++k) {
-    const int64_t sum = InclusiveSum(begins.Count(k));
-    if (Lane() == 31) sums[k * kTileWarps + Warp()] = static_cast<int>(sum);
+    const int sum = InclusiveSum(begins.Count(k));
+    if (Lane() == 31) sums[k * kTileWarps + Warp()] = sum;
   }
   __syncthreads();
   const int k = threadIdx.x;
@@ -104,25 +85,58 @@ __global__ void __launch_bounds__(kThreads) OffsetTiles(Plan plan, int64_t tiles
   if (threadIdx.x == 0) plan.counts[blockIdx.x] = before;
 }
 
+// kAlone: without the other two, and counts are written too.
+template <bool kAlone>
 __global__ void __launch_bounds__(kThreads) WriteNodes(Plan plan, int64_t tiles) {
   TFREC_DYNAMIC_SHARED(shared);
-  int* const sums = reinterpret_cast<int*>(shared);  // [kMaxCores, kTileWarps]
+  int* const sums = reinterpret_cast<int*>(shared);  // [kCounts, kTileWarps], of this tile
+  int* const befores = sums + kCounts * kTileWarps;  // and of the tiles before
   const Radix& radix = plan.radix;
-  const Begins begins(plan);
+  const Begins begins(plan, blockIdx.x);
+  int count_before[kCounts] = {};
+  if constexpr (kAlone) {
+    for (int64_t tile = 0; tile < blockIdx.x; ++tile) {
+      const Begins others(plan, tile);
+#pragma unroll
+      for (int k = 0; k < kCounts; ++k) count_before[k] += others.Count(k);
+    }
+  }
   int64_t node[kMaxCores];  // the last that began before, at each level
 #pragma unroll
-  for (int k = 0; k < kMaxCores; ++k) {
-    const int count = begins.Count(k);
-    const int64_t sum = InclusiveSum(count);
-    if (Lane() == 31) sums[k * kTileWarps + Warp()] = static_cast<int>(sum);
-    node[k] = sum - count - 1;
+  for (int k = 0; k < kCounts; ++k) {
+    const int count = begins.Count(k), sum = InclusiveSum(count);
+    if (Lane() == 31) sums[k * kTileWarps + Warp()] = sum;
+    if (k < kMaxCores) node[k < kMaxCores ? k : 0] = sum - count - 1;
+    if constexpr (kAlone) {
+      const int before = InclusiveSum(count_before[k]);
+      if (Lane() == 31) befores[k * kTileWarps + Warp()] = before;
+    }
   }
+  // node[num_levels - 1] again: looked up by a number that the compiler does not know, node[] would be in local memory.
+  const int rows = begins.Count(radix.num_levels - 1);
+  int64_t last = InclusiveSum(rows) - rows - 1;
   __syncthreads();
+  const auto offset = [&](int k) {
+    int64_t sum = 0;
+    if constexpr (!kAlone) sum = plan.tile_counts[k * tiles + blockIdx.x];
+    for (int warp = 0; warp < kTileWarps; ++warp) {
+      if (warp < Warp()) sum += sums[k * kTileWarps + warp];
+      if constexpr (kAlone) sum += befores[k * kTileWarps + warp];
+    }
+    return sum;
+  };
 #pragma unroll
   for (int k = 0; k < kMaxCores; ++k) {
-    if (k >= radix.num_levels) break;
-    node[k] += plan.tile_counts[k * tiles + blockIdx.x];
-    for (int warp = 0; warp < Warp(); ++warp) node[k] += sums[k * kTileWarps + warp];
+    if (k < radix.num_levels) node[k] += offset(k);
+  }
+  last += offset(radix.num_levels - 1);
+  if constexpr (kAlone) {
+    const int k = threadIdx.x;
+    if (blockIdx.x + 1 == gridDim.x && k <= radix.num_levels) {
+      int64_t sum = 0;
+      for (int warp = 0; warp < kTileWarps; ++warp) sum += sums[k * kTileWarps + warp] + befores[k * kTileWarps + warp];
+      plan.counts[k] = sum;
+    }
   }
 #pragma unroll
   for (int i = 0; i < kPerThread; ++i) {
@@ -132,19 +146,17 @@ __global__ void __launch_bounds__(kThreads) WriteNodes(Plan plan, int64_t tiles)
       plan.row_node[j] = -1;
       continue;
     }
-    const int64_t key = plan.keys[j], table = key / radix.table_keys;
-    int64_t last = 0;
+    const int64_t key = plan.keys[j], table = KeyQuotient(key, radix.table_keys);
 #pragma unroll
     for (int k = 0; k < kMaxCores; ++k) {
-      if (k >= radix.num_levels) break;
-      if (k >= begins.level[i]) {
+      if (k >= begins.level[i] && k < radix.num_levels) {
         ++node[k];
-        plan.slice[k][node[k]] = table * radix.p[k] + key / radix.divisor[k] % radix.p[k];
+        const int64_t quotient = KeyQuotient(key, radix.divisor[k]);
+        plan.slice[k][node[k]] = table * radix.p[k] + quotient - KeyQuotient(quotient, radix.p[k]) * radix.p[k];
         if (k > 0) plan.parent[k][node[k]] = node[k > 0 ? k - 1 : 0];
-        if (k == radix.num_levels - 1) plan.start[node[k]] = j;
       }
-      last = node[k];
     }
+    if (begins.level[i] < radix.num_levels) plan.start[++last] = j;
     plan.row_node[j] = last;
   }
 }
@@ -169,32 +181,16 @@ void TakePlan(int64_t n, Arena* arena, Plan* plan) {
 const char* BuildPlan(const Plan& plan, void* stream) {
   const int64_t tiles = Tiles(plan.n);
   const dim3 grid(static_cast<unsigned>(tiles));
-  const char* error = Launch(CountNodes, grid, kThreads, kCounts * kTileWarps * sizeof(int), stream, plan, tiles);
+  const size_t sums = kCounts * kTileWarps * sizeof(int);
+  if (AreFew(plan.n, plan.radix)) {
+    return Launch(WriteNodes<true>, grid, kThreads, 2 * sums, stream, plan, tiles);
+  }
+  const char* error = Launch(CountNodes, grid, kThreads, sums, stream, plan, tiles);
   if (error != nullptr) return error;
   error = Launch(OffsetTiles, dim3(plan.radix.num_levels + 1), kThreads, kTileWarps * sizeof(int64_t), stream, plan,
                  tiles);
   if (error != nullptr) return error;
-  return Launch(WriteNodes, grid, kThreads, kMaxCores * kTileWarps * sizeof(int), stream, plan, tiles);
-}
-
-SortedIds TakeSortedIds(const Lookup& lookup, Arena* arena) {
-  const int64_t n = lookup.n;
-  SortedIds s;
-  s.keys = arena->Take<int64_t>(n);
-  s.order = arena->Take<int64_t>(n);
-  s.keys_before = arena->Take<int64_t>(n);
-  s.order_before = arena->Take<int64_t>(n);
-  s.sort_scratch = arena->Take<char>(static_cast<int64_t>(SortScratchBytes(n, BitsFor(Radix(lookup.table).end))));
-  return s;
-}
-
-const char* SortIds(const Lookup& lookup, const SortedIds& s, void* stream) {
-  const Radix radix(lookup.table);
-  const char* error = Launch(FillKeys, GridFor(lookup.n), kThreads, 0, stream, radix, lookup.ids, lookup.n,
-                             s.keys_before, s.order_before);
-  if (error != nullptr) return error;
-  return SortPairs(lookup.n, BitsFor(radix.end), s.keys_before, s.keys, s.order_before, s.order, s.sort_scratch,
-                   stream);
+  return Launch(WriteNodes<false>, grid, kThreads, sums, stream, plan, tiles);
 }
 
 }  // namespace tt

@@ -1,4 +1,4 @@
-// Fused update of one core: a pass over weights, gradient and slots. The formulas are those of tt_embedding.h.
+// Fused update: a pass over the weights, gradients and slots of all cores. The formulas are those of tt_embedding.h.
 #include "tt_cuda.h"
 #include "tt_device.cuh"
 
@@ -6,11 +6,20 @@ namespace tfrec {
 namespace tt {
 namespace {
 
+struct Cores {
+  CoreUpdate core[kMaxCores];
+};
+
 template <Optimizer kOptimizer, typename T>
-__global__ void __launch_bounds__(kThreads)
-    Apply(Update u, int64_t count, const float* gradient, T* weights, float* slot_0, float* slot_1) {
-  for (int64_t i = FirstIndex(); i < count; i += IndexStride()) {
-    const float g = gradient[i];
+__global__ void __launch_bounds__(kThreads) Apply(Update u, Cores cores, int64_t count) {
+  for (int64_t at = FirstIndex(); at < count; at += IndexStride()) {
+    int k = 0;
+    int64_t i = at;
+    for (; i >= cores.core[k].count; ++k) i -= cores.core[k].count;
+    T* const weights = static_cast<T*>(cores.core[k].weights);
+    float* const slot_0 = cores.core[k].slots[0];
+    float* const slot_1 = cores.core[k].slots[1];
+    const float g = cores.core[k].gradient[i];
     float step;
     if constexpr (kOptimizer == Optimizer::kSgd) {
       step = u.rate * g;
@@ -31,14 +40,18 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-const char* UpdateCuda(const Update& update, Storage storage, int64_t count, const float* gradient, void* weights,
-                       float* slot_0, float* slot_1, void* stream) {
+const char* UpdateCuda(const Update& update, Storage storage, int num_cores, const CoreUpdate* core, void* stream) {
+  Cores cores = {};
+  int64_t count = 0;
+  for (int k = 0; k < num_cores; ++k) {
+    cores.core[k] = core[k];
+    count += core[k].count;
+  }
   if (count == 0) return nullptr;
   return WithStorage(storage, [&](auto* type) -> const char* {
     using T = std::remove_pointer_t<decltype(type)>;
     const auto launch = [&](auto* kernel) {
-      return Launch(kernel, GridFor(count), kThreads, 0, stream, update, count, gradient, static_cast<T*>(weights),
-                    slot_0, slot_1);
+      return Launch(kernel, GridFor(count), kThreads, 0, stream, update, cores, count);
     };
     switch (update.optimizer) {
       case Optimizer::kSgd:

@@ -21,3 +21,22 @@ def test_check_gpu(name, tmp_path):
     )
     # 77: it was built, and found no GPU.
     assert done.returncode == (0 if gpu else 77), done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+def test_tensor_train_launches(tmp_path):
+    """Few ids: no radix sort, no memset, nothing in local memory."""
+    done = subprocess.run(
+        ["sh", str(CUSTOM_OPS / "tt_embedding" / "count_launches.sh")],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "forward: 5 launches, 0 of them memsets" in done.stdout
+    assert "backward and Adam's step: 11 launches, 0 of them memsets" in done.stdout
+    assert "CUB" not in done.stdout
+    kernels = [line.split() for line in done.stdout.splitlines() if line[:6].strip().isdigit() and " ids;" not in line]
+    assert len(kernels) == 16
+    assert all(stack == spills == "0" for _, _, _, _, stack, spills, *_ in kernels)
