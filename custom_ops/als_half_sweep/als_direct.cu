@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(kMaxThreads, 2)
         StartRight(s, plan, shared, block, regularization, i);
         SumEntries<T>(
             s, plan, shared, entries, block, plan.warm ? x : nullptr, predictions,
-            [&](TileIndex at, TileSum* sum) { BaseTile(s, block, regularization, at, sum); }, matrix);
+            [&](TileIndex at, TileSum* sum) { AddBaseTile(s, block, regularization, at, sum); }, matrix);
         SolveMatrix(matrix, plan.tiles, shared.right, shared.reciprocal);
         for (int j = threadIdx.x; j < block.width; j += blockDim.x) x[first + j] += shared.right[j];
         if (predictions != nullptr && first + block.width < s.factors) {
@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(kMaxThreads, 2) LongPart(HalfSweep s, Plan pla
   __syncthreads();
   SumEntries<T>(
       s, plan, shared, PartOf(EntriesOf(s, row), part, kSplits), BlockAt(s, plan, first, pairs),
-      plan.warm ? shared.x : nullptr, nullptr, [](TileIndex, TileSum* sum) { sum->Clear(); }, matrix);
+      plan.warm ? shared.x : nullptr, nullptr, [](TileIndex, TileSum*) {}, matrix);
   if (kInShared) {
     const float4* from = reinterpret_cast<const float4*>(matrix);
     float4* to = reinterpret_cast<float4*>(out);
@@ -168,10 +168,10 @@ __global__ void __launch_bounds__(kMaxThreads, 2)
   for (int number = Warp(); number < static_cast<int>(TilesOf(plan.tiles)); number += Warps()) {
     const int64_t at = static_cast<int64_t>(number) * kTileFloats;
     TileSum sum;
-    BaseTile(s, block, regularization, TileAt(number), &sum);
+    sum.Clear();
+    AddBaseTile(s, block, regularization, TileAt(number), &sum);
     for (int part = 0; part < kSplits; ++part) {
-      const float* from = parts + part * part_floats + at;
-      sum.Each([=](int i, int j, float* value) { *value += from[i * kTileStride + j]; });
+      sum.Add(parts + part * part_floats + at);
     }
     sum.Store(parts + at);
   }

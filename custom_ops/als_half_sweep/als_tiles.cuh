@@ -11,7 +11,14 @@
 //   one product   where both sides are halves, which tf32 holds exactly (the Gramian of a half table);
 //   two products  a (high + low) where one side is exact (half table, right side scaled by its float weight);
 //   three         high high + high low + low high for floats, the factorization among them.
-// What is dropped is below 2^-21 of a product: the error is that of float32 sums (see check_gpu.cu for measured ones).
+// What is dropped is below 2^-21 of a product.
+//
+// Tensor cores cut their sums off where float adds round (cuda_on_host.h names who measured it): over many terms of one
+// sign that adds up. So no sum stays in them for longer than a tile is deep: 32 terms, 12 instructions at most. The sum
+// of such a tile begins at zero and goes to the whole by ordinary adds, in memory or registers. The error is then that
+// of float32 sums, up to a small factor that does not grow with the number of terms: check_gpu.cu measures both
+// (CheckPositive).
+//
 // Compute capability 7.5 has no tf32; there the lanes multiply and add plain floats.
 #ifndef TFREC_ALS_TILES_CUH_
 #define TFREC_ALS_TILES_CUH_
@@ -71,8 +78,18 @@ struct TileSum {
   __device__ void Clear() {
     Each([](int, int, float* value) { *value = 0.0f; });
   }
-  __device__ void Load(const float* tile) {
-    Each([=](int i, int j, float* value) { *value = tile[i * kTileStride + j]; });
+  __device__ void Add(const float* tile) {
+    Each([=](int i, int j, float* value) { *value += tile[i * kTileStride + j]; });
+  }
+  __device__ void Add(const TileSum& other) {
+#pragma unroll
+    for (int m = 0; m < 2; ++m) {
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) v[m][n][e] += other.v[m][n][e];
+      }
+    }
   }
   __device__ void Store(float* tile) {
     Each([=](int i, int j, float* value) { tile[i * kTileStride + j] = *value; });
@@ -226,9 +243,10 @@ __device__ inline void SolveMatrix(float* matrix, int count, float* right, float
       float* const tile = TilePointer(matrix, k + 1 + at.i, k + 1 + at.j);
       if (k >= 0) {
         TileSum sum;
-        sum.Load(tile);
+        sum.Clear();
         AddProduct<3, false>(TilePointer(matrix, k, k + 1 + at.i), TilePointer(matrix, k, k + 1 + at.j), nullptr, -1.0f,
                              kTile, &sum);
+        sum.Add(tile);
         sum.Store(tile);
         __syncwarp();
       }

@@ -46,9 +46,26 @@ std::vector<float> FromDevice(const Buffer& buffer, bool half, size_t count) {
   return values;
 }
 
-void CheckGramian(int64_t rows, int factors, bool half) {
+// |sums - expected| / |expected| over a matrix.
+template <typename T>
+double RelativeError(const std::vector<T>& sums, const std::vector<double>& expected) {
+  double difference = 0.0, norm = 1e-300;
+  for (size_t i = 0; i < sums.size(); ++i) {
+    difference += (sums[i] - expected[i]) * (sums[i] - expected[i]);
+    norm += expected[i] * expected[i];
+  }
+  return std::sqrt(difference / norm);
+}
+
+// With `positive`, no product has another sign, as in rows of factors that share a direction: then nothing makes up for
+// what sums that are cut off lose. The error must be at most three times that of float32 sums of the same parts, a row
+// after another in a split, a split after another: a sum of 32 rows may still be cut off 12 times.
+void CheckGramian(int64_t rows, int factors, bool half, bool positive = false) {
   std::mt19937 random(factors);
-  const std::vector<float> table = Stored(RandomNormal(rows * factors, 0.3f, &random), half);
+  std::vector<float> table = Stored(RandomNormal(rows * factors, 0.3f, &random), half);
+  if (positive) {
+    for (float& v : table) v = std::fabs(v);
+  }
   const Buffer device = ToDevice(table, half), gramian(sizeof(float) * factors * factors);
   const Buffer scratch(tfrec::als::GramianCudaScratchBytes(rows, factors));
   RequireNoError(tfrec::als::GramianCuda(device.Get<void>(), half, rows, factors, gramian.Get<float>(),
@@ -56,19 +73,22 @@ void CheckGramian(int64_t rows, int factors, bool half) {
   const std::vector<float> result = gramian.Read<float>(static_cast<size_t>(factors) * factors);
   Note(result.data(), result.size() * sizeof(float));
   std::vector<double> expected(result.size(), 0.0);
+  std::vector<float> floats(result.size(), 0.0f), split(result.size(), 0.0f);
+  const int64_t splits = 256, split_rows = tfrec::RoundUp<int64_t>((rows + splits - 1) / splits, 32);  // als_gramian.cu
   for (int64_t r = 0; r < rows; ++r) {
     const float* y = table.data() + r * factors;
     for (int i = 0; i < factors; ++i) {
       for (int j = 0; j < factors; ++j) expected[i * factors + j] += static_cast<double>(y[i]) * y[j];
+      for (int j = 0; j < factors && positive; ++j) split[i * factors + j] += y[i] * y[j];
+    }
+    if ((r + 1) % split_rows == 0 || r + 1 == rows) {
+      for (size_t i = 0; i < split.size(); ++i) floats[i] += split[i];
+      std::fill(split.begin(), split.end(), 0.0f);
     }
   }
-  double difference = 0.0, norm = 0.0;
-  for (size_t i = 0; i < result.size(); ++i) {
-    difference += (result[i] - expected[i]) * (result[i] - expected[i]);
-    norm += expected[i] * expected[i];
-  }
-  Report("gramian " + std::to_string(rows) + " x " + std::to_string(factors) + (half ? " half" : " float"),
-         std::sqrt(difference / norm), 1e-5);
+  Report("gramian " + std::to_string(rows) + " x " + std::to_string(factors) + (half ? " half" : " float") +
+             (positive ? " positive" : ""),
+         RelativeError(result, expected), positive ? 3 * RelativeError(floats, expected) : 1e-5);
 }
 
 struct Case {
@@ -82,6 +102,7 @@ struct Case {
   bool misaligned;  // the table begins at an address that is a multiple of one element only
   bool in_place;    // the solution overwrites the start
   bool nan_row;     // one fixed row is NaN: the rows that use it must be reported, and no other
+  bool positive;    // all factors and values; the error must be no larger than that of float32 sums
 };
 
 const char* NameOf(Solver solver) {
@@ -108,7 +129,11 @@ void Check(const Case& c) {
     values[k] = k % 5 == 3 ? -value(random) : k % 97 == 96 ? 0.0f : value(random);  // some dislikes
   }
   const float scale = 1.0f / std::sqrt(static_cast<float>(f));
-  const std::vector<float> fixed = Stored(RandomNormal(m * f, scale, &random), c.half);
+  std::vector<float> fixed = Stored(RandomNormal(m * f, scale, &random), c.half);
+  if (c.positive) {
+    for (float& v : fixed) v = std::fabs(v);
+    for (float& v : values) v = std::fabs(v);
+  }
   const std::vector<float> start = Stored(RandomNormal(n * f, scale, &random), c.half);
   std::vector<float> gramian(static_cast<size_t>(f) * f), table = fixed;
   for (int i = 0; i < f; ++i) {
@@ -184,6 +209,7 @@ void Check(const Case& c) {
   }
   Note(solved.data(), solved.size() * sizeof(float));
   double worst = again.empty() || memcmp(solved.data(), again.data(), solved.size() * sizeof(float)) == 0 ? 0.0 : NAN;
+  double of_floats = 0.0;  // the error of float32 sums
   int64_t first_bad = -1;
   for (int64_t r = n - 1; r >= 0; --r) {
     if (poisoned[r]) {
@@ -194,25 +220,32 @@ void Check(const Case& c) {
     const check::Vector expected = check::Solve(s, fixed, gramian, inverse, start.data() + r * f,
                                                 columns.data() + begin, values.data() + begin, c.lengths[r]);
     // Where the exact solution is zero (a row of dislikes), what is left of a start is rounding, relative to the start.
-    double difference = 0.0, norm = 1e-30;
+    double norm = 1e-30;
     const double of_start = c.solver == Solver::kCholesky ? 0.0 : 0.01;
-    for (int i = 0; i < f; ++i) {
-      const double d = solved[r * f + i] - expected[i];
-      difference += d * d;
-      norm += expected[i] * expected[i] + of_start * start[r * f + i] * start[r * f + i];
-    }
-    const double error = std::sqrt(difference / norm);
+    for (int i = 0; i < f; ++i) norm += expected[i] * expected[i] + of_start * start[r * f + i] * start[r * f + i];
+    const auto error_of = [&](const auto* x) {
+      double difference = 0.0;
+      for (int i = 0; i < f; ++i) difference += (x[i] - expected[i]) * (x[i] - expected[i]);
+      return std::sqrt(difference / norm);
+    };
+    const double error = error_of(solved.data() + r * f);
     if (!(error <= worst)) worst = error;  // keeps NaN
+    if (c.positive) {
+      of_floats = std::max(of_floats, error_of(check::Solve<float>(s, fixed, gramian, inverse, start.data() + r * f,
+                                                                   columns.data() + begin, values.data() + begin,
+                                                                   c.lengths[r])
+                                                   .data()));
+    }
   }
   if (bad != first_bad) worst = NAN;
   char name[160];
-  snprintf(name, sizeof(name), "%-8s %-5s F=%-4d w0=%-3g nu=%g rows=%d longest=%d long=%d block=%d%s%s%s",
+  snprintf(name, sizeof(name), "%-8s %-5s F=%-4d w0=%-3g nu=%g rows=%d longest=%d long=%d block=%d%s%s%s%s",
            NameOf(c.solver), c.half ? "half" : "float", f, c.unobserved_weight, c.frequency_exponent,
            static_cast<int>(n), n == 0 ? 0 : c.lengths[order[0]], c.num_long, c.block_size,
-           c.misaligned ? " misaligned" : "", c.in_place ? " in place" : "", c.nan_row ? " NaN" : "");
+           c.misaligned ? " misaligned" : "", c.in_place ? " in place" : "", c.nan_row ? " NaN" : "", c.positive ? " positive" : "");
   // Half: what rounding the solution costs, up to 4.4e-4. Float: float32 sums, times the condition of the matrix: up to
   // 6e-5 on the emulation, which rounds sums where tensor cores cut them off.
-  Report(name, worst, c.half ? 1e-3 : 5e-4);
+  Report(name, worst, c.positive ? of_floats : c.half ? 1e-3 : 5e-4);
 }
 
 void CheckAll(bool quick, int most_factors) {
@@ -271,6 +304,22 @@ void CheckAll(bool quick, int most_factors) {
   }
 }
 
+// Sums of many terms of one sign.
+void CheckPositive() {
+  for (const int num_long : {0, 1}) {
+    Case c = {};
+    c.solver = Solver::kCholesky;
+    c.factors = 128;
+    c.unobserved_weight = 0.1f;
+    c.frequency_exponent = 1.0f;
+    c.lengths = std::vector<int>{8000};
+    c.num_long = num_long;
+    c.positive = true;
+    Check(c);
+  }
+  CheckGramian(360000, 32, false, true);
+}
+
 }  // namespace
 
 namespace check {
@@ -287,7 +336,9 @@ int main(int argc, char** argv) {
   Require(cudaGetDeviceProperties(&properties, 0));
   printf("device: %s, compute capability %d.%d\n", properties.name, properties.major, properties.minor);
   const bool quick = argc > 1 && strcmp(argv[1], "quick") == 0;
-  CheckAll(quick, argc > 2 ? atoi(argv[2]) : tfrec::als::kMaxFactors);
+  const int most_factors = argc > 2 ? atoi(argv[2]) : tfrec::als::kMaxFactors;
+  if (most_factors >= 128) CheckPositive();
+  CheckAll(quick, most_factors);
   printf("%d checks, %d failed, digest %016llx\n", checks, failures, static_cast<unsigned long long>(digest));
   if (!quick && failures == 0) check::Times();
   return failures > 0;
