@@ -353,6 +353,7 @@ Status FillSweep(const Tensor& offsets, const Tensor& columns, const Tensor& val
   }
   s->num_rows = rows.dim_size(0);
   s->num_fixed = fixed.dim_size(0);
+  s->num_entries = columns.dim_size(0);
   s->factors = static_cast<int>(f);
   s->row_offsets = Elements<int64_t>(offsets);
   s->columns = Elements<int32_t>(columns);

@@ -170,6 +170,7 @@ void Check(const Case& c) {
   const Buffer d_solved(n * f * (c.half ? 2 : 4)), d_bad(sizeof(int64_t));
   s.num_rows = n;
   s.num_fixed = m;
+  s.num_entries = nnz;
   s.factors = f;
   s.row_offsets = d_offsets.Get<int64_t>();
   s.columns = d_columns.Get<int32_t>();

@@ -128,6 +128,7 @@ void TimeShape(const Shape& shape, int factors, bool half) {
   HalfSweep s = {};
   s.num_rows = n;
   s.num_fixed = m;
+  s.num_entries = nnz;
   s.factors = factors;
   s.row_offsets = d_offsets;
   s.columns = d_columns;

@@ -127,6 +127,14 @@ __device__ inline float4 Load4(const Bfloat16* p) {
                      FloatOfBits(bits.y & 0xffff0000u));
 }
 
+// The same from shared memory.
+__device__ inline float4 SharedLoad4(const float* p) { return *reinterpret_cast<const float4*>(p); }
+__device__ inline float4 SharedLoad4(const __half* p) {
+  const uint2 bits = *reinterpret_cast<const uint2*>(p);
+  const float2 low = HalvesToFloats(bits.x), high = HalvesToFloats(bits.y);
+  return make_float4(low.x, low.y, high.x, high.y);
+}
+
 // Writes four neighbours, aligned likewise.
 __device__ inline unsigned StoredBits(float v, const __half*) { return __half_as_ushort(__float2half_rn(v)); }
 __device__ inline unsigned StoredBits(float v, const Bfloat16*) {
