@@ -23,6 +23,7 @@ struct Plan {
   int cache;       // predictions kept, of all the rows
   int warps;
   int x_stride;
+  int slots;  // long rows that are solved at a time
 
   __host__ __device__ int Width() const { return tiles * kTile; }
   __host__ __device__ int64_t MatrixFloats() const { return TilesOf(tiles) * kTileFloats; }

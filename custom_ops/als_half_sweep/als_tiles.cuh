@@ -147,6 +147,14 @@ __device__ inline void AddProduct(const float* a, const float* b, const float* w
 
 // ---- Cholesky ------------------------------------------------------------------------------------------------------
 
+// 1 / sqrt(v) for v > 0: the hardware's estimate, off by two units in the last place at most, and a step of Newton's. The
+// step's own roundings are what is left: at most 1.5 2^-24 of the result. A square root and a division by the rules of
+// IEEE may be off by 2 2^-24, and take several times as long: the pivots of a factorization wait for one another.
+__device__ inline float ReciprocalSquareRoot(float v) {
+  const float estimate = rsqrtf(v);
+  return fmaf(0.5f * estimate, fmaf(-v * estimate, estimate, 1.0f), estimate);
+}
+
 // U'U = tile in place, upper half, by one warp with a column per lane. reciprocal[i] = 1 / U[i, i], NaN where the
 // matrix is not positive definite. The lower half keeps what was there.
 __device__ inline void FactorTile(float* tile, float* reciprocal) {
@@ -158,7 +166,7 @@ __device__ inline void FactorTile(float* tile, float* reciprocal) {
 #pragma unroll
   for (int i = 0; i < kTile; ++i) {
     const float pivot = __shfl_sync(kAllLanes, u[i], i);
-    const float inverse = pivot > 0.0f ? 1.0f / sqrtf(pivot) : NAN;
+    const float inverse = pivot > 0.0f ? ReciprocalSquareRoot(pivot) : NAN;
     if (lane == i) mine = inverse;
     u[i] *= inverse;
 #pragma unroll
@@ -219,7 +227,7 @@ __device__ inline float SolveBack(const float* tile, const float* reciprocal, fl
 __device__ inline void SolveMatrix(float* matrix, int count, float* right, float* reciprocal) {
   const int warp = Warp(), warps = Warps();
   for (int k = -1; k < count; ++k) {  // -1: only the first factorization; one call of each large function
-    const float* diagonal = TilePointer(matrix, k, k);
+    const float* diagonal = TilePointer(matrix, k < 0 ? 0 : k, k < 0 ? 0 : k);  // of -1 nothing is read
     for (int j = k + 1 + warp; j <= count && k >= 0; j += warps) {
       float* const tile = TilePointer(matrix, k, j);  // behind the last: the right side, which all lanes solve
       float z[kTile];

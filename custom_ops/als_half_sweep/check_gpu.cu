@@ -15,7 +15,7 @@
 
 #include "../common/cuda_check.cuh"
 #include "als_cuda.h"
-#include "als_device.cuh"
+#include "als_tiles.cuh"
 #include "check_oracle.h"
 
 namespace {
@@ -89,6 +89,31 @@ void CheckGramian(int64_t rows, int factors, bool half, bool positive = false) {
   Report("gramian " + std::to_string(rows) + " x " + std::to_string(factors) + (half ? " half" : " float") +
              (positive ? " positive" : ""),
          RelativeError(result, expected), positive ? 3 * RelativeError(floats, expected) : 1e-5);
+}
+
+__global__ void __launch_bounds__(256) ReciprocalSquareRoots(const float* values, float* results) {
+  const int i = static_cast<int>(blockIdx.x) * 256 + threadIdx.x;
+  results[i] = tfrec::als::ReciprocalSquareRoot(values[i]);
+}
+
+// Of pivots over all powers of two that a float has.
+void CheckReciprocalSquareRoot() {
+  const int count = 256 * 256;
+  std::mt19937 random(5);
+  std::uniform_real_distribution<float> mantissa(1.0f, 2.0f);
+  std::vector<float> values(count);
+  for (int i = 0; i < count; ++i) values[i] = std::ldexp(mantissa(random), i % 254 - 126);
+  const Buffer from(values), to(sizeof(float) * count);
+  RequireNoError(tfrec::Launch(ReciprocalSquareRoots, dim3(count / 256), 256, 0, nullptr, from.Get<float>(),
+                               to.Get<float>()));
+  const std::vector<float> results = to.Read<float>(count);
+  Note(results.data(), results.size() * sizeof(float));
+  double worst = 0.0;
+  for (int i = 0; i < count; ++i) {
+    const double error = std::fabs(results[i] * std::sqrt(static_cast<double>(values[i])) - 1.0);
+    if (!(error <= worst)) worst = error;
+  }
+  Report("1 / sqrt of 65536 pivots", worst, 1e-7);
 }
 
 struct Case {
@@ -321,6 +346,21 @@ void CheckPositive() {
   CheckGramian(360000, 32, false, true);
 }
 
+// More long rows than are solved at a time.
+void CheckManyLong() {
+  for (const Solver solver : {Solver::kCholesky, Solver::kBlock}) {
+    Case c = {};
+    c.solver = solver;
+    c.factors = 9;
+    c.unobserved_weight = 1.0f;
+    c.block_size = 5;
+    c.lengths = std::vector<int>(150, 21);
+    c.lengths[149] = 0;
+    c.num_long = 150;
+    Check(c);
+  }
+}
+
 }  // namespace
 
 namespace check {
@@ -338,6 +378,8 @@ int main(int argc, char** argv) {
   printf("device: %s, compute capability %d.%d\n", properties.name, properties.major, properties.minor);
   const bool quick = argc > 1 && strcmp(argv[1], "quick") == 0;
   const int most_factors = argc > 2 ? atoi(argv[2]) : tfrec::als::kMaxFactors;
+  CheckReciprocalSquareRoot();
+  CheckManyLong();
   if (most_factors >= 128) CheckPositive();
   CheckAll(quick, most_factors);
   printf("%d checks, %d failed, digest %016llx\n", checks, failures, static_cast<unsigned long long>(digest));
