@@ -3,6 +3,7 @@
 // checks on an emulation (cuda_on_host.h).
 //
 //   check_gpu            all checks, then the times
+//   check_gpu slow       also the times of 1,024 factors, whose matrices are in global memory: minutes
 //   check_gpu quick [F]  fewer rows for many factors, no more than F of them, no times
 #include <algorithm>
 #include <cstdio>
@@ -364,7 +365,7 @@ void CheckManyLong() {
 }  // namespace
 
 namespace check {
-void Times();  // check_gpu_times.cu
+void Times(bool slow);  // check_gpu_times.cu
 }
 
 int main(int argc, char** argv) {
@@ -376,13 +377,13 @@ int main(int argc, char** argv) {
   cudaDeviceProp properties;
   Require(cudaGetDeviceProperties(&properties, 0));
   printf("device: %s, compute capability %d.%d\n", properties.name, properties.major, properties.minor);
-  const bool quick = argc > 1 && strcmp(argv[1], "quick") == 0;
+  const bool quick = argc > 1 && strcmp(argv[1], "quick") == 0, slow = argc > 1 && strcmp(argv[1], "slow") == 0;
   const int most_factors = argc > 2 ? atoi(argv[2]) : tfrec::als::kMaxFactors;
   CheckReciprocalSquareRoot();
   CheckManyLong();
   if (most_factors >= 128) CheckPositive();
   CheckAll(quick, most_factors);
   printf("%d checks, %d failed, digest %016llx\n", checks, failures, static_cast<unsigned long long>(digest));
-  if (!quick && failures == 0) check::Times();
+  if (!quick && failures == 0) check::Times(slow);
   return failures > 0;
 }

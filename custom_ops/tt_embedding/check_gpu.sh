@@ -6,10 +6,12 @@ here=$(cd "$(dirname "$0")" && pwd)
 build=${TMPDIR:-/tmp}/tt_check_gpu
 nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
 mkdir -p "$build"
-rm -f "$build"/*.o
+rm -f "$build"/*.o "$build/check_gpu"
+compilers=
 for file in tt_sort tt_plan tt_forward tt_backward tt_update check_gpu check_gpu_times; do
   "$nvcc" -std=c++17 -O3 -Xcompiler -Wall,-Wextra ${NVCC_FLAGS:--arch=native} -c "$here/$file.cu" -o "$build/$file.o" &
+  compilers="$compilers $!"
 done
-wait
+for compiler in $compilers; do wait "$compiler"; done  # and end where one has failed
 "$nvcc" ${NVCC_FLAGS:--arch=native} "$build"/*.o -o "$build/check_gpu"
 exec "$build/check_gpu" "$@"
