@@ -331,6 +331,47 @@ void CheckAll(bool quick, int most_factors) {
   }
 }
 
+// Damaged matrices, each with the fault that must be found.
+void CheckFaults() {
+  using tfrec::als::MatrixFault;
+  const int64_t rows = 700, fixed = 50, entries = 1400;
+  struct Damage {
+    const char* name;
+    MatrixFault::Kind kind;
+    int64_t position, value;
+  };
+  const int64_t far = int64_t{1} << 62;
+  for (const Damage& damage :
+       {Damage{"none", MatrixFault::kNone, 0, 0}, Damage{"offset below", MatrixFault::kOffset, 0, -far},
+        Damage{"offset above", MatrixFault::kOffset, rows, entries + 1},
+        Damage{"offset far above", MatrixFault::kOffset, rows, far},
+        Damage{"falling offset", MatrixFault::kFallingOffset, 300, 603}, Damage{"column", MatrixFault::kColumn, 1399, 50},
+        Damage{"negative column", MatrixFault::kColumn, 0, -1}, Damage{"order", MatrixFault::kOrder, 699, rows},
+        Damage{"negative order", MatrixFault::kOrder, 5, -1}, Damage{"order twice", MatrixFault::kOrder, -1, 3}}) {
+    std::vector<int64_t> offsets(rows + 1), order(rows);
+    for (int64_t r = 0; r <= rows; ++r) offsets[r] = 2 * r;
+    std::iota(order.rbegin(), order.rend(), 0);
+    std::vector<int32_t> columns(entries, 7);
+    if (damage.kind == MatrixFault::kOffset || damage.kind == MatrixFault::kFallingOffset) {
+      offsets[damage.position] = damage.value;
+    }
+    if (damage.kind == MatrixFault::kColumn) columns[damage.position] = static_cast<int32_t>(damage.value);
+    if (damage.kind == MatrixFault::kOrder) order[damage.position < 0 ? 650 : damage.position] = damage.value;
+    const Buffer d_offsets(offsets), d_order(order), d_columns(columns);
+    const Buffer scratch(tfrec::als::CheckMatrixCudaScratchBytes(rows));
+    HalfSweep s = {};
+    s.num_rows = rows;
+    s.num_fixed = fixed;
+    s.row_offsets = d_offsets.Get<int64_t>();
+    s.columns = d_columns.Get<int32_t>();
+    MatrixFault found;
+    RequireNoError(tfrec::als::CheckMatrixCuda(s, entries, d_order.Get<int64_t>(), scratch.Get<void>(), &found, nullptr));
+    // Which of two equal ones is the second depends on the threads.
+    const bool at = damage.kind == MatrixFault::kNone || damage.position < 0 || found.position == damage.position;
+    Report(std::string("matrix with a fault: ") + damage.name, found.kind == damage.kind && at ? 0.0 : 1.0, 0.0);
+  }
+}
+
 // Sums of many terms of one sign.
 void CheckPositive() {
   for (const int num_long : {0, 1}) {
@@ -381,6 +422,7 @@ int main(int argc, char** argv) {
   const int most_factors = argc > 2 ? atoi(argv[2]) : tfrec::als::kMaxFactors;
   CheckReciprocalSquareRoot();
   CheckManyLong();
+  CheckFaults();
   if (most_factors >= 128) CheckPositive();
   CheckAll(quick, most_factors);
   printf("%d checks, %d failed, digest %016llx\n", checks, failures, static_cast<unsigned long long>(digest));

@@ -8,7 +8,7 @@ nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
 mkdir -p "$build"
 rm -f "$build"/*.o "$build/check_gpu"
 compilers=
-for file in als_half_sweep als_cg als_direct als_gramian check_gpu check_gpu_times; do
+for file in als_half_sweep als_check als_cg als_direct als_gramian check_gpu check_gpu_times; do
   "$nvcc" -std=c++17 -O3 -Xcompiler -Wall,-Wextra ${NVCC_FLAGS:--arch=native} -c "$here/$file.cu" -o "$build/$file.o" &
   compilers="$compilers $!"
 done

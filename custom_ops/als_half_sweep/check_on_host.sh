@@ -17,7 +17,7 @@ flags="$flags -fsanitize=undefined -fno-sanitize-recover=all"
 compile() {  # program, more flags
   program=$1
   shift
-  for file in als_half_sweep als_cg als_direct als_gramian check_gpu check_gpu_times; do
+  for file in als_half_sweep als_check als_cg als_direct als_gramian check_gpu check_gpu_times; do
     g++ $flags "$@" -x c++ -c "$here/$file.cu" -o "$build/$program.$file.o"
   done
   g++ -fsanitize=undefined "$build/$program".*.o -o "$build/$program"

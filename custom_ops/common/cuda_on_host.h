@@ -358,6 +358,11 @@ inline int __syncthreads_or(int predicate) {
   return any;
 }
 inline void atomicMin(unsigned long long* p, unsigned long long v) { *p = std::min(*p, v); }
+inline int atomicAdd(int* p, int v) {
+  const int before = *p;
+  *p = before + v;
+  return before;
+}
 
 // The part of the runtime that the host code here uses. CUDA_ON_HOST_SHARED is the shared memory of a block in bytes.
 using cudaError_t = int;
@@ -399,6 +404,7 @@ inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cud
   return cudaMemcpy(to, from, bytes, kind);
 }
 inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline const char* cudaGetErrorString(cudaError_t) { return "error"; }
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
