@@ -357,9 +357,10 @@ struct TilePlan {
 
 // As many rows as fit, for very many factors fewer than kTileRows. What is then left of half a processor's shared memory
 // goes to the factors that are kept: registers allow two blocks anyway. One block that has all of it takes their place
-// where it can keep most of a row of mean length and they cannot.
+// where it can keep most of a row of mean length and they cannot, if the mean says something: not where there are long
+// rows, as then most entries are in rows far longer than the mean.
 template <typename T, typename L>
-TilePlan PlanTile(const HalfSweep& s, const Device& device) {
+TilePlan PlanTile(const HalfSweep& s, int64_t num_long, const Device& device) {
   TilePlan plan;
   const auto bytes = [](int rows) {
     return static_cast<int64_t>((5 * rows * L::kWidth + kMatrixFloats + kTileRows) * sizeof(float));
@@ -370,7 +371,9 @@ TilePlan PlanTile(const HalfSweep& s, const Device& device) {
   const int64_t step_bytes = plan.rows * L::kStep * L::kWidth * static_cast<int64_t>(sizeof(T));
   const auto steps = [&](int64_t room) { return room < bytes(plan.rows) ? 0 : (room - bytes(plan.rows)) / step_bytes; };
   const int64_t most_of_mean = s.num_entries / (s.num_rows > 0 ? s.num_rows : 1) * 3 / 4;
-  const bool one_block = bytes(plan.rows) > half || (steps(half) * L::kStep < most_of_mean && steps(all) * L::kStep >= most_of_mean);
+  const bool one_block =
+      bytes(plan.rows) > half ||
+      (num_long == 0 && steps(half) * L::kStep < most_of_mean && steps(all) * L::kStep >= most_of_mean);
   plan.kept_steps = static_cast<int>(steps(one_block ? all : half));
   plan.bytes = bytes(plan.rows) + plan.kept_steps * step_bytes;
   return plan;
@@ -391,7 +394,7 @@ const char* Run(const HalfSweep& s, const int64_t* row_order, int64_t num_long, 
       if (error != nullptr) return error;
     }
   }
-  const TilePlan plan = PlanTile<T, L>(s, Device());
+  const TilePlan plan = PlanTile<T, L>(s, num_long, Device());
   const int rows = plan.rows;
   constexpr int64_t kMostBlocks = 0x7fffffff;
   for (int64_t first = num_long; first < s.num_rows; first += kMostBlocks * rows) {
