@@ -68,7 +68,8 @@ __device__ void AddEntries(const HalfSweep& s, Entries entries, const float* vec
     if (Lane() >= count) weight = {0.0f, 0.0f};
     for (int e = 0; e < count; e += L::kStep) {
       float4 y[kAhead][L::kChunks];
-      const bool keep = steps_left-- > 0;
+      const bool keep = steps_left > 0;
+      steps_left -= keep;
       if (keep && !residual) {
 #pragma unroll
         for (int i = 0; i < kAhead * L::kChunks; ++i) y[i / L::kChunks][i % L::kChunks] = SharedLoad4(at + i * 128);
@@ -274,7 +275,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int j = threadIdx.x; j < Warps() * kWidth; j += blockDim.x) sums[j] = 0.0f;
   __syncthreads();
   const Entries mine = PartOf(EntriesOf(s, row), blockIdx.x * Warps() + Warp(), kSplits * Warps());
-  AddEntries<T, L, kAligned>(s, mine, vector, step == 0, sums + Warp() * kWidth, nullptr, 0);
+  AddEntries<T, L, kAligned>(s, mine, vector, step == 0, sums + Warp() * kWidth, reinterpret_cast<T*>(shared), 0);
   __syncthreads();
   for (int j = threadIdx.x; j < kWidth; j += blockDim.x) {
     float sum = 0.0f;

@@ -1,4 +1,5 @@
-// What the CUDA kernels offer to the TensorFlow ops. `stream` is a cudaStream_t; only CheckMatrixCuda waits for the device.
+// What the CUDA kernels offer to the TensorFlow ops. `stream` is a cudaStream_t; only CheckMatrixCuda waits for the
+// device.
 #ifndef TFREC_ALS_CUDA_H_
 #define TFREC_ALS_CUDA_H_
 

@@ -107,7 +107,8 @@ __global__ void __launch_bounds__(kMaxThreads, 2)
 
 // Scratch: x of the slots, then the parts of slot 0, of slot 1, ...
 __host__ __device__ inline float* PartPointer(const Plan& plan, float* scratch, int slot, int part) {
-  return scratch + static_cast<int64_t>(plan.slots) * plan.x_stride + (static_cast<int64_t>(slot) * kSplits + part) * plan.PartFloats();
+  const int64_t before = static_cast<int64_t>(slot) * kSplits + part;
+  return scratch + static_cast<int64_t>(plan.slots) * plan.x_stride + before * plan.PartFloats();
 }
 
 template <typename T>
@@ -246,8 +247,8 @@ const char* Run(const HalfSweep& s, const Plan& plan, const Device& device, cons
       const char* error = Launch(LongPart<T, kInShared>, dim3(kSplits, slots), plan.warps * 32, shared_bytes, stream, s,
                                  plan, pairs, row_order, first_row, first, scratch);
       if (error != nullptr) return error;
-      error = Launch(LongSolve<T, kInShared>, dim3(slots), plan.warps * 32, shared_bytes, stream, s, plan, row_order, first_row,
-                     first, scratch, first_bad_row);
+      error = Launch(LongSolve<T, kInShared>, dim3(slots), plan.warps * 32, shared_bytes, stream, s, plan, row_order,
+                     first_row, first, scratch, first_bad_row);
       if (error != nullptr) return error;
     }
   }

@@ -101,8 +101,9 @@ __device__ inline void AddBaseTile(const HalfSweep& s, const Block& block, float
   });
 }
 
-// matrix = what add_base adds to zeros + sum w y y', right += sum (t - w prediction) y over entries, in block coordinates. `predictions` are
-// those of the entries or, if null, made from x; none if x is null too. Ends with a barrier.
+// matrix = what add_base adds to zeros + sum w y y', right += sum (t - w prediction) y over entries, in block
+// coordinates. `predictions` are those of the entries or, if null, made from x; none if x is null too. Ends with a
+// barrier.
 template <typename T, typename AddBase>
 __device__ void SumEntries(const HalfSweep& s, const Plan& plan, const Shared& shared, Entries entries,
                            const Block& block, const float* x, const float* predictions, const AddBase& add_base,

@@ -269,7 +269,8 @@ void Check(const Case& c) {
   snprintf(name, sizeof(name), "%-8s %-5s F=%-4d w0=%-3g nu=%g rows=%d longest=%d long=%d block=%d%s%s%s%s",
            NameOf(c.solver), c.half ? "half" : "float", f, c.unobserved_weight, c.frequency_exponent,
            static_cast<int>(n), n == 0 ? 0 : c.lengths[order[0]], c.num_long, c.block_size,
-           c.misaligned ? " misaligned" : "", c.in_place ? " in place" : "", c.nan_row ? " NaN" : "", c.positive ? " positive" : "");
+           c.misaligned ? " misaligned" : "", c.in_place ? " in place" : "", c.nan_row ? " NaN" : "",
+           c.positive ? " positive" : "");
   // Half: what rounding the solution costs, up to 4.4e-4. Float: float32 sums, times the condition of the matrix: up to
   // 6e-5 on the emulation, which rounds sums where tensor cores cut them off.
   Report(name, worst, c.positive ? of_floats : c.half ? 1e-3 : 5e-4);

@@ -3,8 +3,8 @@
 # the emulation in common/cuda_on_host.h, with the undefined behaviour sanitizer, and runs `check_gpu quick`. It shows
 # neither speed nor what the hardware does. Every run must pass, and runs that let the threads take turns in another
 # order must give the same bits: where they do not, a barrier is missing. (The address sanitizer does not follow fibers;
-# memory that ends at a forbidden page, and starts as NaN, takes its place.) Two
-# runs at a time: about ten minutes on two cores.
+# memory that ends at a forbidden page, and starts as NaN, takes its place.) Two runs at a time: about ten minutes on two
+# cores, twenty of processor time.
 #
 #   check_on_host.sh [build folder]
 set -eu

@@ -9,8 +9,8 @@
 // NaN and end at a page that must not be touched, so that reads of what nobody wrote and accesses behind the end show.
 //
 // It is an emulation of logic only. It says nothing of speed, of memory ordering between blocks, of alignment beyond 16
-// bytes, or of what ptxas and the hardware do. The tensor core instruction is done in software: its layout is the manual's,
-// its sums are cut off as has been measured on the hardware (MmaTf32).
+// bytes, or of what ptxas and the hardware do. The tensor core instruction is done in software: its layout is the
+// manual's, its sums are cut off as has been measured on the hardware (MmaTf32).
 #ifndef TFREC_CUDA_ON_HOST_H_
 #define TFREC_CUDA_ON_HOST_H_
 
