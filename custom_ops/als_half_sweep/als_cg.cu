@@ -17,6 +17,7 @@ namespace als {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kTileRows = 8;  // at most; one for each warp
 constexpr int kSplits = 16, kSlots = 256;  // blocks that share a long row; long rows at a time
 constexpr float kConverged = 1e-20f;
 
@@ -25,6 +26,10 @@ constexpr float kConverged = 1e-20f;
 template <int lanes, int values>
 struct Layout {
   static constexpr int kLanes = lanes, kValues = values, kWidth = lanes * values, kChunks = values / 4;
+  static constexpr int kGroups = 32 / kLanes;
+  // Entries that a group loads before it works on them: about 32 values in flight.
+  static constexpr int kAhead = kValues >= 32 ? 1 : 32 / kValues < kLanes ? 32 / kValues : kLanes;
+  static constexpr int kStep = kGroups * kAhead;  // entries that a warp loads at once
 };
 
 template <bool kAligned, typename T>
@@ -38,12 +43,13 @@ __device__ inline float4 LoadChunk(const T* row, int i, int factors) {
 __device__ inline float Dot4(float4 a, float4 b) { return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w; }
 
 // out += sum over entries of (t - w y.vector) y if `residual`, else of w (y.vector) y, by one warp. vector and out are
-// shared memory of kWidth floats, zeros in the vector's padding. Ends with a barrier of the warp.
+// shared memory of kWidth floats, zeros in the vector's padding. The residual's pass keeps the factors of the first
+// `kept_steps` times kStep entries in `kept`, shared memory, where later passes find them: a lane reads what it wrote
+// itself, so that no barrier is needed, and neighbours are neighbours in memory. Ends with a barrier of the warp.
 template <typename T, typename L, bool kAligned>
-__device__ void AddEntries(const HalfSweep& s, Entries entries, const float* vector, bool residual, float* out) {
-  constexpr int kGroups = 32 / L::kLanes;
-  // Entries that a group loads before it works on them: about 32 values in flight.
-  constexpr int kAhead = L::kValues >= 32 ? 1 : 32 / L::kValues < L::kLanes ? 32 / L::kValues : L::kLanes;
+__device__ void AddEntries(const HalfSweep& s, Entries entries, const float* vector, bool residual, float* out, T* kept,
+                           int kept_steps) {
+  constexpr int kGroups = L::kGroups, kAhead = L::kAhead;
   const int group = Lane() / L::kLanes, member = Lane() % L::kLanes;
   float4 v[L::kChunks], sum[L::kChunks];
 #pragma unroll
@@ -51,6 +57,8 @@ __device__ void AddEntries(const HalfSweep& s, Entries entries, const float* vec
     v[c] = *reinterpret_cast<const float4*>(vector + (c * L::kLanes + member) * 4);
     sum[c] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
   }
+  T* at = kept + Lane() * 4;  // this lane's part of the step
+  int steps_left = kept_steps;
   for (int64_t base = entries.begin; base < entries.end; base += 32) {
     const int count = entries.end - base < 32 ? static_cast<int>(entries.end - base) : 32;
     // Lanes without an entry repeat the first one, with weight zero.
@@ -58,14 +66,21 @@ __device__ void AddEntries(const HalfSweep& s, Entries entries, const float* vec
     const int column = __ldg(s.columns + mine);
     Weight weight = WeightOf(s, mine);
     if (Lane() >= count) weight = {0.0f, 0.0f};
-    for (int e = 0; e < count; e += kGroups * kAhead) {
+    for (int e = 0; e < count; e += L::kStep) {
       float4 y[kAhead][L::kChunks];
+      const bool keep = steps_left > 0;
+      steps_left -= keep;
+      if (keep && !residual) {
 #pragma unroll
-      for (int a = 0; a < kAhead; ++a) {
-        const T* row = FixedRow<T>(s, __shfl_sync(kAllLanes, column, e + a * kGroups + group));
+        for (int i = 0; i < kAhead * L::kChunks; ++i) y[i / L::kChunks][i % L::kChunks] = SharedLoad4(at + i * 128);
+      } else {
 #pragma unroll
-        for (int c = 0; c < L::kChunks; ++c) {
-          y[a][c] = LoadChunk<kAligned>(row, (c * L::kLanes + member) * 4, s.factors);
+        for (int a = 0; a < kAhead; ++a) {
+          const T* row = FixedRow<T>(s, __shfl_sync(kAllLanes, column, e + a * kGroups + group));
+#pragma unroll
+          for (int c = 0; c < L::kChunks; ++c) {
+            y[a][c] = LoadChunk<kAligned>(row, (c * L::kLanes + member) * 4, s.factors);
+          }
         }
       }
 #pragma unroll
@@ -84,6 +99,13 @@ __device__ void AddEntries(const HalfSweep& s, Entries entries, const float* vec
           sum[c].z += factor * y[a][c].z;
           sum[c].w += factor * y[a][c].w;
         }
+      }
+      if (keep) {
+        if (residual) {
+#pragma unroll
+          for (int i = 0; i < kAhead * L::kChunks; ++i) Store4(y[i / L::kChunks][i % L::kChunks], at + i * 128);
+        }
+        at += kAhead * L::kChunks * 128;
       }
     }
   }
@@ -137,13 +159,16 @@ __device__ inline float NextDirection(int n, float squared, const float* r, cons
 }
 
 template <typename T, typename L, bool kAligned>
-__global__ void __launch_bounds__(kThreads)
-    SolveTile(HalfSweep s, const int64_t* row_order, int64_t first, int tile_rows, int64_t* first_bad_row) {
+__global__ void __launch_bounds__(kThreads, L::kWidth > 512 ? 1 : 2)  // PlanTile counts on two
+    SolveTile(HalfSweep s, const int64_t* row_order, int64_t first, int tile_rows, int kept_steps,
+              int64_t* first_bad_row) {
   TFREC_DYNAMIC_SHARED(shared);
   constexpr int kWidth = L::kWidth;
   const int f = s.factors, vectors = tile_rows * kWidth;
   float *x = shared, *r = x + vectors, *p = r + vectors, *pp = p + vectors, *ap = pp + vectors;  // ap is z too
   float *partial = ap + vectors, *squared = partial + kMatrixFloats;
+  T* const kept = reinterpret_cast<T*>(squared + kTileRows);
+  const auto kept_of = [&](int i) { return kept + static_cast<int64_t>(i) * kept_steps * L::kStep * kWidth; };
   const int64_t top = first + static_cast<int64_t>(blockIdx.x) * tile_rows;
   const auto row_of = [&](int i) { return top + i < s.num_rows ? row_order[top + i] : -1; };
   const auto entries_of = [&](int64_t row) { return row < 0 ? Entries{0, 0} : EntriesOf(s, row); };
@@ -172,7 +197,7 @@ __global__ void __launch_bounds__(kThreads)
     const float regularization = RowRegularization(s, entries);
     for (int j = Lane(); j < f; j += 32) r[at + j] = -(s.unobserved_weight * ap[at + j] + regularization * x[at + j]);
     __syncwarp();
-    AddEntries<T, L, kAligned>(s, entries, x + at, true, r + at);
+    AddEntries<T, L, kAligned>(s, entries, x + at, true, r + at, kept_of(i), kept_steps);
   }
   __syncthreads();
   times(s.inverse, r, p);
@@ -194,7 +219,7 @@ __global__ void __launch_bounds__(kThreads)
       const float beyond_shift = RowRegularization(s, entries) - s.shift;
       for (int j = Lane(); j < f; j += 32) ap[at + j] = pp[at + j] + beyond_shift * p[at + j];
       __syncwarp();
-      AddEntries<T, L, kAligned>(s, entries, p + at, false, ap + at);
+      AddEntries<T, L, kAligned>(s, entries, p + at, false, ap + at, kept_of(i), kept_steps);
       Step(f, squared[i], x + at, r + at, p + at, ap + at);
     }
     if (step == s.cg_steps) break;
@@ -250,7 +275,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int j = threadIdx.x; j < Warps() * kWidth; j += blockDim.x) sums[j] = 0.0f;
   __syncthreads();
   const Entries mine = PartOf(EntriesOf(s, row), blockIdx.x * Warps() + Warp(), kSplits * Warps());
-  AddEntries<T, L, kAligned>(s, mine, vector, step == 0, sums + Warp() * kWidth);
+  AddEntries<T, L, kAligned>(s, mine, vector, step == 0, sums + Warp() * kWidth, reinterpret_cast<T*>(shared), 0);
   __syncthreads();
   for (int j = threadIdx.x; j < kWidth; j += blockDim.x) {
     float sum = 0.0f;
@@ -326,10 +351,38 @@ int Width(int factors) {
   return width;
 }
 
+struct TilePlan {
+  int rows, kept_steps;
+  size_t bytes;
+};
+
+// As many rows as fit, for very many factors fewer than kTileRows. What is then left of half a processor's shared memory
+// goes to the factors that are kept: registers allow two blocks anyway. One block that has all of it takes their place
+// where it can keep most of a row of mean length and they cannot, if the mean says something: not where there are long
+// rows, as then most entries are in rows far longer than the mean.
+template <typename T, typename L>
+TilePlan PlanTile(const HalfSweep& s, int64_t num_long, const Device& device) {
+  TilePlan plan;
+  const auto bytes = [](int rows) {
+    return static_cast<int64_t>((5 * rows * L::kWidth + kMatrixFloats + kTileRows) * sizeof(float));
+  };
+  const int64_t all = device.shared_bytes, half = all / 2 - 1024;
+  plan.rows = kTileRows;
+  while (plan.rows > 2 && bytes(plan.rows) > all) plan.rows /= 2;
+  const int64_t step_bytes = plan.rows * L::kStep * L::kWidth * static_cast<int64_t>(sizeof(T));
+  const auto steps = [&](int64_t room) { return room < bytes(plan.rows) ? 0 : (room - bytes(plan.rows)) / step_bytes; };
+  const int64_t most_of_mean = s.num_entries / (s.num_rows > 0 ? s.num_rows : 1) * 3 / 4;
+  const bool one_block =
+      bytes(plan.rows) > half ||
+      (num_long == 0 && steps(half) * L::kStep < most_of_mean && steps(all) * L::kStep >= most_of_mean);
+  plan.kept_steps = static_cast<int>(steps(one_block ? all : half));
+  plan.bytes = bytes(plan.rows) + plan.kept_steps * step_bytes;
+  return plan;
+}
+
 template <typename T, typename L, bool kAligned>
 const char* Run(const HalfSweep& s, const int64_t* row_order, int64_t num_long, float* scratch, int64_t* first_bad_row,
                 void* stream) {
-  const auto tile_bytes = [](int rows) { return (5 * rows * L::kWidth + kMatrixFloats + rows) * sizeof(float); };
   for (int64_t first = 0; first < num_long; first += kSlots) {
     const int slots = num_long - first < kSlots ? static_cast<int>(num_long - first) : kSlots;
     for (int step = 0; step <= s.cg_steps; ++step) {
@@ -342,16 +395,14 @@ const char* Run(const HalfSweep& s, const int64_t* row_order, int64_t num_long, 
       if (error != nullptr) return error;
     }
   }
-  // As many rows as leave room for several blocks on a processor; for very many factors what fits at all.
-  const int shared_bytes = Device().shared_bytes;
-  int rows = L::kWidth <= 256 ? 16 : 8;
-  while (rows > 2 && tile_bytes(rows) > static_cast<size_t>(shared_bytes)) rows /= 2;
+  const TilePlan plan = PlanTile<T, L>(s, num_long, Device());
+  const int rows = plan.rows;
   constexpr int64_t kMostBlocks = 0x7fffffff;
   for (int64_t first = num_long; first < s.num_rows; first += kMostBlocks * rows) {
     const int64_t tiles = (s.num_rows - first + rows - 1) / rows;
     const char* error =
         Launch(SolveTile<T, L, kAligned>, dim3(static_cast<unsigned>(tiles < kMostBlocks ? tiles : kMostBlocks)),
-               kThreads, tile_bytes(rows), stream, s, row_order, first, rows, first_bad_row);
+               kThreads, plan.bytes, stream, s, row_order, first, rows, plan.kept_steps, first_bad_row);
     if (error != nullptr) return error;
   }
   return nullptr;

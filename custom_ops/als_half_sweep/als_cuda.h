@@ -1,4 +1,5 @@
-// What the CUDA kernels offer to the TensorFlow ops. `stream` is a cudaStream_t; nothing here waits for the device.
+// What the CUDA kernels offer to the TensorFlow ops. `stream` is a cudaStream_t; only CheckMatrixCuda waits for the
+// device.
 #ifndef TFREC_ALS_CUDA_H_
 #define TFREC_ALS_CUDA_H_
 
@@ -22,6 +23,18 @@ inline int64_t LongRowEntries(Solver solver) { return solver == Solver::kConjuga
 // first CUDA error, or nullptr.
 const char* HalfSweepCuda(const HalfSweep& sweep, const int64_t* row_order, int64_t num_long, void* scratch,
                           int64_t* first_bad_row, void* stream);
+
+// The first fault of a matrix: of this kind, at this row, position in the order or entry.
+struct MatrixFault {
+  enum Kind : int { kNone = -1, kOffset = 0, kFallingOffset = 1, kColumn = 2, kOrder = 3 };
+  Kind kind;
+  int64_t position;
+};
+
+// Looks through a sweep's offsets, `row_order` and columns, of which there are `entries`, and waits for the answer.
+size_t CheckMatrixCudaScratchBytes(int64_t num_rows);
+const char* CheckMatrixCuda(const HalfSweep& sweep, int64_t entries, const int64_t* row_order, void* scratch,
+                            MatrixFault* found, void* stream);
 
 // gramian [F, F] = table' table, table [M, F] half or float, sums in float32.
 size_t GramianCudaScratchBytes(int64_t num_rows, int factors);

@@ -23,7 +23,11 @@ namespace {
 
 using namespace direct;  // als_direct.cuh, this file's other half
 
-constexpr int kSplits = 16, kSlots = 8;  // blocks that share a long row; long rows at a time
+constexpr int kSplits = 16;  // blocks that share a long row
+// Long rows at a time: enough that those which are solved, a block each, leave few processors idle; fewer where the
+// matrices of their parts are large.
+constexpr int kLeastSlots = 8, kMostSlots = 64;
+constexpr int64_t kPartsBytes = 64 << 20;
 
 // Solves rows row_order[first:]; matrices in scratch, one per block of threads, unless kInShared.
 template <typename T, bool kInShared>
@@ -79,7 +83,7 @@ __global__ void __launch_bounds__(kMaxThreads, 2)
         StartRight(s, plan, shared, block, regularization, i);
         SumEntries<T>(
             s, plan, shared, entries, block, plan.warm ? x : nullptr, predictions,
-            [&](TileIndex at, TileSum* sum) { BaseTile(s, block, regularization, at, sum); }, matrix);
+            [&](TileIndex at, TileSum* sum) { AddBaseTile(s, block, regularization, at, sum); }, matrix);
         SolveMatrix(matrix, plan.tiles, shared.right, shared.reciprocal);
         for (int j = threadIdx.x; j < block.width; j += blockDim.x) x[first + j] += shared.right[j];
         if (predictions != nullptr && first + block.width < s.factors) {
@@ -103,7 +107,8 @@ __global__ void __launch_bounds__(kMaxThreads, 2)
 
 // Scratch: x of the slots, then the parts of slot 0, of slot 1, ...
 __host__ __device__ inline float* PartPointer(const Plan& plan, float* scratch, int slot, int part) {
-  return scratch + kSlots * plan.x_stride + (static_cast<int64_t>(slot) * kSplits + part) * plan.PartFloats();
+  const int64_t before = static_cast<int64_t>(slot) * kSplits + part;
+  return scratch + static_cast<int64_t>(plan.slots) * plan.x_stride + before * plan.PartFloats();
 }
 
 template <typename T>
@@ -129,7 +134,7 @@ __global__ void __launch_bounds__(kMaxThreads, 2) LongPart(HalfSweep s, Plan pla
   __syncthreads();
   SumEntries<T>(
       s, plan, shared, PartOf(EntriesOf(s, row), part, kSplits), BlockAt(s, plan, first, pairs),
-      plan.warm ? shared.x : nullptr, nullptr, [](TileIndex, TileSum* sum) { sum->Clear(); }, matrix);
+      plan.warm ? shared.x : nullptr, nullptr, [](TileIndex, TileSum*) {}, matrix);
   if (kInShared) {
     const float4* from = reinterpret_cast<const float4*>(matrix);
     float4* to = reinterpret_cast<float4*>(out);
@@ -138,9 +143,9 @@ __global__ void __launch_bounds__(kMaxThreads, 2) LongPart(HalfSweep s, Plan pla
   for (int j = threadIdx.x; j < plan.Width(); j += blockDim.x) out[plan.MatrixFloats() + j] = shared.right[j];
 }
 
-// Block per slot: adds up the parts, in place of the first, solves, and keeps x for the next block of coordinates or
-// stores it.
-template <typename T>
+// Block per slot: adds up the parts, in shared memory or in place of the first, solves, and keeps x for the next block
+// of coordinates or stores it.
+template <typename T, bool kInShared>
 __global__ void __launch_bounds__(kMaxThreads, 2)
     LongSolve(HalfSweep s, Plan plan, const int64_t* row_order, int64_t first_row, int first, float* scratch,
               int64_t* first_bad_row) {
@@ -156,6 +161,7 @@ __global__ void __launch_bounds__(kMaxThreads, 2)
   const Block block = BlockAt(s, plan, first, false);
   const float regularization = RowRegularization(s, entries);
   float* const parts = PartPointer(plan, scratch, slot, 0);
+  float* const matrix = kInShared ? shared.matrix : parts;
   LoadLongX<T>(s, plan, row, scratch + slot * plan.x_stride, first, shared.x);
   __syncthreads();
   if (plan.warm) DenseProduct(s, plan, shared, block, 1);
@@ -168,15 +174,15 @@ __global__ void __launch_bounds__(kMaxThreads, 2)
   for (int number = Warp(); number < static_cast<int>(TilesOf(plan.tiles)); number += Warps()) {
     const int64_t at = static_cast<int64_t>(number) * kTileFloats;
     TileSum sum;
-    BaseTile(s, block, regularization, TileAt(number), &sum);
+    sum.Clear();
+    AddBaseTile(s, block, regularization, TileAt(number), &sum);
     for (int part = 0; part < kSplits; ++part) {
-      const float* from = parts + part * part_floats + at;
-      sum.Each([=](int i, int j, float* value) { *value += from[i * kTileStride + j]; });
+      sum.Add(parts + part * part_floats + at);
     }
-    sum.Store(parts + at);
+    sum.Store(matrix + at);
   }
   __syncthreads();
-  SolveMatrix(parts, plan.tiles, shared.right, shared.reciprocal);
+  SolveMatrix(matrix, plan.tiles, shared.right, shared.reciprocal);
   for (int j = threadIdx.x; j < block.width; j += blockDim.x) shared.x[first + j] += shared.right[j];
   __syncthreads();
   if (first + block.width < s.factors) {
@@ -200,6 +206,9 @@ Plan MakePlan(const HalfSweep& s, const Device& device) {
   // processor, each with its chain, than a large one.
   plan.warps = plan.tiles == 1 ? 2 : plan.tiles <= 4 ? 4 : kMaxThreads / 32;
   plan.x_stride = RoundUp(s.factors, 4);
+  const int64_t slots = kPartsBytes / (kSplits * plan.PartFloats() * static_cast<int64_t>(sizeof(float)));
+  plan.slots = static_cast<int>(slots < kLeastSlots ? kLeastSlots : slots < kMostSlots ? slots : kMostSlots);
+  if (s.num_rows < plan.slots) plan.slots = static_cast<int>(s.num_rows);
   // Few rows: rather more blocks than fewer passes over the Gramian.
   const int most_rows = !plan.warm ? 1 : s.num_rows < 32 * static_cast<int64_t>(device.processors) ? 2 : 8;
   for (const bool in_shared : {true, false}) {
@@ -232,14 +241,14 @@ const char* Run(const HalfSweep& s, const Plan& plan, const Device& device, cons
                 float* scratch, int64_t* first_bad_row, void* stream) {
   const size_t shared_bytes = plan.SharedFloats() * sizeof(float);
   const bool pairs = RowsAligned(s, 2) && (plan.block % 2 == 0 || !plan.warm);
-  for (int64_t first_row = 0; first_row < num_long; first_row += kSlots) {
-    const int slots = num_long - first_row < kSlots ? static_cast<int>(num_long - first_row) : kSlots;
+  for (int64_t first_row = 0; first_row < num_long; first_row += plan.slots) {
+    const int slots = num_long - first_row < plan.slots ? static_cast<int>(num_long - first_row) : plan.slots;
     for (int first = 0; first < s.factors; first += plan.block) {
       const char* error = Launch(LongPart<T, kInShared>, dim3(kSplits, slots), plan.warps * 32, shared_bytes, stream, s,
                                  plan, pairs, row_order, first_row, first, scratch);
       if (error != nullptr) return error;
-      error = Launch(LongSolve<T>, dim3(slots), plan.warps * 32, shared_bytes, stream, s, plan, row_order, first_row,
-                     first, scratch, first_bad_row);
+      error = Launch(LongSolve<T, kInShared>, dim3(slots), plan.warps * 32, shared_bytes, stream, s, plan, row_order,
+                     first_row, first, scratch, first_bad_row);
       if (error != nullptr) return error;
     }
   }
@@ -253,7 +262,7 @@ const char* Run(const HalfSweep& s, const Plan& plan, const Device& device, cons
 size_t DirectScratchBytes(const HalfSweep& s) {
   const Device device;
   const Plan plan = MakePlan(s, device);
-  const int64_t parts = kSlots * plan.x_stride + kSlots * kSplits * plan.PartFloats();
+  const int64_t parts = plan.slots * (plan.x_stride + kSplits * plan.PartFloats());
   const int64_t matrices = plan.in_shared ? 0 : GridOf(plan, s.num_rows, device) * plan.MatrixFloats();
   return (parts > matrices ? parts : matrices) * sizeof(float);
 }

@@ -23,6 +23,7 @@ struct Plan {
   int cache;       // predictions kept, of all the rows
   int warps;
   int x_stride;
+  int slots;  // long rows that are solved at a time
 
   __host__ __device__ int Width() const { return tiles * kTile; }
   __host__ __device__ int64_t MatrixFloats() const { return TilesOf(tiles) * kTileFloats; }
@@ -86,25 +87,26 @@ struct Block {
   bool pairs;  // whether the factors of all entries can be read two at a time
 };
 
-// (w0 G + lambda I)[block, block] into a tile; ones on the diagonal behind the block.
-__device__ inline void BaseTile(const HalfSweep& s, const Block& block, float regularization, TileIndex at,
+// Adds (w0 G + lambda I)[block, block] to a tile; ones on the diagonal behind the block.
+__device__ inline void AddBaseTile(const HalfSweep& s, const Block& block, float regularization, TileIndex at,
                                 TileSum* sum) {
   const float* gramian = s.gramian + block.first * s.factors + block.first;
   sum->Each([&](int row, int column, float* value) {
     const int i = at.i * kTile + row, j = at.j * kTile + column;
     if (i < block.width && j < block.width) {
-      *value = s.unobserved_weight * __ldg(gramian + i * s.factors + j) + (i == j ? regularization : 0.0f);
-    } else {
-      *value = i == j ? 1.0f : 0.0f;
+      *value += s.unobserved_weight * __ldg(gramian + i * s.factors + j) + (i == j ? regularization : 0.0f);
+    } else if (i == j) {
+      *value += 1.0f;
     }
   });
 }
 
-// matrix = init + sum w y y', right += sum (t - w prediction) y over entries, in block coordinates. `predictions` are
-// those of the entries or, if null, made from x; none if x is null too. Ends with a barrier.
-template <typename T, typename Init>
+// matrix = what add_base adds to zeros + sum w y y', right += sum (t - w prediction) y over entries, in block
+// coordinates. `predictions` are those of the entries or, if null, made from x; none if x is null too. Ends with a
+// barrier.
+template <typename T, typename AddBase>
 __device__ void SumEntries(const HalfSweep& s, const Plan& plan, const Shared& shared, Entries entries,
-                           const Block& block, const float* x, const float* predictions, const Init& init,
+                           const Block& block, const float* x, const float* predictions, const AddBase& add_base,
                            float* matrix) {
   constexpr int kProducts = sizeof(T) == 2 ? 2 : 3;
   const int panel_tile = plan.depth * kTileStride;
@@ -151,13 +153,14 @@ __device__ void SumEntries(const HalfSweep& s, const Plan& plan, const Shared& s
       const TileIndex at = TileAt(number);
       float* const tile = matrix + static_cast<int64_t>(number) * kTileFloats;
       TileSum sum;
-      if (base == entries.begin) {
-        init(at, &sum);
-      } else {
-        sum.Load(tile);
-      }
+      sum.Clear();
       AddProduct<kProducts, true>(shared.panel + at.i * panel_tile, shared.panel + at.j * panel_tile, shared.weights,
                                   0.0f, depth, &sum);
+      if (base == entries.begin) {
+        add_base(at, &sum);
+      } else {
+        sum.Add(tile);
+      }
       sum.Store(tile);
     }
     for (int j = threadIdx.x; j < plan.Width(); j += blockDim.x) {

@@ -47,7 +47,7 @@ __device__ void LoadPanel(const T* table, int64_t row, int64_t end, int factors,
 
 // Block (split, pair of strips). Warp w owns row w / 2 of the pair's tiles, columns 2 (w % 2) and the next.
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     PartialGramian(const T* table, int64_t num_rows, int factors, int64_t split_rows, bool quads, float* scratch) {
   TFREC_DYNAMIC_SHARED(shared);
   constexpr int kProducts = sizeof(T) == 2 ? 1 : 3;
@@ -62,9 +62,9 @@ __global__ void __launch_bounds__(kThreads)
     const int row = pair.i * kStripTiles + i, column = pair.j * kStripTiles + j + n;
     return row <= column && column * kTile < factors;
   };
-  TileSum sum[2];
-  sum[0].Clear();
-  sum[1].Clear();
+  TileSum sums[2];
+  sums[0].Clear();
+  sums[1].Clear();
   for (int64_t row = begin; row < end; row += kTile) {
     __syncthreads();
     LoadPanel(table, row, end, factors, pair.i * kStrip, quads, left);
@@ -73,8 +73,10 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
       if (wanted(n)) {
-        AddProduct<kProducts, false>(left + i * kTileFloats, right + (j + n) * kTileFloats, nullptr, 1.0f, kTile,
-                                     &sum[n]);
+        TileSum sum;  // of this panel: als_tiles.cuh
+        sum.Clear();
+        AddProduct<kProducts, false>(left + i * kTileFloats, right + (j + n) * kTileFloats, nullptr, 1.0f, kTile, &sum);
+        sums[n].Add(sum);
       }
     }
   }
@@ -82,7 +84,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
   for (int n = 0; n < 2; ++n) {
     if (wanted(n)) {
-      sum[n].Each([&](int row, int column, float* value) {
+      sums[n].Each([&](int row, int column, float* value) {
         out[(i * kTile + row) * kStrip + (j + n) * kTile + column] = *value;
       });
     }

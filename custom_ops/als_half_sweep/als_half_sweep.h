@@ -34,6 +34,7 @@ constexpr int kMaxSteps = 65536;
 struct HalfSweep {
   int64_t num_rows;            // N: rows to solve
   int64_t num_fixed;           // M: rows of the fixed table
+  int64_t num_entries;         // of `columns`, in these rows or more: decides only how the GPU lays out its work
   int factors;                 // F, 1 to kMaxFactors
   const int64_t* row_offsets;  // [N + 1]: row r's entries are columns[row_offsets[r] : row_offsets[r + 1]]; the first
                                // offset need not be 0, so that a range of a matrix's rows is a range of its offsets

@@ -353,6 +353,7 @@ Status FillSweep(const Tensor& offsets, const Tensor& columns, const Tensor& val
   }
   s->num_rows = rows.dim_size(0);
   s->num_fixed = fixed.dim_size(0);
+  s->num_entries = columns.dim_size(0);
   s->factors = static_cast<int>(f);
   s->row_offsets = Elements<int64_t>(offsets);
   s->columns = Elements<int32_t>(columns);
@@ -504,7 +505,34 @@ class HalfSweepCpuOp : public HalfSweepCpuBase {
 #ifdef TFREC_CUDA
 void* Stream(OpKernelContext* ctx) { return ctx->op_device_context()->stream()->platform_specific_handle().stream; }
 
-// Does not look into the matrix, which is in the GPU's memory: Python has checked it.
+// What a kernel would read or write beside its memory for. Waiting costs little: who calls reads first_bad_row at once.
+Status CheckMatrixOnGpu(OpKernelContext* ctx, const HalfSweep& s) {
+  const int64_t entries = ctx->input(1).NumElements();
+  Tensor scratch;
+  const int64_t bytes = static_cast<int64_t>(CheckMatrixCudaScratchBytes(s.num_rows));
+  TF_RETURN_IF_ERROR(ctx->allocate_temp(tensorflow::DT_INT8, TensorShape({bytes}), &scratch));
+  MatrixFault fault;
+  const char* error =
+      CheckMatrixCuda(s, entries, Elements<int64_t>(ctx->input(3)), scratch.data(), &fault, Stream(ctx));
+  if (error != nullptr) return absl::InternalError(absl::StrCat("the check of the matrix failed: ", error));
+  switch (fault.kind) {
+    case MatrixFault::kNone:
+      return absl::OkStatus();
+    case MatrixFault::kOffset:
+      return absl::InvalidArgumentError(absl::StrCat("`row_offsets` must lie in 0 to ", entries,
+                                                     ", the number of entries. Not so at row ", fault.position));
+    case MatrixFault::kFallingOffset:
+      return absl::InvalidArgumentError(absl::StrCat("`row_offsets` must not fall. They do at row ", fault.position));
+    case MatrixFault::kColumn:
+      return absl::InvalidArgumentError(absl::StrCat("`columns` must lie in 0 to ", s.num_fixed - 1,
+                                                     ", the rows of `fixed`. Not so at entry ", fault.position));
+    case MatrixFault::kOrder:
+      break;
+  }
+  return absl::InvalidArgumentError(absl::StrCat("`row_order` must hold each row once, 0 to ", s.num_rows - 1,
+                                                 ". Not so at position ", fault.position));
+}
+
 class HalfSweepGpuOp : public HalfSweepOp {
  public:
   using HalfSweepOp::HalfSweepOp;
@@ -515,6 +543,7 @@ class HalfSweepGpuOp : public HalfSweepOp {
     TF_RETURN_IF_ERROR(Inputs(ctx, ctx->input(6), &s));
     int64_t num_long;
     TF_RETURN_IF_ERROR(NumLong(ctx, s, &num_long));
+    TF_RETURN_IF_ERROR(CheckMatrixOnGpu(ctx, s));
     Tensor *solved, *bad, *seconds, scratch;
     TF_RETURN_IF_ERROR(ctx->allocate_output(0, ctx->input(6).shape(), &solved));
     TF_RETURN_IF_ERROR(ctx->allocate_output(1, TensorShape({}), &bad));

@@ -11,7 +11,14 @@
 //   one product   where both sides are halves, which tf32 holds exactly (the Gramian of a half table);
 //   two products  a (high + low) where one side is exact (half table, right side scaled by its float weight);
 //   three         high high + high low + low high for floats, the factorization among them.
-// What is dropped is below 2^-21 of a product: the error is that of float32 sums (see check_gpu.cu for measured ones).
+// What is dropped is below 2^-21 of a product.
+//
+// Tensor cores cut their sums off where float adds round (cuda_on_host.h names who measured it): over many terms of one
+// sign that adds up. So no sum stays in them for longer than a tile is deep: 32 terms, 12 instructions at most. The sum
+// of such a tile begins at zero and goes to the whole by ordinary adds, in memory or registers. The error is then that
+// of float32 sums, up to a small factor that does not grow with the number of terms: check_gpu.cu measures both
+// (CheckPositive).
+//
 // Compute capability 7.5 has no tf32; there the lanes multiply and add plain floats.
 #ifndef TFREC_ALS_TILES_CUH_
 #define TFREC_ALS_TILES_CUH_
@@ -71,8 +78,18 @@ struct TileSum {
   __device__ void Clear() {
     Each([](int, int, float* value) { *value = 0.0f; });
   }
-  __device__ void Load(const float* tile) {
-    Each([=](int i, int j, float* value) { *value = tile[i * kTileStride + j]; });
+  __device__ void Add(const float* tile) {
+    Each([=](int i, int j, float* value) { *value += tile[i * kTileStride + j]; });
+  }
+  __device__ void Add(const TileSum& other) {
+#pragma unroll
+    for (int m = 0; m < 2; ++m) {
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) v[m][n][e] += other.v[m][n][e];
+      }
+    }
   }
   __device__ void Store(float* tile) {
     Each([=](int i, int j, float* value) { tile[i * kTileStride + j] = *value; });
@@ -130,6 +147,14 @@ __device__ inline void AddProduct(const float* a, const float* b, const float* w
 
 // ---- Cholesky ------------------------------------------------------------------------------------------------------
 
+// 1 / sqrt(v) for v > 0: the hardware's estimate, off by two units in the last place at most, and a step of Newton's. The
+// step's own roundings are what is left: at most 1.5 2^-24 of the result. A square root and a division by the rules of
+// IEEE may be off by 2 2^-24, and take several times as long: the pivots of a factorization wait for one another.
+__device__ inline float ReciprocalSquareRoot(float v) {
+  const float estimate = rsqrtf(v);
+  return fmaf(0.5f * estimate, fmaf(-v * estimate, estimate, 1.0f), estimate);
+}
+
 // U'U = tile in place, upper half, by one warp with a column per lane. reciprocal[i] = 1 / U[i, i], NaN where the
 // matrix is not positive definite. The lower half keeps what was there.
 __device__ inline void FactorTile(float* tile, float* reciprocal) {
@@ -141,7 +166,7 @@ __device__ inline void FactorTile(float* tile, float* reciprocal) {
 #pragma unroll
   for (int i = 0; i < kTile; ++i) {
     const float pivot = __shfl_sync(kAllLanes, u[i], i);
-    const float inverse = pivot > 0.0f ? 1.0f / sqrtf(pivot) : NAN;
+    const float inverse = pivot > 0.0f ? ReciprocalSquareRoot(pivot) : NAN;
     if (lane == i) mine = inverse;
     u[i] *= inverse;
 #pragma unroll
@@ -202,7 +227,7 @@ __device__ inline float SolveBack(const float* tile, const float* reciprocal, fl
 __device__ inline void SolveMatrix(float* matrix, int count, float* right, float* reciprocal) {
   const int warp = Warp(), warps = Warps();
   for (int k = -1; k < count; ++k) {  // -1: only the first factorization; one call of each large function
-    const float* diagonal = TilePointer(matrix, k, k);
+    const float* diagonal = TilePointer(matrix, k < 0 ? 0 : k, k < 0 ? 0 : k);  // of -1 nothing is read
     for (int j = k + 1 + warp; j <= count && k >= 0; j += warps) {
       float* const tile = TilePointer(matrix, k, j);  // behind the last: the right side, which all lanes solve
       float z[kTile];
@@ -226,9 +251,10 @@ __device__ inline void SolveMatrix(float* matrix, int count, float* right, float
       float* const tile = TilePointer(matrix, k + 1 + at.i, k + 1 + at.j);
       if (k >= 0) {
         TileSum sum;
-        sum.Load(tile);
+        sum.Clear();
         AddProduct<3, false>(TilePointer(matrix, k, k + 1 + at.i), TilePointer(matrix, k, k + 1 + at.j), nullptr, -1.0f,
                              kTile, &sum);
+        sum.Add(tile);
         sum.Store(tile);
         __syncwarp();
       }

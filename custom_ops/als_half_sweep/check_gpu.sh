@@ -6,9 +6,12 @@ here=$(cd "$(dirname "$0")" && pwd)
 build=${TMPDIR:-/tmp}/als_check_gpu
 nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
 mkdir -p "$build"
-for file in als_half_sweep als_cg als_direct als_gramian check_gpu check_gpu_times; do
+rm -f "$build"/*.o "$build/check_gpu"
+compilers=
+for file in als_half_sweep als_check als_cg als_direct als_gramian check_gpu check_gpu_times; do
   "$nvcc" -std=c++17 -O3 -Xcompiler -Wall,-Wextra ${NVCC_FLAGS:--arch=native} -c "$here/$file.cu" -o "$build/$file.o" &
+  compilers="$compilers $!"
 done
-wait
+for compiler in $compilers; do wait "$compiler"; done  # and end where one has failed
 "$nvcc" ${NVCC_FLAGS:--arch=native} "$build"/*.o -o "$build/check_gpu"
 exec "$build/check_gpu" "$@"

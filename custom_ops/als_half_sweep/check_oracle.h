@@ -117,25 +117,29 @@ inline Vector GaussSeidel(const Vector& a, const Vector& b, Vector x, int block_
 }
 
 // The solution of one row. `fixed` and `start` are the stored numbers as floats, `inverse` is CG's preconditioner; the
-// sweep's pointers are not followed.
-inline Vector Solve(const tfrec::als::HalfSweep& s, const std::vector<float>& fixed, const std::vector<float>& gramian,
-                    const Vector& inverse, const float* start, const int32_t* columns, const float* values, int64_t count) {
+// sweep's pointers are not followed. Sum = float: the matrix and the right side are summed in float32, one entry after
+// another, and the rest is exact: what float32 sums cost.
+template <typename Sum = double>
+Vector Solve(const tfrec::als::HalfSweep& s, const std::vector<float>& fixed, const std::vector<float>& gramian,
+             const Vector& inverse, const float* start, const int32_t* columns, const float* values, int64_t count) {
   const int f = s.factors;
   if (count == 0) return Vector(f, 0.0);
-  const double w0 = s.unobserved_weight;
-  Vector a(static_cast<size_t>(f) * f), b(f, 0.0);
-  for (int i = 0; i < f * f; ++i) a[i] = w0 * gramian[i];
+  const Sum w0 = s.unobserved_weight;
+  std::vector<Sum> sums(static_cast<size_t>(f) * f), right(f, 0);
+  for (int i = 0; i < f * f; ++i) sums[i] = w0 * gramian[i];
   for (int64_t k = 0; k < count; ++k) {
-    const double c = static_cast<double>(s.alpha) * std::fabs(values[k]);
+    const Sum c = static_cast<Sum>(s.alpha) * std::fabs(values[k]);
     const float* y = fixed.data() + static_cast<int64_t>(columns[k]) * f;
     for (int i = 0; i < f; ++i) {
-      const double scaled = (c - w0) * y[i];
-      for (int j = 0; j < f; ++j) a[i * f + j] += scaled * y[j];
-      if (values[k] > 0.0f) b[i] += c * y[i];
+      const Sum scaled = (c - w0) * y[i];
+      for (int j = 0; j < f; ++j) sums[i * f + j] += scaled * y[j];
+      if (values[k] > 0.0f) right[i] += c * y[i];
     }
   }
-  const double lambda =
-      s.regularization * std::pow(count + w0 * s.num_fixed, static_cast<double>(s.frequency_exponent));
+  Vector a(sums.begin(), sums.end());
+  const Vector b(right.begin(), right.end());
+  const double lambda = s.regularization * std::pow(count + static_cast<double>(s.unobserved_weight) * s.num_fixed,
+                                                    static_cast<double>(s.frequency_exponent));
   for (int i = 0; i < f; ++i) a[i * f + i] += lambda;
   if (s.solver == tfrec::als::Solver::kCholesky) return SolvePositive(a, b);
   const Vector x(start, start + f);

@@ -26,13 +26,28 @@ inline const char* ErrorMessage(cudaError_t error) {
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
+// The device that the calling thread uses.
+struct Device {
+  int shared_bytes;  // the most one block can have
+  int processors;
+
+  Device() : shared_bytes(48 * 1024), processors(1) {
+    int id = 0;
+    if (cudaGetDevice(&id) != cudaSuccess) return;  // whoever launches next says so
+    cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, id);
+    cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, id);
+  }
+};
+
 // Launches a kernel and returns what went wrong, or nullptr.
 template <typename... Params, typename... Args>
 const char* Launch(void (*kernel)(Params...), dim3 grid, int threads, size_t shared_bytes, void* stream, Args... args) {
 #ifdef __CUDACC__
   if (shared_bytes > 48 * 1024) {  // what a block gets without asking
+    // The most that the device has, not what this launch takes: another thread may set the same kernel's limit between
+    // here and the launch. No kernel launched so has shared memory beside it.
     const char* error = ErrorMessage(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)));
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Device().shared_bytes));
     if (error != nullptr) {
       cudaGetLastError();  // not to be found by somebody else
       return error;
@@ -46,19 +61,6 @@ const char* Launch(void (*kernel)(Params...), dim3 grid, int threads, size_t sha
   return nullptr;
 #endif
 }
-
-// The device that the calling thread uses.
-struct Device {
-  int shared_bytes;  // the most one block can have
-  int processors;
-
-  Device() : shared_bytes(48 * 1024), processors(1) {
-    int id = 0;
-    if (cudaGetDevice(&id) != cudaSuccess) return;  // whoever launches next says so
-    cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, id);
-    cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, id);
-  }
-};
 
 template <typename T>
 __host__ __device__ constexpr T RoundUp(T n, T multiple) {
@@ -125,6 +127,14 @@ __device__ inline float4 Load4(const Bfloat16* p) {
   const uint2 bits = __ldg(reinterpret_cast<const uint2*>(p));
   return make_float4(FloatOfBits(bits.x << 16), FloatOfBits(bits.x & 0xffff0000u), FloatOfBits(bits.y << 16),
                      FloatOfBits(bits.y & 0xffff0000u));
+}
+
+// The same from shared memory.
+__device__ inline float4 SharedLoad4(const float* p) { return *reinterpret_cast<const float4*>(p); }
+__device__ inline float4 SharedLoad4(const __half* p) {
+  const uint2 bits = *reinterpret_cast<const uint2*>(p);
+  const float2 low = HalvesToFloats(bits.x), high = HalvesToFloats(bits.y);
+  return make_float4(low.x, low.y, high.x, high.y);
 }
 
 // Writes four neighbours, aligned likewise.

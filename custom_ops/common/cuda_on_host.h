@@ -9,11 +9,11 @@
 // NaN and end at a page that must not be touched, so that reads of what nobody wrote and accesses behind the end show.
 //
 // It is an emulation of logic only. It says nothing of speed, of memory ordering between blocks, of alignment beyond 16
-// bytes, or of what ptxas and the hardware do; the tensor core instruction is what its manual says, done in software.
+// bytes, or of what ptxas and the hardware do. The tensor core instruction is done in software: its layout is the
+// manual's, its sums are cut off as has been measured on the hardware (MmaTf32).
 #ifndef TFREC_CUDA_ON_HOST_H_
 #define TFREC_CUDA_ON_HOST_H_
 
-#include <setjmp.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 
@@ -70,7 +70,15 @@ template <typename T>
 T __ldg(const T* p) {
   return *p;
 }
-inline float rsqrtf(float v) { return 1.0f / std::sqrt(v); }
+// The hardware's estimate is off by two units in the last place at most; here by up to two, one way or the other.
+inline float rsqrtf(float v) {
+  float result = static_cast<float>(1.0 / std::sqrt(static_cast<double>(v)));
+  unsigned bits;
+  memcpy(&bits, &v, 4);
+  const int off = static_cast<int>(bits * 2654435761u >> 16) % 5 - 2;
+  for (int i = 0; i < std::abs(off); ++i) result = std::nextafterf(result, off < 0 ? -INFINITY : INFINITY);
+  return result;
+}
 
 inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
@@ -98,92 +106,109 @@ inline void FreeGuarded(void* p, size_t bytes) {
   munmap(end - MappedBytes(bytes), MappedBytes(bytes));
 }
 
-enum class State { kReady, kWarp, kBlock, kDone };
+enum class State : unsigned char { kReady, kWarp, kBlock, kDone };
+// What is looked at in turn lies side by side; a fiber itself is only touched when it runs. `parity` is of the next
+// exchange: two slots let one barrier do for each.
+constexpr int kMaxThreads = 1024;
+inline State states[kMaxThreads];
+inline int votes[kMaxThreads];
+inline unsigned char parities[kMaxThreads];
+struct alignas(32) Slot {
+  char bytes[32];
+};
+inline Slot slots[2][kMaxThreads];
+
+// gcc's own setjmp, which does not look for cleanups of a thread: five words.
+using Jump = void* [5];
 struct Fiber {
   ucontext_t start;
-  jmp_buf jump;
-  State state;
-  bool started;
-  int vote;
-  int parity;  // of the next exchange: two slots let one barrier do for each
-  alignas(16) char slot[2][32];
+  Jump jump;
+  bool started = false;
   std::vector<char> stack;
 };
 inline std::vector<Fiber> fibers;
-inline jmp_buf scheduler;
+inline Jump scheduler;
 inline int current;
 inline const std::function<void()>* body;
 inline void* shared_memory;
 
-inline void Enter() {
-  (*body)();
-  fibers[current].state = State::kDone;
-  _longjmp(scheduler, 1);
-}
+__attribute__((noinline)) inline void ToScheduler() { __builtin_longjmp(scheduler, 1); }
 __attribute__((noinline)) inline void Wait(State state) {
-  fibers[current].state = state;
-  if (!_setjmp(fibers[current].jump)) _longjmp(scheduler, 1);
+  states[current] = state;
+  if (!__builtin_setjmp(fibers[current].jump)) ToScheduler();
+}
+// A fiber lives on from block to block and from kernel to kernel.
+inline void Enter() {
+  for (;;) {
+    (*body)();
+    Wait(State::kDone);
+  }
+}
+__attribute__((noinline)) inline void ToFiber(Fiber* f) {
+  if (f->started) __builtin_longjmp(f->jump, 1);
+  f->started = true;
+  setcontext(&f->start);
 }
 __attribute__((noinline)) inline void Resume(int index) {
   current = index;
   threadIdx = dim3(index);
-  if (_setjmp(scheduler)) return;
-  if (fibers[index].started) _longjmp(fibers[index].jump, 1);
-  fibers[index].started = true;
-  setcontext(&fibers[index].start);
+  if (!__builtin_setjmp(scheduler)) ToFiber(&fibers[index]);
 }
 
-inline std::vector<int> Order(int count) {
+inline const std::vector<int>& Order(int count) {
   static const int kind = getenv("CUDA_ON_HOST_ORDER") ? atoi(getenv("CUDA_ON_HOST_ORDER")) : 0;
   static std::mt19937 random(kind);
-  std::vector<int> order(count);
-  std::iota(order.begin(), order.end(), 0);
-  if (kind == 1) std::reverse(order.begin(), order.end());
+  static std::vector<int> orders[33];  // of up to 32 lanes or warps
+  std::vector<int>& order = orders[count];
+  if (order.empty() && count > 0) {
+    order.resize(count);
+    std::iota(order.begin(), order.end(), 0);
+    if (kind == 1) std::reverse(order.begin(), order.end());
+  }
   if (kind > 1) std::shuffle(order.begin(), order.end(), random);
   return order;
 }
 
 // Lets one warp run until all of its lanes wait for the block or have ended.
 inline void RunWarp(int warp) {
+  State* const state = states + warp * 32;
   for (;;) {
     for (int lane : Order(32)) {
-      if (fibers[warp * 32 + lane].state == State::kReady) Resume(warp * 32 + lane);
+      if (state[lane] == State::kReady) Resume(warp * 32 + lane);
     }
-    int waiting = 0;
-    for (int lane = 0; lane < 32; ++lane) waiting += fibers[warp * 32 + lane].state == State::kWarp;
+    const auto waiting = std::count(state, state + 32, State::kWarp);
     if (waiting == 0) return;
     if (waiting < 32) Fail("a barrier of a warp that only some lanes reach");
-    for (int lane = 0; lane < 32; ++lane) fibers[warp * 32 + lane].state = State::kReady;
+    std::fill(state, state + 32, State::kReady);
   }
 }
 
-__attribute__((noinline)) inline void Prepare(Fiber* f) {
-  f->stack.resize(256 << 10);
-  getcontext(&f->start);
-  f->start.uc_stack.ss_sp = f->stack.data();
-  f->start.uc_stack.ss_size = f->stack.size();
-  f->start.uc_link = nullptr;
-  makecontext(&f->start, Enter, 0);
-  f->state = State::kReady;
-  f->started = false;
-  f->parity = 0;
-}
-
 inline void RunBlock(int threads) {
-  for (int i = 0; i < threads; ++i) Prepare(&fibers[i]);
+  std::fill(states, states + threads, State::kReady);
+  std::fill(parities, parities + threads, 0);
   for (;;) {
-    for (int warp : Order(threads / 32)) RunWarp(warp);
-    int done = 0;
-    for (int i = 0; i < threads; ++i) done += fibers[i].state == State::kDone;
+    const std::vector<int> warps = Order(threads / 32);
+    for (int warp : warps) RunWarp(warp);
+    const auto done = std::count(states, states + threads, State::kDone);
     if (done == threads) return;
     if (done > 0) Fail("__syncthreads after some threads have ended");
-    for (int i = 0; i < threads; ++i) fibers[i].state = State::kReady;
+    std::fill(states, states + threads, State::kReady);
   }
 }
 
 inline void RunGrid(dim3 grid, int threads, size_t shared_bytes, const std::function<void()>& kernel) {
-  if (threads % 32 != 0 || threads > 1024 || grid.x == 0 || grid.y == 0) Fail("bad launch");
-  fibers.resize(std::max<size_t>(fibers.size(), threads));
+  if (threads % 32 != 0 || threads > kMaxThreads || grid.x == 0 || grid.y == 0) Fail("bad launch");
+  if (fibers.empty()) {
+    fibers.resize(kMaxThreads);  // once: a fiber's context must not move
+    for (Fiber& f : fibers) {
+      getcontext(&f.start);
+      f.stack.resize(256 << 10);
+      f.start.uc_stack.ss_sp = f.stack.data();
+      f.start.uc_stack.ss_size = f.stack.size();
+      f.start.uc_link = nullptr;
+      makecontext(&f.start, Enter, 0);
+    }
+  }
   body = &kernel;
   gridDim = grid;
   blockDim = dim3(threads);
@@ -198,41 +223,109 @@ inline void RunGrid(dim3 grid, int threads, size_t shared_bytes, const std::func
 
 template <typename T>
 T Exchange(T value, int source) {
-  static_assert(sizeof(T) <= 32, "one slot");
-  const int self = current, parity = fibers[self].parity;
-  memcpy(fibers[self].slot[parity], &value, sizeof(T));
+  static_assert(sizeof(T) <= sizeof(Slot), "one slot");
+  const int self = current, parity = parities[self];
+  memcpy(&slots[parity][self], &value, sizeof(T));
   Wait(State::kWarp);
-  memcpy(&value, fibers[self / 32 * 32 + source % 32].slot[parity], sizeof(T));
-  fibers[self].parity = 1 - parity;
+  memcpy(&value, &slots[parity][self / 32 * 32 + source % 32], sizeof(T));
+  parities[self] = 1 - parity;
   return value;
 }
 
 // mma.m16n8k8 with tf32 operands, by the fragment layouts of the PTX manual.
+//
+// NVIDIA does not document how it sums. Measured: Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor
+// cores", PeerJ Computer Science 7:e330, 2021 (V100, T4, A100: products exact, sums aligned to the largest term and cut
+// off, not rounded); Xie, Wang, Yang, Yang, "MMA-Sim", arXiv:2511.10909, 2025, bit for bit for ten architectures; with
+// it agrees Khattak, Mikaitis, "Accurate Models of NVIDIA Tensor Cores", arXiv:2512.07004, 2025. By MMA-Sim a step adds
+// to c the products of 4 neighbours in k on Ampere, of all 8 on Hopper: each term is cut off (toward zero) below 2^-24
+// (Ampere) or 2^-25 (Hopper) of the largest term's power of two, the rest is exact, and the sum is cut off to a float.
+//
+// CUDA_ON_HOST_TENSOR_CORES: ampere (without the variable) or hopper, or nearest: each product is added by a float add
+// of its own, which no tensor core does, to tell what the cutting off costs.
+struct TensorCores {
+  int products, bits;
+};
+inline TensorCores ChosenTensorCores() {
+  const char* name = getenv("CUDA_ON_HOST_TENSOR_CORES");
+  if (name == nullptr || strcmp(name, "ampere") == 0) return {4, 24};
+  if (strcmp(name, "hopper") == 0) return {8, 25};
+  if (strcmp(name, "nearest") == 0) return {0, 0};
+  Fail("CUDA_ON_HOST_TENSOR_CORES is ampere, hopper or nearest");
+}
+
+// A tf32 operand; the power of two of a number below float's normal ones is that of the smallest normal one.
+struct Operand {
+  float value;
+  int power;
+};
+inline int PowerOf(unsigned bits) { return std::max(1, static_cast<int>(bits >> 23 & 255)) - 127; }
+
+inline Operand ReadOperand(const Slot& slot, int index) {
+  unsigned bits;
+  memcpy(&bits, slot.bytes + 4 * index, 4);
+  bits &= 0xffffe000u;  // what the tensor core reads of a float
+  Operand read = {0.0f, PowerOf(bits)};
+  memcpy(&read.value, &bits, 4);
+  return read;
+}
+
+inline double PowerOfTwo(int power) {
+  const uint64_t bits = static_cast<uint64_t>(power + 1023) << 52;
+  double value;
+  memcpy(&value, &bits, 8);
+  return value;
+}
+
+inline float AddCutOff(float c, const Operand* a, const Operand* b, const TensorCores& cores) {
+  unsigned c_bits;
+  memcpy(&c_bits, &c, 4);
+  int largest = PowerOf(c_bits);
+  bool finite = largest < 128;
+  for (int k = 0; k < cores.products; ++k) {
+    finite &= a[k].power < 128 && b[k].power < 128;
+    if (a[k].value != 0.0f && b[k].value != 0.0f) largest = std::max(largest, a[k].power + b[k].power);
+  }
+  if (!finite) {
+    for (int k = 0; k < cores.products; ++k) c += a[k].value * b[k].value;
+    return c;
+  }
+  const double scale = PowerOfTwo(cores.bits - largest);
+  int64_t sum = static_cast<int64_t>(c * scale);
+  for (int k = 0; k < cores.products; ++k) {
+    sum += static_cast<int64_t>(static_cast<double>(a[k].value) * b[k].value * scale);
+  }
+  const double exact = static_cast<double>(sum) * PowerOfTwo(largest - cores.bits);
+  const float rounded = static_cast<float>(exact);
+  return std::fabs(rounded) > std::fabs(exact) && std::isfinite(rounded) ? std::nextafterf(rounded, 0.0f) : rounded;
+}
+
 inline void MmaTf32(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-  struct Operands {
+  static const TensorCores cores = ChosenTensorCores();
+  struct Fragment {
     unsigned a[4], b[2];
   };
-  const int self = current, parity = fibers[self].parity, warp = self / 32 * 32, group = self % 32 / 4,
-            member = self % 4;
-  const Operands mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
-  memcpy(fibers[self].slot[parity], &mine, sizeof(mine));
+  const int self = current, parity = parities[self], group = self % 32 / 4, member = self % 4;
+  const Fragment mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
+  memcpy(&slots[parity][self], &mine, sizeof(mine));
   Wait(State::kWarp);
-  const auto operand = [&](int lane, int index) {
-    unsigned bits;
-    memcpy(&bits, fibers[warp + lane].slot[parity] + 4 * index, 4);
-    bits &= 0xffffe000u;  // what the tensor core reads of a float
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
-  };
-  for (int k = 0; k < 8; ++k) {
-    for (int i = 0; i < 4; ++i) {
-      const float left = operand(group * 4 + k % 4, (i >> 1) + 2 * (k >> 2));
-      const float right = operand((member * 2 + (i & 1)) * 4 + k % 4, 4 + (k >> 2));
-      c[i] += left * right;
+  const Slot* const from = slots[parity] + self / 32 * 32;
+  Operand rows[2][8], columns[2][8];
+  for (int i = 0; i < 2; ++i) {
+    for (int k = 0; k < 8; ++k) {
+      rows[i][k] = ReadOperand(from[group * 4 + k % 4], i + k / 4 * 2);
+      columns[i][k] = ReadOperand(from[(member * 2 + i) * 4 + k % 4], 4 + k / 4);
     }
   }
-  fibers[self].parity = 1 - parity;
+  for (int i = 0; i < 4; ++i) {
+    const Operand *left = rows[i / 2], *right = columns[i % 2];
+    if (cores.products == 0) {
+      for (int k = 0; k < 8; ++k) c[i] += left[k].value * right[k].value;
+    } else {
+      for (int k = 0; k < 8; k += cores.products) c[i] = AddCutOff(c[i], left + k, right + k, cores);
+    }
+  }
+  parities[self] = 1 - parity;
 }
 
 }  // namespace cuda_on_host
@@ -249,22 +342,27 @@ inline void __syncwarp() { cuda_on_host::Wait(cuda_on_host::State::kWarp); }
 inline void __syncthreads() { cuda_on_host::Wait(cuda_on_host::State::kBlock); }
 inline int __any_sync(unsigned, int predicate) {
   int any = 0;
-  cuda_on_host::fibers[cuda_on_host::current].vote = predicate;
+  cuda_on_host::votes[cuda_on_host::current] = predicate;
   __syncwarp();
   const int warp = cuda_on_host::current / 32 * 32;
-  for (int i = 0; i < 32; ++i) any |= cuda_on_host::fibers[warp + i].vote;
+  for (int i = 0; i < 32; ++i) any |= cuda_on_host::votes[warp + i];
   __syncwarp();
   return any;
 }
 inline int __syncthreads_or(int predicate) {
   int any = 0;
-  cuda_on_host::fibers[cuda_on_host::current].vote = predicate;
+  cuda_on_host::votes[cuda_on_host::current] = predicate;
   __syncthreads();
-  for (unsigned i = 0; i < blockDim.x; ++i) any |= cuda_on_host::fibers[i].vote;
+  for (unsigned i = 0; i < blockDim.x; ++i) any |= cuda_on_host::votes[i];
   __syncthreads();
   return any;
 }
 inline void atomicMin(unsigned long long* p, unsigned long long v) { *p = std::min(*p, v); }
+inline int atomicAdd(int* p, int v) {
+  const int before = *p;
+  *p = before + v;
+  return before;
+}
 
 // The part of the runtime that the host code here uses. CUDA_ON_HOST_SHARED is the shared memory of a block in bytes.
 using cudaError_t = int;
@@ -306,6 +404,7 @@ inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cud
   return cudaMemcpy(to, from, bytes, kind);
 }
 inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline const char* cudaGetErrorString(cudaError_t) { return "error"; }
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }

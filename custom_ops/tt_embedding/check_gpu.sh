@@ -8,7 +8,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 build=${TMPDIR:-/tmp}/tt_check_gpu
 nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
 mkdir -p "$build"
-rm -f "$build"/*.o "$build"/*.log
+rm -f "$build"/*.o "$build"/*.log "$build/check_gpu" "$build/check_gpu_many"
 ask_how_many="tt_ids tt_nodes tt_plan tt_forward"  # the files that do
 others="tt_sort tt_backward tt_update check_gpu check_gpu_times"
 compiling=

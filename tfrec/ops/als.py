@@ -103,7 +103,7 @@ class Entries:
         #: Stored entries per row, over all rows of the matrix.
         self.mean_length = matrix.nnz / max(1, matrix.shape[0])
         self._disliked_only = first + _rows_without_positive(matrix.data[begin:end], matrix.indptr[first : last + 1])
-        self._orders: dict[tuple[int, int], np.ndarray] = {}
+        self._tensors: dict[tuple[int, int], tuple[tf.Tensor, tf.Tensor]] = {}
         self._offsets = matrix.indptr[first : last + 1].astype(np.int64) - begin
         # int32 columns: a catalogue of 2^31 items does not fit a factor table either.
         self.columns = _lent(matrix.indices[begin:end].astype(np.int32, copy=False))
@@ -128,12 +128,16 @@ class Entries:
         rows = self._disliked_only - self.first
         return rows[(rows >= first) & (rows < last)] - first
 
-    def order(self, first: int, last: int) -> np.ndarray:
-        """Rows ``[first, last)``, counted from ``first``, by falling length, int64; computed once."""
-        if (first, last) not in self._orders:
+    def tensors(self, first: int, last: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """Offsets of rows ``[first, last)``, and these rows, counted from ``first``, by falling length, both int64.
+
+        For the native operations. Made once, as the columns and values are: TensorFlow keeps the copy of a tensor that
+        a GPU has used for as long as the tensor lives, while an array would be copied in every half-sweep.
+        """
+        if (first, last) not in self._tensors:
             order = np.argsort(-self.lengths[first:last], kind="stable").astype(np.int64)
-            self._orders[first, last] = order
-        return self._orders[first, last]
+            self._tensors[first, last] = _lent(self.offsets(first, last)), _lent(order)
+        return self._tensors[first, last]
 
 
 def _rows_without_positive(values: np.ndarray, indptr: np.ndarray) -> np.ndarray:
@@ -225,7 +229,6 @@ def half_sweep(
         the rows ``[last - first, F]``; the first row, counted from ``first``, that is not finite, or -1; and the
         seconds that each thread computed (empty without the native library).
     """
-    offsets = entries.offsets(first, last)
     inverse, shift = _preconditioner(entries, gram, sweep)
     zero = entries.disliked_only(first, last)
     if len(zero):
@@ -233,14 +236,15 @@ def half_sweep(
         start = tf.tensor_scatter_nd_update(start, zero[:, None], tf.zeros([len(zero), start.shape[1]], start.dtype))
     native = library()
     if native is None:
-        solved = _reference_rows(entries, offsets, fixed, gram, start, sweep, inverse)
+        solved = _reference_rows(entries, entries.offsets(first, last), fixed, gram, start, sweep, inverse)
         finite = tf.reduce_all(tf.math.is_finite(solved), axis=1).numpy()
         return solved, -1 if finite.all() else int(np.flatnonzero(~finite)[0]), np.zeros(0, np.float32)
+    row_offsets, row_order = entries.tensors(first, last)
     solved, bad, seconds = native.tfrec_als_half_sweep(
-        row_offsets=offsets,
+        row_offsets=row_offsets,
         columns=entries.columns,
         values=entries.values,
-        row_order=entries.order(first, last),
+        row_order=row_order,
         fixed=fixed,
         gramian=gram,
         start=start,
@@ -288,11 +292,12 @@ def half_sweep_in_place(
     zero = entries.disliked_only(first, last)
     if len(zero):  # as in `half_sweep`
         table.scatter_nd_update(first_row + zero[:, None], tf.zeros([len(zero), fixed.shape[1]], fixed.dtype))
+    row_offsets, row_order = entries.tensors(first, last)
     bad, seconds = native.tfrec_als_half_sweep_in_place(
-        row_offsets=entries.offsets(first, last),
+        row_offsets=row_offsets,
         columns=entries.columns,
         values=entries.values,
-        row_order=entries.order(first, last),
+        row_order=row_order,
         fixed=fixed,
         gramian=gram,
         table=table.handle,
