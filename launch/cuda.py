@@ -15,7 +15,7 @@ Version = tuple[int, ...]
 TENSORFLOW = (12, 5)
 # The oldest driver for each toolkit that is taken: NVIDIA's table of minor version compatibility.
 OLDEST_DRIVER = {12: 525, 13: 580}
-# TensorFlow's wheels reach GPUs of 9.0 and newer as intermediate code of CUDA 12.5, which drivers before this cannot read.
+# TensorFlow's wheels reach GPUs of 9.0 and newer as intermediate code of CUDA 12.5, which older drivers cannot read.
 DRIVER_OF_TENSORFLOW = 555
 # What the CUDA kernels here are written for, and the oldest that CUDA 13 compiles for.
 OLDEST_GPU = (7, 5)
@@ -61,8 +61,8 @@ def problems(
     elif driver[0] < needed and (reaches is None or reaches[0] < toolkit[0]):
         older = f", or build with a CUDA 12 toolkit, for which a driver >= {OLDEST_DRIVER[12]} will do"
         errors.append(
-            f"the NVIDIA driver is {dotted(driver)}, but what CUDA {dotted(toolkit)} builds needs a driver >= {needed}. "
-            f"Install a newer driver{older if toolkit[0] > 12 and driver[0] >= OLDEST_DRIVER[12] else ''}"
+            f"the NVIDIA driver is {dotted(driver)}, but what CUDA {dotted(toolkit)} builds needs a driver >= {needed}."
+            f" Install a newer driver{older if toolkit[0] > 12 and driver[0] >= OLDEST_DRIVER[12] else ''}"
         )
     old = [f"{name} ({dotted(capability)})" for name, capability in gpus if capability < OLDEST_GPU]
     if old and len(old) == len(gpus):
@@ -96,9 +96,8 @@ def toolkit_version(cuda_home: str) -> Version | str:
 
 def driver_versions() -> tuple[Version | None, Version | None]:
     """The driver's version, and the CUDA version up to which it goes."""
-    said = _output("nvidia-smi")
-    driver = re.search(r"Driver Version: *(\d+[\d.]*)", said)
-    reaches = re.search(r"CUDA (?:UMD )?Version: *(\d+\.\d+)", said)
+    driver = re.match(r"\s*(\d+[\d.]*)", _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"))
+    reaches = re.search(r"CUDA (?:UMD )?Version: *(\d+\.\d+)", _output("nvidia-smi"))
     if not driver:
         kernel = Path("/proc/driver/nvidia/version")
         driver = re.search(r"Module .*?(\d+\.[\d.]+)", kernel.read_text()) if kernel.is_file() else None
@@ -121,9 +120,9 @@ def _output(*command: str) -> str:
 def main(cuda_home: str = "/usr/local/cuda") -> int:
     """Print what does not fit. Returns the status to end with."""
     toolkit = toolkit_version(cuda_home)
-    if isinstance(toolkit, str):
-        errors, warnings = [toolkit], []
-    else:
+    errors: list[str] = [toolkit] if isinstance(toolkit, str) else []
+    warnings: list[str] = []
+    if not isinstance(toolkit, str):
         errors, warnings = problems(toolkit, *driver_versions(), gpus())
     for text in warnings:
         print(f"launch/setup: note: {text}.", file=sys.stderr)

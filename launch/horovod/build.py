@@ -94,7 +94,7 @@ def nccl_folder() -> Path:
 
 
 def build(wheels: Path, cuda_home: str | None) -> Path:
-    """Build the wheel, of a second or so over two minutes, into a folder of ``wheels``. Returns its path.
+    """Build the wheel into a folder of ``wheels``, which takes minutes. Returns its path.
 
     Raises:
         BuildError: with the last lines of what the build printed; all of it is in ``wheels``/horovod-build.log.

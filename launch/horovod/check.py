@@ -1,8 +1,8 @@
 """Whether the Horovod of this environment is sound: python launch/horovod/check.py [--cuda]
 
-Reads the built library: what it needs from TensorFlow must be in TensorFlow's libraries, what it needs of CUDA must be in
-itself, and no run path may lead to a folder that is gone. Then imports it in a new process. With ``--cuda`` it must have NCCL.
-Needs nm and readelf, which come with the compiler.
+Reads the built library: what it needs from TensorFlow must be in TensorFlow's libraries, what it needs of CUDA must be
+in itself, and no run path may lead to a folder that can go away. Then imports it in a new process. With ``--cuda`` it
+must have NCCL. Needs nm and readelf, which come with the compiler.
 """
 
 import argparse
@@ -42,6 +42,11 @@ def demangled(names: Iterable[str]) -> list[str]:
     return _run("c++filt", *names).splitlines() if names else []
 
 
+def run_paths(library: Path) -> list[str]:
+    """The folders that are written into ``library``, where the libraries that it names are looked for."""
+    return [path for paths in _dynamic(library, "RUNPATH", "RPATH") for path in paths.split(":")]
+
+
 def _dynamic(library: Path, *tags: str) -> list[str]:
     return re.findall(rf"\((?:{'|'.join(tags)})\).*\[(.*)\]", _run("readelf", "--dynamic", "--wide", str(library)))
 
@@ -51,12 +56,8 @@ def _run(*command: str) -> str:
 
 
 def needed(library: Path, tensorflow: Path) -> tuple[list[Path], list[str]]:
-    """The libraries that ``library`` names and that are TensorFlow's or on its run path; and the names of the others."""
-    paths = [
-        Path(path.replace("$ORIGIN", str(library.parent)))
-        for paths in _dynamic(library, "RUNPATH", "RPATH")
-        for path in paths.split(":")
-    ]
+    """The libraries that ``library`` names and that are on its run path or TensorFlow's; the names of the others."""
+    paths = [Path(path.replace("$ORIGIN", str(library.parent))) for path in run_paths(library)]
     found, others = [], []
     for name in _dynamic(library, "NEEDED"):
         here = [folder / name for folder in (*paths, tensorflow, tensorflow / "python") if (folder / name).is_file()]
@@ -83,10 +84,9 @@ def problems(library: Path, tensorflow: Path, cuda: bool = False) -> list[str]:
     if missing:
         where = ", ".join(path.name for path in found) or "none of TensorFlow's libraries"
         said.append(f"needs what the libraries it names ({where}) do not have: {_shown(missing)}")
-    for paths in _dynamic(library, "RUNPATH", "RPATH"):
-        for path in paths.split(":"):
-            if not path.startswith("$ORIGIN"):
-                said.append(f"has a run path that does not move with the environment: {path}")
+    for path in run_paths(library):
+        if not path.startswith("$ORIGIN"):
+            said.append(f"has a run path that does not move with the environment: {path}")
     if cuda and not any(path.name.startswith("libnccl.so") for path in found):
         said.append("does not name NCCL" if not any("libnccl" in name for name in others) else "does not find NCCL")
     return said
@@ -98,7 +98,7 @@ def _shown(names: set[str]) -> str:
 
 
 def does_not_import(cuda: bool = False) -> str | None:
-    """Why Horovod does not import in a new process, or that it lacks Gloo or, with ``cuda``, NCCL; None if all is well."""
+    """Why Horovod does not import in a new process, or what it was built without; None if all is well."""
     code = "import horovod.tensorflow as h; print('built with', h.gloo_built() and 'Gloo', h.nccl_built() and 'NCCL')"
     quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, env=quiet)

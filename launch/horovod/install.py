@@ -1,10 +1,13 @@
-"""Install Horovod into the environment whose Python runs this: python launch/horovod/install.py --wheels FOLDER [--cuda-home DIR]
+"""Install Horovod into the environment of the Python that runs this.
 
-Takes the wheel from FOLDER, or builds it and keeps it there. Then checks the installed library; a kept wheel that fails is
-built again, once. Ends with 1 and says why when there is no sound Horovod in the end.
+    python launch/horovod/install.py --wheels FOLDER [--cuda-home FOLDER]
+
+Takes the wheel from FOLDER, or builds it and keeps it there. Then checks the installed library; a kept wheel that fails
+is built again, once. Ends with 1 and says why when there is no sound Horovod in the end.
 """
 
 import argparse
+import signal
 import subprocess
 import sys
 import time
@@ -43,6 +46,8 @@ def main() -> int:
     parser.add_argument("--wheels", type=Path, required=True, help="where wheels are kept")
     parser.add_argument("--cuda-home", help="the CUDA toolkit: build for GPUs, with NCCL")
     arguments = parser.parse_args()
+    # Ended from outside, the folder that was built in is still removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     cuda = arguments.cuda_home is not None
     try:
         was_kept = installed(arguments.wheels, arguments.cuda_home, again=False)

@@ -74,8 +74,8 @@ inline GpuStreamHandle AsGpuStreamValue(Stream* stream) {
     ),
     # Two things about the link:
     # - TensorFlow's libraries export the CUDA runtime's functions, those of its own CUDA version. Whatever stands first
-    #   wins, so Horovod's kernels and the runtime that they were compiled for come before TensorFlow. (As an option: CMake
-    #   moves what it knows to be a library to the end.)
+    #   wins, so Horovod's kernels and the runtime that they were compiled for come before TensorFlow. (Written as an
+    #   option, since CMake moves what it knows to be a library to the end.)
     # - CMake would write the folder into the library in which NCCL was found, which is a temporary one. NCCL is found
     #   beside Horovod instead, in site-packages, where tensorflow[and-cuda] puts it.
     Patch(
