@@ -121,3 +121,14 @@ def test_what_nvidia_smi_says_is_read(cuda, tmp_path, monkeypatch):
     program(tmp_path / "nvidia-smi", "echo 'NVIDIA-SMI has failed because it could not reach the driver'; exit 9")
     assert cuda.gpus() == []
     assert cuda.driver_versions()[1] is None
+
+
+def test_what_is_said_of_tensorflows_wheels_is_so(cuda):
+    import tensorflow as tf
+
+    built = tf.sysconfig.get_build_info()
+    if not built.get("is_cuda_build"):
+        pytest.skip("needs a TensorFlow that is built for CUDA; this one is for processors only")
+    assert cuda.version(built["cuda_version"])[:2] == cuda.TENSORFLOW
+    assert "compute_90" in built["cuda_compute_capabilities"]
+    assert "sm_90" not in built["cuda_compute_capabilities"]

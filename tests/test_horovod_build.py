@@ -21,7 +21,7 @@ def scripts():
     """The modules of launch/horovod."""
     sys.path.insert(0, str(SCRIPTS))
     try:
-        yield {name: import_module(name) for name in ("patches", "check", "build")}
+        yield {name: import_module(name) for name in ("patches", "check", "build", "install")}
     finally:
         sys.path.remove(str(SCRIPTS))
 
@@ -86,6 +86,60 @@ def test_a_source_without_the_file_is_noticed(scripts, known):
     (known / "horovod" / "tensorflow" / "mpi_ops.cc").unlink()
     with pytest.raises(scripts["patches"].SourceChanged, match="does not fit .*/mpi_ops.cc: the file is not there"):
         scripts["patches"].apply(known, cuda=True)
+
+
+def test_a_wheel_is_kept_under_all_that_it_is_built_from(scripts, tmp_path, monkeypatch):
+    build, patches = scripts["build"], scripts["patches"]
+    (tmp_path / "bin").mkdir()
+    nvcc = tmp_path / "bin" / "nvcc"
+
+    def toolkit(release):
+        nvcc.write_text(f"#!/bin/sh\necho 'release {release}'\n")
+        nvcc.chmod(0o755)
+
+    toolkit("13.0")
+    # Wheels that were kept before the recipe was in the name are taken; only those for CPUs are sound.
+    assert "recipe" not in build.key(None)
+    keys = {build.key(None), build.key(str(tmp_path))}
+    toolkit("12.5")
+    keys.add(build.key(str(tmp_path)))
+    monkeypatch.setenv("HOROVOD_BUILD_CUDA_CC_LIST", "90")
+    keys.add(build.key(str(tmp_path)))
+    monkeypatch.setattr(patches, "PATCHES", patches.PATCHES[:2])
+    keys.add(build.key(str(tmp_path)))
+    monkeypatch.setattr(patches, "PATCHES", ())
+    keys.add(build.key(None))
+    assert len(keys) == 6
+
+
+@pytest.mark.parametrize(
+    ("kept", "found", "status", "built"),
+    [
+        (False, [[]], 0, 1),
+        (True, [[]], 0, 0),
+        (True, [["lacks a symbol"], []], 0, 1),
+        (True, [["lacks a symbol"], ["lacks it still"]], 1, 1),
+        (False, [["lacks a symbol"]], 1, 1),
+    ],
+)
+def test_a_kept_wheel_is_checked_and_built_again(scripts, tmp_path, monkeypatch, capsys, kept, found, status, built):
+    build, install = scripts["build"], scripts["install"]
+    wheel = tmp_path / build.key(None) / "horovod-0-py3.whl"
+    wheel.parent.mkdir()
+    if kept:
+        wheel.touch()
+    builds = []
+    monkeypatch.setattr(build, "PIP", ("true",))
+    monkeypatch.setattr(build, "build", lambda *arguments: builds.append(arguments) or wheel)
+    checks = iter(found)
+    monkeypatch.setattr(scripts["check"], "all_problems", lambda cuda: next(checks))
+    monkeypatch.setattr(sys, "argv", ["install.py", "--wheels", str(tmp_path)])
+    monkeypatch.setattr(install.signal, "signal", lambda *_: None)
+    assert install.main() == status
+    assert builds == [(tmp_path, None)] * built
+    assert list(checks) == []
+    said = capsys.readouterr().err
+    assert status == 0 or f"Horovod {found[-1][0]}" in said.splitlines()[-1]
 
 
 def library(folder, source, *options):
