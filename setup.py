@@ -4,8 +4,8 @@ TFREC_BUILD_OPS=auto|1|0   build it if TensorFlow and CMake are there | must | n
 TFREC_CUDA=auto|1|0        with its CUDA kernels if nvcc is there | must | never
 
 auto compiles the CUDA kernels for the GPUs of this machine. Where it has none, for one architecture, 8.0, whose
-intermediate code a newer GPU's driver compiles when it is first used: half a minute and more. 1 compiles for 8.0, 9.0
-and the GPUs of this machine, which takes twice as long and starts at once.
+intermediate code a newer GPU's driver compiles when it is first used: half a minute and more. 1 compiles for 7.5, 8.0,
+9.0 and the GPUs of this machine, which takes three times as long and starts at once.
 
 What a driver has compiled it keeps in ~/.nv/ComputeCache, TensorFlow's own kernels too, and drops the oldest when that
 is full: set CUDA_CACHE_MAXSIZE=4294967296 (4 GiB, the most) where GPUs run what was not compiled for them.
@@ -65,7 +65,7 @@ def cuda_architectures(wish: str) -> str:
     fit = [number for number in here if not known or number in known]
     if len(fit) < len(here):
         print(f"tfrec: of the GPUs here, {here}, nvcc compiles for {fit}; others are left to their driver, if at all.")
-    numbers = sorted({80, 90, *fit}) if wish == "1" else fit
+    numbers = sorted({75, 80, 90, *fit}) if wish == "1" else fit
     if not numbers:
         numbers = [80]
         if known:

@@ -76,6 +76,87 @@ def test_wrong_python_version(tmp_path):
     assert "Python 3.9.1, but 3.11 to 3.13 is needed" in done.stderr
 
 
+@pytest.fixture
+def environment_without_horovod(tmp_path):
+    """Runs the launch scripts on an environment whose Python installs all but Horovod, and that once it is mended."""
+    shutil.copytree(LAUNCH, tmp_path / "launch")
+    for name in ("setup.cfg", "setup.py", "pyproject.toml"):
+        shutil.copy(LAUNCH.parent / name, tmp_path / name)
+    python = tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(
+        f"""#!/bin/sh
+cd {tmp_path}
+case "$*" in
+  */install.py*) echo tried >>tries; [ -e mended ] || {{ echo "the compiler is tired" >&2; exit 1; }} ;;
+  "-m tfrec.train"*) echo trains ;;
+esac
+"""
+    )
+    horovodrun = python.with_name("horovodrun")
+    horovodrun.write_text("#!/bin/sh\n")
+    for file in (python, horovodrun):
+        file.chmod(0o755)
+
+    def start(script, *arguments):
+        done = subprocess.run(
+            [str(tmp_path / "launch" / script), *arguments],
+            capture_output=True,
+            text=True,
+            env={
+                **{k: v for k, v in os.environ.items() if k != "CUDA_HOME"},
+                "TFREC_PYTHON": sys.executable,
+                "TFREC_VENV": str(tmp_path / "venv"),
+                "XDG_CACHE_HOME": str(tmp_path / "cache"),
+            },
+        )
+        tries = tmp_path / "tries"
+        return done, len(tries.read_text().splitlines()) if tries.exists() else 0
+
+    return start
+
+
+def test_one_process_does_without_horovod(environment_without_horovod, tmp_path):
+    start = environment_without_horovod
+    done, tries = start("train", "-np", "1")
+    assert (done.returncode, done.stdout, tries) == (0, "trains\n", 1)
+    assert "the compiler is tired" in done.stderr
+    assert "Horovod is missing" in done.stderr
+    # Said again, not tried again.
+    done, tries = start("train", "-np", "1")
+    assert (done.returncode, done.stdout, tries) == (0, "trains\n", 1)
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert f"why is in {tmp_path}/venv/tfrec-horovod.log" in done.stderr
+    assert "the compiler is tired" in (tmp_path / "venv" / "tfrec-horovod.log").read_text()
+
+
+def test_several_processes_need_horovod(environment_without_horovod, tmp_path):
+    start = environment_without_horovod
+    for number, arguments in enumerate((("train", "-np", "2"), ("train", "-np", "1", "-H", "a:1"), ("setup",)), 1):
+        done, tries = start(*arguments)
+        assert (done.returncode, done.stdout, tries) == (1, "", number)
+        assert "the compiler is tired" in done.stderr
+        assert "Horovod is missing" in done.stderr.splitlines()[-1]
+    (tmp_path / "mended").touch()
+    done, tries = start("setup")
+    assert (done.returncode, tries) == (0, 4)
+    assert "missing" not in done.stderr
+    # Up to date now, however it is called.
+    for arguments in (("setup",), ("setup", "--one-process"), ("train", "-np", "1"), ("train", "-np", "2")):
+        done, tries = start(*arguments)
+        assert (done.returncode, done.stderr, tries) == (0, "", 4)
+
+
+def test_where_setup_is_called_from_does_not_matter(environment_without_horovod, tmp_path, monkeypatch):
+    (tmp_path / "mended").touch()
+    start = environment_without_horovod
+    start("setup")
+    monkeypatch.chdir(tmp_path / "launch")
+    environment = {**os.environ, "TFREC_VENV": str(tmp_path / "venv"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(["./setup"], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (None, 0), ("fails", 3)])
 def test_the_status_of_a_run_on_ranks(tmp_path, sent, status):
     """horovodrun itself ends with 0 when it is interrupted; this stands in for it."""

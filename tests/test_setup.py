@@ -32,14 +32,14 @@ def build(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("capabilities", "auto", "must"),
     [
-        (r"9.0\n9.0\n", "90", "80-real;90"),
+        (r"9.0\n9.0\n", "90", "75-real;80-real;90"),
         (r"7.5\n", "75", "75-real;80-real;90"),
-        (r"8.0\n9.0\n", "80-real;90", "80-real;90"),
-        (r"10.0\n", "100", "80-real;90-real;100"),
+        (r"8.0\n9.0\n", "80-real;90", "75-real;80-real;90"),
+        (r"10.0\n", "100", "75-real;80-real;90-real;100"),
         # Older than what nvcc knows; newer; no driver.
-        (r"7.0\n", "80", "80-real;90"),
-        (r"12.0\n", "80", "80-real;90"),
-        (r"[N/A]\n", "80", "80-real;90"),
+        (r"7.0\n", "80", "75-real;80-real;90"),
+        (r"12.0\n", "80", "75-real;80-real;90"),
+        (r"[N/A]\n", "80", "75-real;80-real;90"),
     ],
 )
 def test_architectures_of_the_gpus_at_hand(build, capabilities, auto, must):

@@ -6,18 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cuda_fits import DRIVER_OF_TENSORFLOW, OLDEST_DRIVER, OLDEST_GPU
+from cuda_fits import TENSORFLOW as CUDA_OF_TENSORFLOW
+
 from gpu_parts.fatbin import code_in
 
 if TYPE_CHECKING:
     from gpu_parts.machine import GPU, Machine
 
-#: CUDA's major version -> the oldest driver that runs it (NVIDIA's CUDA compatibility table, Linux).
-DRIVERS = {12: 525, 13: 580}
-#: TensorFlow 2.21's wheels reach GPUs of 9.0 and newer as intermediate code of CUDA 12.5, which older drivers cannot
-#: read.
-CUDA_OF_TENSORFLOW, DRIVER_OF_TENSORFLOW = (12, 5), 555
-#: The oldest compute capability that the kernels are written for, and that CUDA 13 compiles for.
-OLDEST_ARCH = 75
 #: What the parts take at most, an estimate: the tables of benchmark neumf with Adam's moments, and their batches.
 NEEDED_MIB = 6_144
 
@@ -88,7 +84,7 @@ def check(machine: Machine, ranks: int | None) -> list[Problem]:
 
 
 def _check_gpu(gpu: GPU) -> None:
-    if gpu.arch < OLDEST_ARCH:
+    if gpu.arch < 10 * OLDEST_GPU[0] + OLDEST_GPU[1]:
         raise Unusable(
             f"{gpu.name} is too old: it has compute capability {gpu.told['capability']}, and tfrec's kernels need 7.5 "
             "(Turing: T4, RTX 20) or newer.\nUse a newer GPU; CUDA_VISIBLE_DEVICES chooses among several."
@@ -118,12 +114,12 @@ def _check_drivers(machine: Machine) -> None:
         if not version:
             continue
         major = int(version.split(".")[0])
-        if major < min(DRIVERS):
+        if major < min(OLDEST_DRIVER):
             raise Unusable(
                 f"{what} is of CUDA {version}, which is too old: TensorFlow 2.21 is of CUDA 12, and the kernels need a "
                 "toolkit of CUDA 12 (driver 525 or newer) or 13 (580 or newer).\nInstall one of these."
             )
-        needed = DRIVERS.get(major)
+        needed = OLDEST_DRIVER.get(major)
         if needed is not None and _major(driver) < needed and machine.reaches < (major,):
             other = ""
             if what == "nvcc" and tensorflow and tensorflow.cuda and int(tensorflow.cuda.split(".")[0]) != major:
@@ -161,7 +157,7 @@ def notes(machine: Machine) -> list[str]:
     toolkit, built = (version.split(".")[0] for version in (machine.toolkit, tensorflow.cuda))
     if toolkit == built:
         return []
-    needed = DRIVERS.get(int(toolkit))
+    needed = OLDEST_DRIVER.get(int(toolkit))
     return [
         f"nvcc is of CUDA {machine.toolkit}, TensorFlow of CUDA {tensorflow.cuda}: they run side by side in one "
         f"process where the driver is {f'{needed} or newer' if needed else 'new enough for both'}"
