@@ -31,6 +31,7 @@ from tfrec.data.complement import Complement
 from tfrec.data.counter_random import key, permute, uniform
 from tfrec.data.device_integers import DeviceIntegers
 from tfrec.errors import InputError
+from tfrec.evaluation.counts import true_in_row
 from tfrec.evaluation.full_ranking import Report, _alone
 from tfrec.metrics import TIES, Metric, TiedRanks, Ties
 
@@ -167,9 +168,9 @@ class Candidates:
                 items, scores = tf.gather(items, order, batch_dims=1), tf.gather(scores, order, batch_dims=1)
                 new = items[:, 1:] != items[:, :-1]
                 counts = tf.concat([tf.ones_like(new[:, :1]), new], axis=1)
-        higher = tf.reduce_sum(tf.cast(counts & (scores > target), tf.int64), axis=1)
-        tied = tf.reduce_sum(tf.cast(counts & (scores == target), tf.int64), axis=1)
-        total = tf.reduce_sum(tf.cast(counts, tf.int64), axis=1)
+        higher = true_in_row(counts & (scores > target))
+        tied = true_in_row(counts & (scores == target))
+        total = true_in_row(counts)
         return tf.stack([higher, tied, total]), finite
 
     def not_candidates(self, users: np.ndarray) -> np.ndarray:

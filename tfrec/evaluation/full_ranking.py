@@ -15,6 +15,7 @@ import scipy.sparse
 import tensorflow as tf
 
 from tfrec.errors import InputError
+from tfrec.evaluation.counts import true_in_row
 from tfrec.metrics import TIES, Metric, TiedRanks, Ties, tied_ranks
 
 #: Scores the items for a block of users: (rows ``[B]``, what they have seen ``[B, I]``) -> ``[B, I]``.
@@ -263,13 +264,12 @@ def _top_ranks(
     scores = tf.tensor_scatter_nd_update(scores, seen, absent)
     best, items = tf.math.top_k(scores, k=depth)
     lowest = best[:, -1:]
-    # In int64: a GPU has no sum of int32, which TensorFlow would copy to the host.
-    tied_with_lowest = tf.reduce_sum(tf.cast(scores == lowest, tf.int64), axis=1)
+    tied_with_lowest = true_in_row(scores == lowest)
     score = tf.gather_nd(scores, targets)
     row = targets[:, 0]
     listed = tf.gather(best, row)
-    higher = tf.reduce_sum(tf.cast(listed > score[:, None], tf.int64), axis=1)
-    tied = tf.reduce_sum(tf.cast(listed == score[:, None], tf.int64), axis=1)
+    higher = true_in_row(listed > score[:, None])
+    tied = true_in_row(listed == score[:, None])
     lowest_of_row = tf.gather(lowest[:, 0], row)
     tied = tf.where(score == lowest_of_row, tf.gather(tied_with_lowest, row), tied)
     beyond = score < lowest_of_row
