@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfrec.distributed.sparse_sum import sum_in_rank_order, with_distinct_rows
+from tfrec.distributed.sparse_sum import sum_in_rank_order
+from tfrec.optimizers.distinct_rows import with_distinct_rows
 
 
 def parts_of(random, num_ranks, num_rows=50, width=3):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from tfrec.errors import InputError
+
 
 class DeviceIntegers(tf.Module):
     """A table of 32-bit whole numbers that is read where the computation is.
@@ -14,9 +16,12 @@ class DeviceIntegers(tf.Module):
     float32, which nothing computes with, and become integers again after the gather.
 
     Args:
-        values: any shape, within the range of int32.
+        values: whole numbers of any shape, within the range of int32.
 
     Memory: 4 bytes a number.
+
+    Raises:
+        InputError: a number that int32 does not have.
 
     Example:
         >>> table = DeviceIntegers(np.array([[5, -1], [7, 2**31 - 1]]))
@@ -26,6 +31,12 @@ class DeviceIntegers(tf.Module):
 
     def __init__(self, values: np.ndarray) -> None:
         super().__init__()
+        bounds = np.iinfo(np.int32)
+        if values.dtype != np.int32 and values.size and not bounds.min <= values.min() <= values.max() <= bounds.max:
+            raise InputError(
+                f"`values` must lie within int32, {bounds.min} to {bounds.max}.\n"
+                f"Received: {values.min()} to {values.max()}."
+            )
         self._bits = tf.constant(np.ascontiguousarray(values, np.int32).view(np.float32))
 
     def __len__(self) -> int:

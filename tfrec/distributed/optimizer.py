@@ -24,8 +24,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfrec.distributed import ranks
-from tfrec.distributed.sparse_sum import sum_in_rank_order, with_distinct_rows
+from tfrec.distributed.sparse_sum import sum_in_rank_order
 from tfrec.errors import InputError
+from tfrec.optimizers.distinct_rows import with_distinct_rows
 
 #: A tf.Tensor, a tf.IndexedSlices, or None for a variable without influence on the loss.
 Gradient: TypeAlias = Any

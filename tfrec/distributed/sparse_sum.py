@@ -10,13 +10,6 @@ from __future__ import annotations
 import tensorflow as tf
 
 
-def with_distinct_rows(gradient: tf.IndexedSlices) -> tf.IndexedSlices:
-    """The same gradient with each row once, indices int64; of this rank alone, so in any order."""
-    rows, place = tf.unique(tf.cast(gradient.indices, tf.int64), out_idx=tf.int64)
-    sums = tf.math.unsorted_segment_sum(gradient.values, place, tf.size(rows, tf.int64))
-    return tf.IndexedSlices(sums, rows, gradient.dense_shape)
-
-
 def sum_in_rank_order(
     indices: tf.Tensor, values: tf.Tensor, counts: tf.Tensor, num_ranks: int
 ) -> tuple[tf.Tensor, tf.Tensor]:

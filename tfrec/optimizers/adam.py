@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfrec.optimizers.distinct_rows import with_distinct_rows
+
 
 @keras.saving.register_keras_serializable(package="tfrec")
 class Adam(keras.optimizers.Adam):
@@ -68,8 +70,9 @@ class Adam(keras.optimizers.Adam):
         self, gradient: tf.IndexedSlices, variable: tf.Variable, m: tf.Variable, v: tf.Variable, rate: tf.Tensor
     ) -> None:
         """One update of the rows of ``gradient``; a row that occurs several times counts with the sum."""
-        rows, place = tf.unique(gradient.indices, out_idx=tf.int64)
-        g = tf.math.unsorted_segment_sum(tf.cast(gradient.values, tf.float32), place, tf.size(rows))
+        values = tf.cast(gradient.values, tf.float32)
+        distinct = with_distinct_rows(tf.IndexedSlices(values, gradient.indices, gradient.dense_shape))
+        rows, g = distinct.indices, distinct.values
         new_m = self.beta_1 * tf.gather(m, rows) + (1.0 - self.beta_1) * g
         new_v = self.beta_2 * tf.gather(v, rows) + (1.0 - self.beta_2) * tf.square(g)
         m.scatter_update(tf.IndexedSlices(new_m, rows))

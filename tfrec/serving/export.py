@@ -26,6 +26,7 @@ import tensorflow as tf
 
 from tfrec.data.files import atomic_folder
 from tfrec.errors import InputError
+from tfrec.evaluation.counts import true_in_row
 from tfrec.layers.reference import plain_operations
 from tfrec.serving.ids import IdTable
 from tfrec.serving.user_items import UserItemRecommender, shown_scores
@@ -127,7 +128,7 @@ class Recommender(tf.Module):
         return {
             "ids": self._items.ids(tf.where(there, number, self._num_items)),
             "scores": tf.where(there, shown, 0.0),
-            "counts": tf.cast(tf.reduce_sum(tf.cast(there, tf.int64), axis=1), tf.int32),
+            "counts": tf.cast(true_in_row(there), tf.int32),
         }
 
 

@@ -32,6 +32,7 @@ import tensorflow as tf
 
 from tfrec.data.device_integers import DeviceIntegers
 from tfrec.errors import InputError
+from tfrec.evaluation.counts import true_in_row
 from tfrec.serving.ids import IdTable
 
 
@@ -138,7 +139,7 @@ class UserItemRecommender(tf.Module):
         return {
             "ids": self._items.ids(tf.where(there, number, self._num_items)),
             "scores": tf.where(there, shown, 0.0),
-            "counts": tf.cast(tf.reduce_sum(tf.cast(there, tf.int64), axis=1), tf.int32),
+            "counts": tf.cast(true_in_row(there), tf.int32),
             "known": known,
         }
 
