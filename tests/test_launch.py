@@ -157,32 +157,38 @@ def test_where_setup_is_called_from_does_not_matter(environment_without_horovod,
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (None, 0), ("fails", 3)])
-def test_the_status_of_a_run_on_ranks(tmp_path, sent, status):
-    """horovodrun itself ends with 0 when it is interrupted; this stands in for it."""
-    (tmp_path / "launch").mkdir()
-    shutil.copy(LAUNCH / "train", tmp_path / "launch" / "train")
-    setup = tmp_path / "launch" / "setup"
+def launch_train(folder, horovodrun):
+    """A copy of launch/train in a folder of its own, with this source as its horovodrun; returns the copy's path."""
+    (folder / "launch").mkdir()
+    shutil.copy(LAUNCH / "train", folder / "launch" / "train")
+    setup = folder / "launch" / "setup"
     setup.write_text("#!/bin/sh\n")
-    binaries = tmp_path / "venv" / "bin"
+    binaries = folder / "venv" / "bin"
     binaries.mkdir(parents=True)
     (binaries / "python").symlink_to(sys.executable)
     runner = binaries / "horovodrun"
-    runner.write_text(
-        f"#!{sys.executable}\n"
+    runner.write_text(f"#!{sys.executable}\n{horovodrun}")
+    for script in (setup, runner):
+        script.chmod(0o755)
+    return str(folder / "launch" / "train")
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (None, 0), ("fails", 3)])
+def test_the_status_of_a_run_on_ranks(tmp_path, sent, status):
+    """horovodrun itself ends with 0 when it is interrupted; this stands in for it."""
+    start = launch_train(
+        tmp_path,
         "import signal, sys, time\n"
         "if 'fails' in sys.argv: sys.exit(3)\n"
         "if 'ends' in sys.argv: sys.exit(0)\n"
         "for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, lambda *_: sys.exit(0))\n"
         "print(*sys.argv[1:], flush=True)\n"
         "time.sleep(60)\n"
-        "sys.exit(9)\n"
+        "sys.exit(9)\n",
     )
-    for script in (setup, runner):
-        script.chmod(0o755)
     what = "fails" if sent == "fails" else "vae-cf" if sent else "ends"
     with subprocess.Popen(
-        [str(tmp_path / "launch" / "train"), "-np", "2", what],
+        [start, "-np", "2", what],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "TFREC_VENV": str(tmp_path / "venv")},
@@ -196,13 +202,6 @@ def test_the_status_of_a_run_on_ranks(tmp_path, sent, status):
 
 def test_tensorflows_notices_are_taken_out_and_nothing_else(tmp_path):
     """horovodrun's own process prints them; stands in for it. What the ranks print is kept."""
-    (tmp_path / "launch").mkdir()
-    shutil.copy(LAUNCH / "train", tmp_path / "launch" / "train")
-    setup = tmp_path / "launch" / "setup"
-    setup.write_text("#!/bin/sh\n")
-    binaries = tmp_path / "venv" / "bin"
-    binaries.mkdir(parents=True)
-    (binaries / "python").symlink_to(sys.executable)
     lines = [
         "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
         "I0000 00:00:1795617590.760768   26430 port.cc:153] oneDNN custom operations are on.",
@@ -211,17 +210,14 @@ def test_tensorflows_notices_are_taken_out_and_nothing_else(tmp_path):
         "[1]<stderr>:I0000 a line of a rank",
         "the run failed",
     ]
-    runner = binaries / "horovodrun"
-    runner.write_text(f"#!{sys.executable}\nimport sys\nsys.stderr.write({chr(10).join([*lines, ''])!r})\n")
-    for script in (setup, runner):
-        script.chmod(0o755)
+    start = launch_train(tmp_path, f"import sys\nsys.stderr.write({chr(10).join([*lines, ''])!r})\n")
     for level, shown in ((None, lines[3:]), ("3", lines[3:]), ("0", lines)):
         environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
         environment["TFREC_VENV"] = str(tmp_path / "venv")
         if level:
             environment["TF_CPP_MIN_LOG_LEVEL"] = level
         done = subprocess.run(
-            [str(tmp_path / "launch" / "train"), "-np", "2", "vae-cf"],
+            [start, "-np", "2", "vae-cf"],
             capture_output=True,
             text=True,
             timeout=60,
