@@ -29,30 +29,17 @@ def run_export(arguments: Arguments) -> None:
     """Load and write."""
     commands.quiet_tensorflow()
     from tfrec.data.files import check_new_folder
-    from tfrec.serving import export
-    from tfrec.training.load_run import load_recommender, load_vocabulary
-    from tfrec.training.run_folder import RunFolder
+    from tfrec.fitting import load_recommender
+    from tfrec.runs.folder import RunFolder
 
     folder = RunFolder.existing(arguments.run)
     check_new_folder(arguments.out)
-    vocabulary = load_vocabulary(folder)
-    recommender = load_recommender(folder, vocabulary, arguments.raw_ids)
-    path = export(recommender, arguments.out)
+    recommender = load_recommender(folder)
+    path = recommender.export(arguments.out, raw_ids=arguments.raw_ids)
     size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     print(
-        f"Wrote a SavedModel of {len(vocabulary.item_ids):,} items to {printable(path)} ({size / 2**20:.1f} MiB).\n"
-        + _signatures(vocabulary.user_ids is not None, "raw " if arguments.raw_ids else "")
-    )
-
-
-def _signatures(by_user: bool, raw: str) -> str:
-    if by_user:
-        return (
-            f"Signature serving_default: user_ids {raw}[B], k -> ids [B, k], scores [B, k], counts [B], known [B].\n"
-            f"Signature score: user_ids {raw}[B], item_ids {raw}[B, C] -> scores [B, C], known [B, C]."
-        )
-    return (
-        f"Signature serving_default: item_ids {raw}[N], row_splits [B + 1], k -> ids [B, k], scores [B, k], counts [B]."
+        f"Wrote a SavedModel of {len(recommender.vocabulary.item_ids):,} items to {printable(path)} "
+        f"({size / 2**20:.1f} MiB).\n{recommender.served(arguments.raw_ids).signature_text}"
     )
 
 

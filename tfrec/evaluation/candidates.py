@@ -52,6 +52,7 @@ class Candidates:
         protocol: see the module.
         seed: of the draws.
         negatives: for ``file``: int ``[U, n]``; an item counts once, so the held-out one may fill up a short row.
+        keys: int ``[U]``, what a user's draws depend on beside the seed; None: the number of the row.
 
     Raises:
         InputError: shapes or ids that do not fit, nobody with a held-out item, or a user with too few items left to
@@ -72,6 +73,7 @@ class Candidates:
         protocol: Protocol = "exact",
         seed: int = 0,
         negatives: np.ndarray | None = None,
+        keys: np.ndarray | None = None,
     ) -> None:
         num_users, self.num_items = seen.shape
         positives = np.asarray(positives, np.int64)
@@ -101,6 +103,7 @@ class Candidates:
         self.protocol, self.seed = protocol, seed
         self.num_candidates = self.num_items if protocol == "all" else num_negatives + 1
         self.positives = tf.constant(positives)
+        self._keys = tf.constant(np.arange(num_users) if keys is None else keys, tf.int64)
         self._negatives = None if negatives is None else DeviceIntegers(negatives)
         self._num_negatives = num_negatives
         own = scipy.sparse.csr_matrix(
@@ -134,7 +137,7 @@ class Candidates:
         assert self._complement is not None
         place = tf.zeros_like(positive) + tf.range(self._num_negatives, dtype=tf.int64)
         draw = permute if self.protocol == "exact" else uniform
-        number = draw(place, self._complement.count(users)[:, None], key(self.seed, users)[:, None])
+        number = draw(place, self._complement.count(users)[:, None], key(self.seed, tf.gather(self._keys, users))[:, None])
         return tf.concat([positive, self._complement.pick(users, number)], axis=1)
 
     def compiled(self, score: CandidateScorer) -> Any:

@@ -70,6 +70,7 @@ def evaluate_full_ranking(
     rank: int = 0,
     size: int = 1,
     sum_across_ranks: Callable[[np.ndarray], np.ndarray] = _alone,
+    progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Metrics of a scorer, the mean over the users who have targets.
 
@@ -88,6 +89,7 @@ def evaluate_full_ranking(
         rank: of this process.
         size: number of processes.
         sum_across_ranks: sums a float64 array over the processes; every process calls it equally often.
+        progress: called with the number of users done.
 
     Raises:
         InputError: shapes that differ, a cutoff beyond the catalogue, a target that is also seen, nobody with
@@ -123,6 +125,8 @@ def evaluate_full_ranking(
         for k, items in covered.items():
             shown = top[:, :k]
             items[shown[shown >= 0]] = 1.0
+        if progress is not None:
+            progress(int(rows[-1]) + 1)
     failed = sum_across_ranks(np.array([float(error is not None)]))[0]
     if error is not None:
         raise error

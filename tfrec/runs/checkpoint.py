@@ -125,7 +125,7 @@ def _has_optimizer(path: Path) -> bool:
     try:
         check_archive(path)
         with np.load(path, allow_pickle=False) as stored:
-            return any(name.startswith("optimizer.") for name in stored.files) or "progress" not in stored.files
+            return any(name.startswith("optimizer:") for name in stored.files) or "progress" not in stored.files
     except DAMAGE:
         return True
 
@@ -140,8 +140,23 @@ def _epoch_of(path: Path, model: keras.Model) -> int | None:
 
 
 def _variables(model: keras.Model, optimizer: bool) -> dict[str, Any]:
-    # By number: Keras's own names count up with every model made in a process.
-    named = {f"weight.{i}": v for i, v in enumerate(model.weights)}
+    """``weight:PATH`` and ``optimizer:PATH`` -> variable.
+
+    Paths are Keras's, without the names of the model and of the optimizer, which count up with every one made in a
+    process.
+    """
+    own = f"{model.name}/"
+    named: dict[str, Any] = {}
+    for variable in model.weights:
+        _add(named, f"weight:{variable.path.removeprefix(own)}", variable)
     if optimizer:
-        named |= {f"optimizer.{i}": v for i, v in enumerate(model.optimizer.variables)}
+        own = f"{model.name}_"
+        for variable in model.optimizer.variables:
+            # An optimizer around another one has both's variables, some under the same path.
+            _add(named, f"optimizer:{variable.path.split('/', 1)[-1].removeprefix(own)}", variable)
     return named
+
+
+def _add(named: dict[str, Any], name: str, variable: Any) -> None:
+    taken = sum(other == name or other.startswith(f"{name}#") for other in named)
+    named[f"{name}#{taken + 1}" if taken else name] = variable

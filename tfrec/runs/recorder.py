@@ -6,22 +6,53 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import tensorflow as tf
 from tqdm import tqdm
 
 from tfrec import distributed
-from tfrec.configs import CandidateConfig, EvaluationConfig, FitConfig
 from tfrec.errors import SharedError
 from tfrec.evaluation import Report
-from tfrec.training.checkpoint import save_state
-from tfrec.training.history import write_csv
-from tfrec.training.run_folder import RunFolder
+from tfrec.runs.checkpoint import save_state
+from tfrec.runs.folder import RunFolder
+from tfrec.runs.history import write_csv
 
 
-def check_loss(loss: float, epoch: int, training: FitConfig) -> None:
+class Schedule(Protocol):
+    """What a recorder has to know of how a model is trained."""
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training data, at most."""
+
+    @property
+    def validate_every(self) -> int:
+        """Epochs between validations."""
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Epochs between checkpoints."""
+
+    @property
+    def patience(self) -> int | None:
+        """Validations without a better one before training stops."""
+
+    @property
+    def threshold(self) -> float | None:
+        """Training stops when the validation metric reaches this."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Its peak."""
+
+    @property
+    def precision(self) -> str:
+        """Keras dtype policy."""
+
+
+def check_loss(loss: float, epoch: int, training: Schedule) -> None:
     """Raise on every rank, which all have the same loss, when it is no number.
 
     Raises:
@@ -47,7 +78,7 @@ class Recorder(keras.callbacks.Callback):
     Args:
         folder: where to write.
         training: how often to validate and to save, and how long to wait for a better epoch.
-        evaluation: which metric decides.
+        monitor: the validation metric that decides.
         validate: evaluates the model as it is, on every rank its share.
         samples: training users (or samples) in an epoch, over all ranks.
         unit: what they are, for the report: ``users`` or ``samples``.
@@ -58,8 +89,8 @@ class Recorder(keras.callbacks.Callback):
     def __init__(
         self,
         folder: RunFolder,
-        training: FitConfig,
-        evaluation: EvaluationConfig | CandidateConfig,
+        training: Schedule,
+        monitor: str,
         validate: Callable[[], Report],
         samples: int,
         unit: str,
@@ -67,7 +98,7 @@ class Recorder(keras.callbacks.Callback):
         progress: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.folder, self.training, self.evaluation = folder, training, evaluation
+        self.folder, self.training, self.monitor = folder, training, monitor
         self.validate, self.samples, self.unit, self.steps = validate, samples, unit, steps
         self.rows: list[dict[str, Any]] = list(progress["rows"]) if progress else []
         self.best: dict[str, Any] | None = progress["best"] if progress else None
@@ -126,7 +157,7 @@ class Recorder(keras.callbacks.Callback):
         if number % self.training.validate_every == 0 or last:
             report = self.validate()
             row |= {f"validation_{name}": value for name, value in report.metrics.items()}
-            value = report.metrics[self.evaluation.monitor]
+            value = report.metrics[self.monitor]
             if self.best is None or value > self.best["value"]:
                 self.best = {"epoch": number, "value": value}
                 if distributed.rank() == 0:
@@ -152,9 +183,9 @@ class Recorder(keras.callbacks.Callback):
             save_state(self.folder.last, self.model, self.progress, optimizer=True)
         rate = row[f"{self.unit}_per_second"]
         line = f"epoch {number}/{self.training.epochs}  loss {row['loss']:.4f}  {rate:,.0f} {self.unit}/s"
-        key = f"validation_{self.evaluation.monitor}"
+        key = f"validation_{self.monitor}"
         if key in row and self.best is not None:
-            line += f"  validation {self.evaluation.monitor} {row[key]:.4f}"
+            line += f"  validation {self.monitor} {row[key]:.4f}"
             line += (
                 "  (best so far)"
                 if self.best["epoch"] == number

@@ -6,8 +6,10 @@
     logs/                TensorBoard
     checkpoint/last.npz  weights, optimizer and progress, to resume from
     checkpoint/best.npz  weights of the best validation
-    model.keras          the best model, for keras.models.load_model
-    vocabulary.npz       raw ids and titles of the model's items, and their popularity
+    model.keras          the model that is shipped, for keras.models.load_model
+    items.arrow          raw ids, titles and popularity of the model's items
+    users.arrow          raw ids of users, and what each has
+    test_users.arrow     the test metrics of each user
     metrics.json         the report; written last, so a folder with it is complete
 
 Every file is written beside its place and renamed.
@@ -25,9 +27,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tfrec.configs import Run, differences, from_json, identity
 from tfrec.data.files import DAMAGE, atomic_write, make_folder, read_json, reason, remove_leftovers
 from tfrec.errors import InputError
+from tfrec.settings import differences
+
+#: Changes whenever a folder of an earlier version cannot be read any more.
+FORMAT = 2
 
 
 class RunFolder:
@@ -42,16 +47,23 @@ class RunFolder:
         self.last = path / "checkpoint" / "last.npz"
         self.best = path / "checkpoint" / "best.npz"
         self.model = path / "model.keras"
-        self.vocabulary = path / "vocabulary.npz"
+        self.items = path / "items.arrow"
+        self.users = path / "users.arrow"
+        self.test_users = path / "test_users.arrow"
         self.metrics = path / "metrics.json"
 
     @classmethod
-    def of(cls, recipe: str, config: Run) -> RunFolder:
-        """The folder that ``config`` names, by default one of its own per configuration."""
-        if config.output_dir is not None:
-            return cls(config.output_dir)
-        text = json.dumps(identity(recipe, config), sort_keys=True)
-        return cls(Path("runs") / f"{recipe}-{hashlib.sha256(text.encode()).hexdigest()[:8]}")
+    def of(cls, identity: dict[str, Any], output_dir: Path | None) -> RunFolder:
+        """The folder ``output_dir``, by default one of its own per configuration.
+
+        Args:
+            identity: what makes two runs the same, JSON values; ``recipe`` among them.
+            output_dir: or None.
+        """
+        if output_dir is not None:
+            return cls(output_dir)
+        text = json.dumps(identity, sort_keys=True)
+        return cls(Path("runs") / f"{identity['recipe']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}")
 
     @classmethod
     def existing(cls, path: Path) -> RunFolder:
@@ -62,12 +74,15 @@ class RunFolder:
         """
         folder = cls(path)
         try:
-            missing = [p.name for p in (folder.config, folder.model, folder.vocabulary) if not p.exists()]
-            wrong = [p.name for p in (folder.config, folder.model, folder.vocabulary) if p.exists() and not p.is_file()]
+            needed = (folder.config, folder.model, folder.items, folder.users)
+            missing = [p.name for p in needed if not p.exists()]
+            wrong = [p.name for p in needed if p.exists() and not p.is_file()]
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}.\nGive the folder of a finished run.") from error
         if wrong:
             raise InputError(f"{path / wrong[0]} is damaged: it is not a file.\n{folder.remedy()}")
+        if missing and folder.config.is_file():
+            folder.read_config()
         if missing:
             raise InputError(
                 f"{path} is not the folder of a finished run: {', '.join(missing)} not found.\n"
@@ -76,8 +91,12 @@ class RunFolder:
             )
         return folder
 
-    def look(self, recipe: str, config: Run) -> bool:
+    def look(self, identity: dict[str, Any], resume: bool) -> bool:
         """Check that this run may use the folder, and touch nothing.
+
+        Args:
+            identity: of the run.
+            resume: whether to go on with what is there; else it is going to be replaced.
 
         Returns:
             Whether the folder has the complete run already.
@@ -97,7 +116,7 @@ class RunFolder:
             return False
         if not self._is_run():
             others = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
-            if self.last.exists() or self.vocabulary.exists():
+            if self.last.exists() or self.items.exists():
                 # It has what a run has, so it was one.
                 raise InputError(
                     f"{self.config} is {'damaged' if self.config.exists() else 'missing'}, so nobody can say what run "
@@ -111,25 +130,25 @@ class RunFolder:
                 )
             return False
         self._check_places()
-        if not config.resume:
+        if not resume:
             return False
-        changed = differences(self._identity(config), identity(recipe, config))
+        changed = differences(self._identity(), identity)
         if changed:
             raise InputError(
                 f"{self.path} has a run with another config:\n  " + "\n  ".join(changed) + "\n"
                 "Name another --output-dir, or replace that run with --no-resume."
             )
-        return all(p.is_file() for p in (self.metrics, self.model, self.vocabulary))
+        return all(p.is_file() for p in (self.metrics, self.model, self.items, self.users))
 
-    def claim(self, recipe: str, config: Run, data_sha256: str | None) -> None:
+    def claim(self, identity: dict[str, Any], data_sha256: str | None, resume: bool) -> None:
         """Make the folder this run's, after everything that can be wrong with the run was checked.
 
-        Holds a lock on it until the process ends.
+        Holds a lock on it until the process ends, or `release`.
 
         Raises:
             InputError: as `look`, or another process trains into it, or the data changed since an earlier start.
         """
-        _check_finite(identity(recipe, config))
+        _check_finite(identity)
         make_folder(self.path, "the run (--output-dir)")
         try:
             self._lock = (self.path / ".lock").open("a")
@@ -141,10 +160,10 @@ class RunFolder:
             raise InputError(
                 f"Another process is writing into {self.path}.\nWait for it, or name another --output-dir."
             ) from error
-        self.look(recipe, config)
-        if self._is_run() and not config.resume:
+        self.look(identity, resume)
+        if self._is_run() and not resume:
             self._clear()
-        for path in (self.config, self.history, self.curve, self.model, self.vocabulary, self.metrics):
+        for path in self._files():
             remove_leftovers(path)
         self.last.parent.mkdir(exist_ok=True)
         for path in (self.last, self.best):
@@ -153,7 +172,11 @@ class RunFolder:
             self.check_data(data_sha256)
             return
         with atomic_write(self.config, "w") as stream:
-            json.dump({**identity(recipe, config), "data_sha256": data_sha256}, stream, indent=2)
+            json.dump({**identity, "data_sha256": data_sha256, "format": FORMAT}, stream, indent=2)
+
+    def release(self) -> None:
+        """Let others write into the folder again."""
+        self._lock.close()
 
     def check_data(self, data_sha256: str | None) -> None:
         """Raise InputError unless the data is what the run was started on."""
@@ -174,7 +197,7 @@ class RunFolder:
         try:
             found = read_json(self.metrics)
             # All that is looked at later.
-            report, evaluation = found["test"]["model"], found["config"]["evaluation"]
+            report, evaluation = found["test"]["model"], found["evaluation"]
             shown = [*evaluation["metrics"], evaluation["monitor"]]
             [float(model[name] or 0) for model in found["test"].values() for name in shown]
             int(report["users"]), int(report["users_without_targets"]), str(report["ties"])
@@ -195,27 +218,29 @@ class RunFolder:
 
     def check_not_inside(self, path: Path) -> None:
         """Raise InputError where ``path``, that is going to be written, is one of the run's own files."""
-        own = [self.config, self.history, self.curve, self.last, self.best, self.model, self.vocabulary, self.metrics]
+        own = [*self._files(), self.last, self.best]
         own += [self.path / name for name in ("statistics.yaml", "quantization.json", "ranges.png", "items.int8.npz")]
         if os.path.realpath(path) in {os.path.realpath(p) for p in own}:
             raise InputError(f"{path} is a file of the run.\nName another file.")
 
     def _check_places(self) -> None:
         """Raise InputError where something else stands in the place of a file or a folder."""
-        files = (self.config, self.history, self.curve, self.last, self.best, self.model, self.vocabulary, self.metrics)
+        files = (*self._files(), self.last, self.best)
         for path in (*files, self.logs, self.last.parent):
             if path.exists() and not (path.is_file() if path in files else path.is_dir()):
                 expected = "file" if path in files else "folder"
                 came = "folder" if path.is_dir() else "file" if path.is_file() else "pipe or a device"
                 raise InputError(f"{path} must be a {expected}.\nReceived: a {came}.\nMove it away.")
 
-    def _identity(self, like: Run) -> dict[str, Any]:
-        """What the folder's run is, with settings that are younger than it as `from_json` takes them."""
-        saved = self.read_config()
-        try:
-            return identity(saved["recipe"], from_json(like, saved))
-        except (KeyError, TypeError, AttributeError):  # of another kind, or of a later version: as it is written
-            return {k: v for k, v in saved.items() if k != "data_sha256"}
+    def _identity(self) -> dict[str, Any]:
+        """What the folder's run is."""
+        return {k: v for k, v in self.read_config().items() if k not in ("data_sha256", "format")}
+
+    def _files(self) -> tuple[Path, ...]:
+        """What a run writes, but for its folders."""
+        return (
+            self.config, self.history, self.curve, self.model, self.items, self.users, self.test_users, self.metrics
+        )  # fmt: skip
 
     def _is_run(self) -> bool:
         """Whether the folder's config.json is one of ours; other people's files are never touched."""
@@ -238,13 +263,17 @@ class RunFolder:
                 f"{self.config} is damaged or was not written by tfrec.\n"
                 "Bring it back from a copy, or train again into another --output-dir."
             )
-        return read_json(self.config)
+        found = read_json(self.config)
+        if found.get("format") != FORMAT:
+            raise InputError(
+                f"{self.path} is a run of {'an earlier' if 'format' not in found else 'another'} version of tfrec, "
+                "which this one does not read: train it again into another --output-dir."
+            )
+        return found
 
     def _clear(self) -> None:
         """Remove what a run has written, and nothing else."""
-        for file in (
-            self.metrics, self.config, self.history, self.curve, self.model, self.vocabulary
-        ):  # fmt: skip
+        for file in reversed(self._files()):
             file.unlink(missing_ok=True)
         for folder in (self.logs, self.last.parent):
             if folder.is_symlink():  # to a larger disk: the link stays

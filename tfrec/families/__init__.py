@@ -1,0 +1,68 @@
+"""Kinds of models: each with its typed settings, its recipes, and how it is fitted.
+
+A new one is a module here beside its model in `tfrec.models`, and a line in `FAMILIES`. The command line is made from
+them. Nothing here loads TensorFlow before something is fitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tfrec.errors import InputError
+from tfrec.families.als import ALSFamily
+from tfrec.families.config import RunConfig, identity
+from tfrec.families.family import Family, Outcome, Trainer
+from tfrec.families.neumf import NeuMFFamily
+from tfrec.families.popularity import PopularityFamily
+from tfrec.families.vae_cf import VAECFFamily
+
+#: Name -> family.
+FAMILIES: dict[str, Family[Any]] = {
+    family.name: family for family in (VAECFFamily(), NeuMFFamily(), ALSFamily(), PopularityFamily())
+}
+#: Recipe -> what makes its settings.
+RECIPES: dict[str, Callable[[], Any]] = {
+    name: make for family in FAMILIES.values() for name, make in family.recipes.items()
+}
+#: The recipe when none is named.
+DEFAULT_RECIPE = "vae-cf"
+
+
+def family_of(config: RunConfig) -> Family[Any]:
+    """The family whose settings these are.
+
+    Raises:
+        InputError: there is none.
+    """
+    for family in FAMILIES.values():
+        if family.config is type(config):
+            return family
+    raise InputError(
+        f"No family has settings of this class.\nReceived: {type(config).__name__}.\nKnown: {', '.join(FAMILIES)}."
+    )
+
+
+def family_named(name: str) -> Family[Any]:
+    """The family of this name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in FAMILIES:
+        raise InputError(f"There is no such family.\nReceived: {name}.\nKnown: {', '.join(FAMILIES)}.")
+    return FAMILIES[name]
+
+
+__all__ = [
+    "DEFAULT_RECIPE",
+    "FAMILIES",
+    "RECIPES",
+    "Family",
+    "Outcome",
+    "RunConfig",
+    "Trainer",
+    "family_named",
+    "family_of",
+    "identity",
+]

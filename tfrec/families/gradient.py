@@ -1,0 +1,233 @@
+"""What the families that are trained by Adam share: checks, the learning rate, the loop with its recorder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfrec import distributed
+from tfrec.errors import InputError
+from tfrec.evaluation import Report
+from tfrec.families.config import FitConfig
+from tfrec.families.family import Outcome, Trainer
+from tfrec.optimizers import Adam
+from tfrec.runs.checkpoint import load_state, resume_state
+from tfrec.runs.claim import on_rank_zero
+from tfrec.runs.folder import RunFolder
+from tfrec.runs.recorder import Recorder, check_loss
+
+#: Apart from each other by more than any number of ranks, so that no two (seed, rank) share their noise.
+_SEED_STRIDE = 1_000_003
+
+
+class GradientTrainer(Trainer):
+    """A training by epochs of steps.
+
+    Args:
+        training: the settings.
+        model: compiled, `distribute` called.
+        batches: what `model.fit` iterates over, from an epoch on.
+        steps: of an epoch.
+        samples: training samples in an epoch, over all ranks.
+        unit: what they are.
+        global_batch_size: samples of a step over all ranks.
+        about: what is about to be trained, for the first lines of a run.
+        summary: more to say of the training in metrics.json.
+        fit_options: what `model.fit` must be told beside the epochs.
+    """
+
+    def __init__(
+        self,
+        training: FitConfig,
+        model: Any,
+        batches: Callable[[int], Any],
+        *,
+        steps: int,
+        samples: int,
+        unit: str,
+        global_batch_size: int,
+        about: str,
+        summary: dict[str, Any] | None = None,
+        fit_options: dict[str, Any] | None = None,
+    ) -> None:
+        self.training, self.model, self.batches = training, model, batches
+        self.steps, self.samples, self.unit = steps, samples, unit
+        self.global_batch_size, self.about = global_batch_size, about
+        self._summary, self._fit_options = summary or {}, fit_options or {}
+        self._progress: dict[str, Any] | None = None
+
+    def resume(self, folder: RunFolder, monitor: str) -> int:
+        """The state of an earlier start, which is then in rank 0's model; see `resume_state`."""
+        self._progress = on_rank_zero(lambda: resume_state(folder.last, folder.best, self.model, monitor))
+        return self._progress["epoch"] if self._progress else 0
+
+    def fit(self, folder: RunFolder, monitor: str, validate: Callable[[], Report]) -> Outcome:
+        """Epochs with validation; then the best one's weights."""
+        assert self.steps is not None
+        recorder = Recorder(
+            folder,
+            self.training,
+            monitor,
+            validate=validate,
+            samples=self.samples,
+            unit=self.unit,
+            steps=self.steps,
+            progress=self._progress,
+        )
+        first_epoch = self._progress["epoch"] if self._progress else 0
+        if first_epoch < self.training.epochs and not recorder.done:
+            self.model.fit(
+                self.batches(first_epoch),
+                epochs=self.training.epochs,
+                initial_epoch=first_epoch,
+                shuffle=False,
+                verbose=0,
+                callbacks=[*self._callbacks(), recorder],
+                **self._fit_options,
+            )
+        on_rank_zero(lambda: load_state(folder.best, self.model, optimizer=False))
+        # Every rank measures it.
+        distributed.broadcast_state(self.model.weights)
+        rows, best = recorder.rows, recorder.best["epoch"] if recorder.best else None
+        speeds = [row[f"{self.unit}_per_second"] for row in rows]
+        return Outcome(
+            {
+                "epochs": len(rows),
+                "best_epoch": best,
+                "global_batch_size": self.global_batch_size,
+                "parameters": self.model.count_params(),
+                **self._summary,
+                f"{self.unit}_per_second": speeds,
+                f"median_{self.unit}_per_second": float(np.median(speeds)),
+                "seconds": round(sum(row["seconds"] for row in rows), 2),
+            },
+            rows,
+            self.unit.removesuffix("s"),
+            best,
+        )
+
+    def fit_anew(self, epochs: int) -> Any:
+        """The model after a number of epochs without validation."""
+        if distributed.rank() == 0:
+            print(f"Training anew on {self.samples:,} {self.unit} for {epochs} epochs.", flush=True)
+
+        def shown(epoch: int, logs: dict[str, float]) -> None:
+            check_loss(logs["loss"], epoch + 1, self.training)
+            if distributed.rank() == 0:
+                print(f"epoch {epoch + 1}/{epochs}  loss {logs['loss']:.4f}", flush=True)
+
+        self.model.fit(
+            self.batches(0),
+            epochs=epochs,
+            shuffle=False,
+            verbose=0,
+            callbacks=[*distributed.callbacks(), keras.callbacks.LambdaCallback(on_epoch_end=shown)],
+            **self._fit_options,
+        )
+        return self.model
+
+    def _callbacks(self) -> list[keras.callbacks.Callback]:
+        found: list[keras.callbacks.Callback] = [
+            distributed.BroadcastCallback(),
+            distributed.StateAverageCallback(),
+            distributed.MetricAverageCallback(),
+        ]
+        return [*found, distributed.DriftCallback()] if self.training.compare_ranks else found
+
+
+def begin(training: FitConfig, seed: int) -> None:
+    """Set this process's precision and seeds."""
+    if training.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.config.set_dtype_policy(training.precision)
+    keras.utils.set_random_seed(seed)
+
+
+def adam(training: FitConfig, steps: int, **kwargs: Any) -> Adam:
+    """The optimizer that the settings describe."""
+    return Adam(
+        learning_rate(training, steps),
+        beta_1=training.beta_1,
+        beta_2=training.beta_2,
+        epsilon=training.epsilon,
+        global_clipnorm=training.clip_norm,
+        **kwargs,
+    )
+
+
+def distribute(model: keras.Model, training: FitConfig) -> None:
+    """Gradients of the union of all ranks' batches; and the optimizer's state, made."""
+    distributed.distribute(
+        model,
+        compression=training.compression,
+        backward_passes_per_step=training.backward_passes_per_step,
+    )
+    model.optimizer.build(model.trainable_variables)
+
+
+def noise_seed(seed: int) -> int:
+    """This rank's seed of dropout and sampling noise."""
+    return (seed + _SEED_STRIDE * distributed.rank()) % 2**31
+
+
+def check_fit(training: FitConfig, seed: int) -> None:
+    """Raise InputError for settings out of range, before anything is loaded."""
+    wholes = {name: 1 for name in ("epochs", "validate_every", "checkpoint_every", "patience")}
+    wholes |= {"global_batch_size": 1, "steps_per_call": 1, "backward_passes_per_step": 1, "warmup_steps": 0}
+    for name, low in wholes.items():
+        value = getattr(training, name, None)
+        if value is not None and value < low:
+            raise InputError(
+                f"`{name}` must be at least {low}.\nReceived: --training.{name.replace('_', '-')} {value}."
+            )
+    for name, above, below in (
+        ("learning_rate", 0.0, math.inf),
+        ("clip_norm", 0.0, math.inf),
+        ("epsilon", 0.0, math.inf),
+        ("beta_1", 0.0, 1.0),
+        ("beta_2", 0.0, 1.0),
+    ):
+        value = getattr(training, name)
+        if value is not None and not above < value < below:
+            raise InputError(
+                f"`{name}` must be {'positive' if below == math.inf else 'between 0 and 1'}.\n"
+                f"Received: --training.{name.replace('_', '-')} {value}."
+            )
+    if not 0 <= seed < 2**31:
+        raise InputError(f"`seed` must lie in [0, 2^31).\nReceived: --seed {seed}.")
+
+
+def check_updates(training: FitConfig, steps: int) -> None:
+    """Raise InputError when there are fewer updates than the settings need."""
+    updates = training.epochs * steps // training.backward_passes_per_step
+    if updates == 0:
+        raise InputError(
+            f"No update would be made: {training.epochs} epochs have {training.epochs * steps} steps.\n"
+            f"Received: --training.backward-passes-per-step {training.backward_passes_per_step}."
+        )
+    if training.warmup_steps >= updates:
+        raise InputError(
+            f"`warmup_steps` must be less than the number of updates, {updates}.\n"
+            f"Received: --training.warmup-steps {training.warmup_steps}."
+        )
+
+
+def learning_rate(training: FitConfig, steps: int) -> Any:
+    """A number, or the schedule over all updates."""
+    peak, warmup = training.learning_rate, training.warmup_steps
+    # Linear, the whole rate from the last warm-up step on (Goyal et al., 2017, section 2.2).
+    rising = max(0, warmup - 1)
+    if training.schedule == "constant":
+        return keras.optimizers.schedules.PolynomialDecay(peak / warmup, rising, peak) if rising else peak
+    updates = training.epochs * steps // training.backward_passes_per_step
+    return keras.optimizers.schedules.CosineDecay(
+        peak / warmup if rising else peak,
+        updates - rising,
+        warmup_target=peak if rising else None,
+        warmup_steps=rising,
+    )

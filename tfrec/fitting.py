@@ -1,0 +1,430 @@
+"""From settings to a finished run: the one way for every family and every task, in Python and on the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tfrec.data import Interactions
+from tfrec.data.digest import digest
+from tfrec.errors import InputError
+from tfrec.families import RECIPES, Family, RunConfig, family_of, identity
+from tfrec.tasks import TASKS, EvaluationConfig, Source, Split, Task, TrainingSet, read_source, source_checksum
+
+if TYPE_CHECKING:
+    from tfrec.evaluation import Report
+    from tfrec.families import Outcome, Trainer
+    from tfrec.recommender import Recommender
+    from tfrec.runs.folder import RunFolder
+    from tfrec.runs.vocabulary import Vocabulary
+    from tfrec.tasks.measure import Measure
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Args:
+        folder: where everything is.
+        metrics: the content of metrics.json; ``metrics["test"]["model"]["ndcg@100"]`` is a number.
+    """
+
+    folder: Path
+    metrics: dict[str, Any]
+
+    @property
+    def recommender(self) -> Recommender:
+        """The model that is shipped, with the ids it speaks."""
+        from tfrec.recommender import Recommender
+
+        return Recommender.load(self.folder)
+
+
+def fit(recipe: str | RunConfig, data: Interactions | None = None, **options: Any) -> Run:
+    """Train a recipe, as ``python -m tfrec.train`` does.
+
+    Args:
+        recipe: the name of one (``"als"``, ``"vae-cf"``, ...), or settings.
+        data: interactions; None: those that the settings name.
+        **options: settings by their names: ``factors=64``, ``epochs=10``, ``split="by_time"``. Where a name occurs in
+            several sections (``seed``), the run's own is meant; ``**{"evaluation.seed": 3}`` names another.
+
+    Returns:
+        The run. Its folder is ``output_dir``, by default one under ``runs/``.
+
+    Raises:
+        InputError: no such recipe or option, or settings or data that cannot be trained on.
+    """
+    started = time.perf_counter()
+    name, config = named(recipe)
+    if data is not None:
+        config = replace(config, data=replace(config.data, name="in-memory", path=None))
+    config = with_options(config, options)
+    folder, metrics = run(name, config, started, data)
+    return Run(folder.path, metrics)
+
+
+def named(recipe: str | RunConfig) -> tuple[str, RunConfig]:
+    """A recipe's name and settings.
+
+    Raises:
+        InputError: there is no such recipe.
+    """
+    if not isinstance(recipe, str):
+        return family_of(recipe).name, recipe
+    if recipe not in RECIPES:
+        near = difflib.get_close_matches(recipe, RECIPES, n=1)
+        raise InputError(
+            f"There is no such recipe.\nReceived: {recipe!r}.\n"
+            + (f"Did you mean {near[0]!r}? " if near else "")
+            + f"Known: {', '.join(RECIPES)}."
+        )
+    return recipe, RECIPES[recipe]()
+
+
+def with_options(config: Any, options: dict[str, Any]) -> Any:
+    """``config`` with settings changed, each named alone or as ``section.name``.
+
+    Raises:
+        InputError: no such setting, or several of that name.
+    """
+    places = dict(_places(config))
+    for option, value in options.items():
+        found = [place for place in places if place == option or place.rsplit(".", 1)[-1] == option]
+        exact = [place for place in found if place == option]
+        if len(found) > 1 and not exact:
+            raise InputError(f"Several settings have this name.\nReceived: {option}.\nName one: {', '.join(found)}.")
+        if not found:
+            names = sorted({place.rsplit(".", 1)[-1] for place in places})
+            near = difflib.get_close_matches(option, names, n=3)
+            raise InputError(
+                f"There is no such option.\nReceived: {option}={value!r}.\n"
+                + (f"Did you mean {' or '.join(near)}?" if near else f"Options: {', '.join(names)}.")
+            )
+        config = _changed(config, (exact or found)[0].split("."), value)
+    return config
+
+
+def _places(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            yield from _places(value, f"{prefix}{f.name}.")
+        else:
+            yield f"{prefix}{f.name}", value
+
+
+def _changed(config: Any, place: list[str], value: Any) -> Any:
+    if len(place) > 1:
+        value = _changed(getattr(config, place[0]), place[1:], value)
+    elif isinstance(value, list):
+        value = tuple(value)
+    elif isinstance(value, str) and place[0] in ("output_dir", "continue_run", "path", "dir"):
+        value = Path(value)
+    return replace(config, **{place[0]: value})
+
+
+def resolved(config: RunConfig) -> RunConfig:
+    """``config`` with the defaults of its task, checked as far as that goes without data.
+
+    Raises:
+        InputError: a family on a task that it cannot do, or settings out of range.
+    """
+    task = TASKS[config.data.split]
+    family = family_of(config)
+    family.check_task(task)
+    task.check(config.data)
+    config = replace(
+        config, data=task.resolve_data(config.data), evaluation=task.resolve_evaluation(config.evaluation)
+    )
+    if config.data.path is not None:
+        # The run can then be evaluated from any folder.
+        config = replace(config, data=replace(config.data, path=config.data.path.absolute()))
+    family.check(config)
+    return config
+
+
+def run(
+    recipe: str, config: RunConfig, started: float, in_memory: Interactions | None = None
+) -> tuple[RunFolder, dict[str, Any]]:
+    """Train, validate, test, and write a run folder, on every rank its share.
+
+    Args:
+        recipe: its name.
+        config: the settings.
+        started: `time.perf_counter` at the start of the program.
+        in_memory: the events, where Python hands them over.
+
+    Returns:
+        The folder, and the content of its metrics.json.
+
+    Raises:
+        InputError: settings or data that cannot be trained on.
+    """
+    from tfrec import distributed
+    from tfrec.runs.agreement import agree_on_settings
+    from tfrec.runs.claim import on_rank_zero
+    from tfrec.runs.folder import RunFolder
+    from tfrec.runs.report import print_summary
+    from tfrec.settings import to_json
+
+    distributed.init()
+    config = resolved(config)
+    who = identity(recipe, family_of(config).name, config)
+    if in_memory is not None:
+        who["data"]["in_memory"] = in_memory_checksum(in_memory)
+    agree_on_settings(recipe, to_json(config))
+    folder = RunFolder.of(who, config.output_dir)
+    if on_rank_zero(lambda: folder.look(who, config.resume)):
+        result = on_rank_zero(lambda: _finished(folder, config))
+        if distributed.rank() == 0:
+            print(f"{folder.path} has this run already; train it again with --no-resume.")
+            print_summary(folder, result)
+        return folder, result
+    with contextlib.closing(_Training(recipe, config, folder, in_memory)) as training:
+        return folder, training.run(who, started)
+
+
+def in_memory_checksum(events: Interactions) -> str:
+    """Of events that are in no file."""
+    return digest(
+        [events.user_index, events.item_index, events.values, events.timestamps, events.user_ids, events.item_ids,
+         events.item_titles]
+    )  # fmt: skip
+
+
+def _finished(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
+    if config.data.path is not None:
+        folder.check_data(source_checksum(config.data))
+    return folder.read_metrics()
+
+
+class _Training:
+    """One run from data to report."""
+
+    def __init__(
+        self, recipe: str, config: RunConfig, folder: RunFolder, in_memory: Interactions | None
+    ) -> None:
+        self.recipe, self.config, self.folder, self.in_memory = recipe, config, folder, in_memory
+        self.family: Family[Any] = family_of(config)
+        self.task: Task = TASKS[config.data.split]
+
+    def close(self) -> None:
+        """Let others write into the folder."""
+        self.folder.release()
+
+    def run(self, who: dict[str, Any], started: float) -> dict[str, Any]:
+        """Everything; returns the content of metrics.json."""
+        from tfrec import distributed
+        from tfrec.runs.agreement import agree_on_data, agree_on_steps
+        from tfrec.runs.claim import on_rank_zero
+
+        config, folder = self.config, self.folder
+        # What each rank does by itself: an error on one is an error on all.
+        split, measure, trainer = distributed.together(self._make, "preparing data and model")
+        self.split, self.measure = split, measure
+        agree_on_data(_data_name(config, split), split.events, split.arrays(), split.sha256)
+        if trainer.steps is not None:
+            agree_on_steps(trainer.steps)
+        # Everything that can be wrong with settings and data has been looked at: now the folder may be touched.
+        on_rank_zero(lambda: folder.claim(who, split.sha256, config.resume))
+        announce(split)
+        monitor = config.evaluation.monitor
+        assert monitor is not None
+        done = trainer.resume(folder, monitor)
+        if distributed.rank() == 0:
+            size = distributed.size()
+            where = f"Resuming after {trainer.round} {done} of" if done else "Writing into"
+            print(
+                f"{self.recipe}: {trainer.about}, {size} rank{'s' * (size > 1)}.\n{where} {folder.path}. Ready after "
+                f"{time.perf_counter() - started:.1f} s.",
+                flush=True,
+            )
+        outcome = trainer.fit(folder, monitor, lambda: self._report(trainer.model, "validation"))
+        return self._finish(trainer.model, outcome)
+
+    def _make(self) -> tuple[Split, Measure, Trainer]:
+        from tfrec.tasks.measure import Measure
+
+        split = self.task.split(self.config.data, self._source())
+        measure = Measure(split, self.config.evaluation)
+        trainer = self.family.trainer(self.config, split.train)
+        if self.config.continue_run is not None:
+            from tfrec.continuing import carry_over
+
+            carry_over(self.config.continue_run, self.family, trainer.model, split.train)
+        return split, measure, trainer
+
+    def _source(self) -> Source:
+        if self.in_memory is not None:
+            events = replace(
+                self.in_memory, source={**self.in_memory.source, "sha256": in_memory_checksum(self.in_memory)}
+            )
+            return read_source(self.config.data, events)
+        return read_source(self.config.data)
+
+    def _report(self, model: Any, part: Any, fitted: TrainingSet | None = None) -> Report:
+        return self.measure.model(model, part, self.family.rows(self.config, fitted or self.split.train))
+
+    def _finish(self, model: Any, outcome: Outcome) -> dict[str, Any]:
+        """Test, train anew where that was asked for, and write what is left to write."""
+        from tfrec import distributed
+        from tfrec.runs.environment import hardware, versions
+        from tfrec.runs.history import write_curve
+        from tfrec.runs.report import print_summary, save_model, write_json, write_test_users
+        from tfrec.settings import to_json
+
+        config, folder, split = self.config, self.folder, self.split
+        training: Any = config.training
+        reports = {"validation": {"model": self._report(model, "validation"), **self.measure.references("validation")}}
+        measured, fitted = "training", split.train
+        if training.train_on_validation:
+            measured, fitted = "training and validation", split.with_validation()
+            model = self.family.again(config, fitted, outcome)
+        tested = self._report(model, "test", fitted)
+        reports["test"] = {"model": tested, **self.measure.references("test")}
+        shipped = measured
+        if training.refit:
+            shipped, fitted = "everything", split.everything()
+            model = self.family.again(config, fitted, outcome)
+        result = {
+            "recipe": self.recipe,
+            "family": self.family.name,
+            "config": to_json(replace(config, output_dir=folder.path)),
+            "evaluation": to_json(config.evaluation),
+            "data": {**split.events.summary(), "report": split.report.summary()},
+            "split": split.summary(),
+            "training": outcome.summary,
+            "shipped": {
+                "measured_on": measured,
+                "trained_on": shipped,
+                **({"words": _SHIPPED.format(measured=measured)} if shipped != measured else {}),
+            },
+            "versions": versions(),
+            "hardware": hardware(distributed.size()),
+            **{part: {name: r.to_json() for name, r in found.items()} for part, found in reports.items()},
+        }
+        if distributed.rank() != 0:
+            return result
+        vocabulary_of(self.family, config, split, fitted).save(folder.items, folder.users)
+        save_model(model, folder.model)
+        write_test_users(folder.test_users, split.events.user_ids[split.test.event_users], tested)
+        if outcome.history:
+            monitor: Any = config.evaluation.monitor
+            lines = {n: r.metrics[monitor] for n, r in reports["validation"].items() if n != "model"}
+            write_curve(folder.curve, outcome.history, monitor, lines, outcome.unit)
+        write_json(folder.metrics, result)
+        print_summary(folder, result)
+        return result
+
+
+_SHIPPED = "Measured is the model that was trained on {measured}; the model in the folder was trained on everything."
+
+
+def vocabulary_of(family: Family[Any], config: RunConfig, split: Split, fitted: TrainingSet) -> Vocabulary:
+    """What the numbers of a model that was fitted to ``fitted`` stand for, and what users have."""
+    from tfrec.runs.vocabulary import Vocabulary
+
+    users, histories = split.histories(fitted)
+    liked = family.rows(config, fitted)(_positive(histories))
+    # What the model takes of what is liked, and zeros for the rest of what a user has met.
+    histories.data[histories.data > 0] = liked.data
+    return Vocabulary(
+        fitted.item_ids,
+        fitted.item_titles,
+        fitted.popularity,
+        split.events.user_ids[users],
+        histories,
+        family.weights(config, fitted),
+    )
+
+
+def _positive(matrix: Any) -> Any:
+    found = matrix.copy()
+    found.data = np.maximum(found.data, 0)
+    found.eliminate_zeros()
+    return found
+
+
+def _data_name(config: RunConfig, split: Split) -> str:
+    return str(config.data.path or split.events.source.get("file") or config.data.name)
+
+
+def announce(split: Split) -> None:
+    """Print, on rank 0, what became of the source's rows, and what their values were taken for."""
+    from tfrec import distributed
+    from tfrec.printing import printable
+
+    if distributed.rank() != 0:
+        return
+    events = split.events
+    print(printable(f"{events.name}: {split.report}"), flush=True)
+    if split.notes:
+        found = "; ".join(f"{count:,} {what}" for what, count in split.notes.items())
+        print(printable(f"Of these files: {found}"), flush=True)
+    if events.kind != "events":
+        rule = f" ({events.kind_rule})" if events.kind_rule else ""
+        print(printable(f"Values are {events.kind}{rule}; {split.positive}."), flush=True)
+
+
+def load_config(folder: RunFolder, data_dir: Path | None = None) -> RunConfig:
+    """A run's settings; ``data_dir`` says where its data is now.
+
+    Raises:
+        InputError: they are damaged, or of another version of tfrec.
+    """
+    from tfrec.families import family_named
+    from tfrec.settings import from_json
+
+    saved = folder.read_config()
+    family = family_named(str(saved["family"]))
+    settings = {k: v for k, v in saved.items() if k not in ("recipe", "family", "data_sha256", "format")}
+    data = {k: v for k, v in settings["data"].items() if k != "in_memory"}
+    settings |= {"output_dir": None, "resume": True, "data": {**data, "dir": None}}
+    try:
+        config: RunConfig = from_json(family.config, settings)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{folder.config} is damaged or was written by another version of tfrec: {error}.") from error
+    if data_dir is None:
+        return config
+    if config.data.path is not None:
+        raise InputError(
+            f"The run was trained on a table of its own: {config.data.path}\nReceived: --data-dir {data_dir}.\n"
+            "Leave it out; the table is read from where it was."
+        )
+    return replace(config, data=replace(config.data, dir=data_dir))
+
+
+def read_split(folder: RunFolder, config: RunConfig) -> Split:
+    """The split of a finished run, made again from its data.
+
+    Raises:
+        InputError: the data has changed, or is not on disk.
+    """
+    split = TASKS[config.data.split].split(config.data, read_source(config.data))
+    folder.check_data(split.sha256)
+    return split
+
+
+__all__ = [
+    "EvaluationConfig",
+    "Run",
+    "announce",
+    "fit",
+    "in_memory_checksum",
+    "load_config",
+    "named",
+    "read_split",
+    "resolved",
+    "run",
+    "vocabulary_of",
+    "with_options",
+]

@@ -1,0 +1,540 @@
+"""A model, the ids and titles it speaks in, what each user has, and popularity for those that it cannot know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pyarrow as pa
+import scipy.sparse
+import tensorflow as tf
+
+from tfrec.data import Interactions
+from tfrec.data.csr import to_sparse_tensor
+from tfrec.data.files import atomic_folder
+from tfrec.errors import InputError
+from tfrec.evaluation import evaluate_full_ranking
+from tfrec.lists import check_lists_path, write_lists
+from tfrec.metrics import Ties
+from tfrec.names import ItemNames, UserNames
+from tfrec.printing import printable
+from tfrec.runs.loading import load_model
+from tfrec.runs.report import save_model
+from tfrec.runs.vocabulary import Vocabulary
+
+#: Users that are answered at once.
+_BLOCK = 1_024
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why an item.
+
+    Args:
+        item: its raw id.
+        title: its title, or its id as text.
+        score: what the user's history gives it.
+        because: a table ``item, title, contribution``: what each item of the history adds, the most first.
+    """
+
+    item: Any
+    title: str
+    score: float
+    because: pa.Table
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What an evaluation found.
+
+    Args:
+        metrics: name -> mean over the users.
+        users: how many these are.
+        left_out: reason -> how many targets were left out.
+    """
+
+    metrics: dict[str, float]
+    users: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+class Recommender:
+    """Answers in raw ids and titles, around any fitted model.
+
+    Args:
+        model: with the questions of `tfrec.models.recommends.Recommends`; or a Keras model with ``num_items`` and
+            ``scores(queries, items=None)``, which becomes one by having that mixin.
+        data: what it was fitted to, its users and items in the model's order; or a vocabulary.
+
+    Raises:
+        InputError: numbers of users or items that do not fit.
+
+    Example:
+        >>> import tfrec
+        >>> data = tfrec.load("synthetic", num_users=60, num_items=30)
+        >>> model = tfrec.ALS(factors=4, iterations=2)
+        >>> _ = model.fit(data.to_csr(), verbose=0)
+        >>> table = tfrec.Recommender(model, data).recommend([0, 5], k=3)
+        >>> table.column_names, table.num_rows
+        (['user', 'rank', 'item', 'title', 'score'], 6)
+    """
+
+    def __init__(self, model: keras.Model, data: Interactions | Vocabulary) -> None:
+        self.model: Any = model
+        self.vocabulary = _vocabulary(data) if isinstance(data, Interactions) else data
+        known = getattr(model, "num_users", None)
+        sizes = (("items", model.num_items, len(self.vocabulary.item_ids)),)
+        if known is not None and known > len(self.vocabulary.user_ids):
+            sizes += (("users", known, len(self.vocabulary.user_ids)),)
+        for name, found, expected in sizes:
+            if found != expected:
+                raise InputError(f"The model knows {found:,} {name}, and the data has {expected:,}.\nGive its own data.")
+
+    @cached_property
+    def _users(self) -> UserNames:
+        return UserNames(self.vocabulary.user_ids)
+
+    @cached_property
+    def _items(self) -> ItemNames:
+        return ItemNames(self.vocabulary.item_ids, self.vocabulary.labels)
+
+    # ---- questions -------------------------------------------------------------------------------------------------
+
+    def recommend(
+        self, users: Sequence[Any], k: int = 10, *, exclude: Sequence[Any] = (), among: Sequence[Any] | None = None
+    ) -> pa.Table:
+        """The best items for users of the data.
+
+        Args:
+            users: raw ids. One that the data does not have, or of whose taste nothing is known, gets what is popular.
+            k: how many, from 1; a user who has nearly everything gets fewer.
+            exclude: items to leave out, by raw id or title.
+            among: choose among these only.
+
+        Returns:
+            A row for each item: ``user, rank, item, title, score``, rank from 1.
+        """
+        users = _several(users, "users")
+        numbers = [self._users.find(user) for user in users]
+        known = np.array([-1 if n is None else n for n in numbers], np.int64)
+        ids, scores = self._answer(known, None, k, exclude, among)
+        return self._table({"user": _raw(users)}, ids, scores)
+
+    def recommend_to(
+        self,
+        histories: Sequence[Sequence[Any]],
+        k: int = 10,
+        *,
+        exclude: Sequence[Any] = (),
+        among: Sequence[Any] | None = None,
+    ) -> pa.Table:
+        """The best items for people by what they have.
+
+        Args:
+            histories: of each, the items by raw id or title. An empty one gets what is popular.
+            k: how many, from 1.
+            exclude: items to leave out.
+            among: choose among these only.
+
+        Returns:
+            As `recommend`; ``user`` is the place in ``histories``, from 0.
+
+        Raises:
+            InputError: the model knows its training users only.
+        """
+        if not self.model.takes_histories:
+            raise InputError(
+                f"{type(self.model).__name__} knows users by their ids and cannot take somebody else's items.\n"
+                "Ask for users of the data, or train vae-cf, als or ease."
+            )
+        rows = self._history_rows(histories)
+        ids, scores = self._answer(np.full(len(histories), -1), rows, k, exclude, among)
+        return self._table({"user": np.arange(len(histories))}, ids, scores)
+
+    def similar_items(
+        self, items: Sequence[Any], k: int = 10, *, exclude: Sequence[Any] = (), among: Sequence[Any] | None = None
+    ) -> pa.Table:
+        """The items most similar to each of some, by raw id or title.
+
+        Returns:
+            A row for each: ``item, title, rank, similar_item, similar_title, score``; the item itself is left out.
+
+        Raises:
+            InputError: an unknown item, or a model that cannot compare items.
+        """
+        items = _several(items, "items")
+        numbers = np.array([self._items.number(item) for item in items], np.int64)
+        ids, scores = self._similar(numbers, k, exclude, among)
+        names = {"item": self.vocabulary.item_ids[numbers], "title": self.vocabulary.labels[numbers]}
+        return self._table(names, ids, scores, prefix="similar_")
+
+    def explain(self, user: Any, item: Any, k: int = 10) -> Explanation:
+        """Which items of a user's history speak for an item.
+
+        Args:
+            user: a raw id of the data; or a list of items, of somebody new.
+            item: raw id or title.
+            k: how many of the history, from 1.
+
+        Raises:
+            InputError: an unknown user or item, or a model that cannot explain.
+        """
+        number = self._items.number(item)
+        if isinstance(user, list | tuple | np.ndarray):
+            row = self._history_rows([user])
+        else:
+            row = _liked(self.vocabulary.histories[self._users.number(user)])
+        score, ids, contributions = self.model.explain(row, number, k=k)
+        return Explanation(
+            _plain(self.vocabulary.item_ids[number]),
+            str(self.vocabulary.labels[number]),
+            float(score),
+            pa.table(
+                {
+                    "item": _column(self.vocabulary.item_ids[ids]),
+                    "title": _column(self.vocabulary.labels[ids]),
+                    "contribution": pa.array(contributions),
+                }
+            ),
+        )
+
+    # ---- everybody -------------------------------------------------------------------------------------------------
+
+    def write(
+        self,
+        path: str | Path,
+        k: int = 50,
+        *,
+        what: str = "recommendations",
+        exclude: Sequence[Any] = (),
+        among: Sequence[Any] | None = None,
+    ) -> Path:
+        """The best items of every user, or the most similar ones of every item, into a table, in blocks.
+
+        Args:
+            path: ends in .parquet, .csv or .tsv.
+            k: items of each list, from 1.
+            what: ``recommendations`` or ``similar_items``.
+            exclude: items to leave out.
+            among: choose among these only.
+
+        Returns:
+            ``path``, written whole or not at all.
+        """
+        path = Path(path)
+        check_lists_path(path)
+        items = {"item_id": self.vocabulary.item_ids, "title": self.vocabulary.labels}
+        if what == "similar_items":
+            lists = items
+            columns = {"similar_id": items["item_id"], "similar_title": items["title"]}
+
+            def answer(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+                return self._similar(block, k, exclude, among)
+        elif what == "recommendations":
+            lists, columns = {"user_id": self.vocabulary.user_ids}, items
+
+            def answer(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+                return self._answer(block, None, k, exclude, among)
+        else:
+            raise InputError(f"`what` must be 'recommendations' or 'similar_items'.\nReceived: {what!r}.")
+        count = len(next(iter(lists.values())))
+        blocks = (np.arange(start, min(start + _BLOCK, count)) for start in range(0, count, _BLOCK))
+        answer(np.zeros(0, np.int64))  # what cannot be answered is said before a file is begun
+        lines = write_lists(path, lists, columns, ((block, *answer(block)) for block in blocks))
+        print(f"Wrote {lines:,} lines to {printable(path)}", flush=True)
+        return path
+
+    def evaluate(
+        self,
+        targets: Interactions | Mapping[Any, Iterable[Any]],
+        metrics: Sequence[str] = ("recall@20", "ndcg@10"),
+        ties: Ties = "expected",
+    ) -> Evaluated:
+        """How well users' targets are ranked among all items that they do not have.
+
+        Args:
+            targets: interactions, or user -> items, in raw ids.
+            metrics: names, see `tfrec.metrics.Metric`.
+            ties: how tied scores are ranked.
+
+        Returns:
+            The metrics; targets of users or items that the model does not know, and those that a user has already, are
+            left out and counted.
+        """
+        wanted, left_out = self._targets(targets)
+        rows = np.flatnonzero(np.diff(wanted.indptr))
+        if len(rows) == 0:
+            raise InputError(f"No target is left to measure.\nReceived: {left_out or 'none'}.")
+        seen = _pattern(self.vocabulary.histories[rows])
+
+        def score(block: np.ndarray, _: scipy.sparse.csr_matrix) -> tf.Tensor:
+            return self._scores(rows[block])
+
+        report = evaluate_full_ranking(score, seen, wanted[rows], metrics, ties=ties)
+        return Evaluated(report.metrics, report.users, left_out)
+
+    # ---- to disk ---------------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model and what it speaks, for `load`; whole or not at all."""
+        folder = Path(folder)
+        with atomic_folder(folder) as temporary:
+            save_model(self.model, temporary / "model.keras")
+            self.vocabulary.save(temporary / "items.arrow", temporary / "users.arrow")
+            (temporary / "recommender.json").write_text(json.dumps({"format": 1}))
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Recommender:
+        """A recommender that `save` wrote, or that of a finished run.
+
+        Raises:
+            InputError: there is none, or it is damaged.
+        """
+        folder = Path(folder)
+        missing = [n for n in ("model.keras", "items.arrow", "users.arrow") if not (folder / n).is_file()]
+        if missing:
+            raise InputError(
+                f"{folder} has no recommender: {', '.join(missing)} not found.\n"
+                "Give the folder of a finished run, or one that Recommender.save wrote."
+            )
+        model = load_model(folder / "model.keras")
+        return cls(model, Vocabulary.load(folder / "items.arrow", folder / "users.arrow"))
+
+    def export(self, folder: str | Path, *, raw_ids: bool = True) -> Path:
+        """Write a SavedModel that needs TensorFlow alone, see `tfrec.serving`.
+
+        Args:
+            folder: a new one; for TensorFlow Serving ``NAME/1``.
+            raw_ids: speak the data's ids; False: numbers from 0.
+        """
+        from tfrec.serving import export
+
+        return export(self.served(raw_ids), Path(folder))
+
+    def served(self, raw_ids: bool = True) -> Any:
+        """What `export` writes: asked by user where the model knows all of them, else by history."""
+        from tfrec.serving import ServedHistories, ServedUsers
+
+        known, v = getattr(self.model, "num_users", None), self.vocabulary
+        if known is not None and (known == len(v.user_ids) or not self.model.takes_histories):
+            seen = _pattern(v.histories[:known])
+            return ServedUsers(self.model, v.user_ids[:known], v.item_ids, v.labels, v.popularity, seen, raw_ids)
+        return ServedHistories(self.model, v.item_ids, v.labels, v.popularity, raw_ids)
+
+    # ---- inside ----------------------------------------------------------------------------------------------------
+
+    def _answer(
+        self,
+        users: np.ndarray,
+        rows: scipy.sparse.csr_matrix | None,
+        k: int,
+        exclude: Sequence[Any],
+        among: Sequence[Any] | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Items ``[B, k]``, -1 where there is none, and what is shown beside them.
+
+        Args:
+            users: numbers ``[B]``; -1: nobody of the data.
+            rows: for these, what they have, ``[B, I]``; None: nothing.
+        """
+        histories = self._rows_of(users) if rows is None else rows
+        choice = self._choice(exclude, among)
+        k = self._count(k)
+        by_number, by_history = self._ways(users, histories)
+        ids = np.full((len(users), k), -1, np.int32)
+        scores = np.full((len(users), k), -np.inf, np.float32)
+        seen = _pattern(histories)
+        for chosen, queries in ((by_number, users), (by_history, _liked(histories))):
+            if len(chosen):
+                found = self.model.recommend(queries[chosen], seen[chosen], k=k, linked=True, **choice)
+                width = found[0].shape[1]
+                ids[chosen, :width], scores[chosen, :width] = found
+        # Of the others' taste nothing is known.
+        others = np.setdiff1d(np.arange(len(users)), np.concatenate([by_number, by_history]))
+        if len(others):
+            found = self._popular(seen[others], k, choice)
+            width = found[0].shape[1]
+            ids[others, :width], scores[others, :width] = found
+        return ids, scores
+
+    def _ways(self, users: np.ndarray, histories: scipy.sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+        """Who can be asked for by number, and who by history."""
+        known = getattr(self.model, "num_users", None) or 0
+        number = (users >= 0) & (users < known)
+        history = ~number & (np.diff(_liked(histories).indptr) > 0) & bool(self.model.takes_histories)
+        return np.flatnonzero(number), np.flatnonzero(history)
+
+    def _scores(self, users: np.ndarray) -> np.ndarray:
+        """Scores of all items ``[B, I]``, for users of the data."""
+        histories = self.vocabulary.histories[users]
+        by_number, by_history = self._ways(users, histories)
+        popularity = self.vocabulary.popularity
+        scores = np.tile(popularity.astype(np.float32), (len(users), 1))
+        if len(by_number):
+            scores[by_number] = self.model.scores(tf.constant(users[by_number])).numpy()
+        if len(by_history):
+            scores[by_history] = self.model.scores(to_sparse_tensor(_liked(histories)[by_history])).numpy()
+        return scores
+
+    def _popular(
+        self, seen: scipy.sparse.csr_matrix, k: int, choice: dict[str, Any]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        from tfrec.models import Popularity
+
+        if type(self.model).__name__ != "Popularity":
+            model = Popularity(len(self.vocabulary.item_ids))
+            model.counts.assign(self.vocabulary.popularity.astype(np.float32))
+        else:
+            model = self.model
+        return model.recommend(seen, k=k, linked=True, **choice)
+
+    def _similar(
+        self, items: np.ndarray, k: int, exclude: Sequence[Any], among: Sequence[Any] | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The most similar items ``[B, k]`` of each of ``items``, without the item itself."""
+        choice = self._choice(exclude, among)
+        k = self._count(k)
+        if "items" in choice:
+            choice["among"] = choice.pop("items")
+        # One more, as the item itself comes first.
+        wanted = min(k + 1, len(self.vocabulary.item_ids))
+        ids, scores = self.model.similar_items(items, k=wanted, **choice)
+        others = ids != items[:, None]
+        # Of rows without the item itself the last is left out.
+        others &= (np.cumsum(others, axis=1) <= k) & (ids >= 0)
+        found = np.full((len(items), k), -1, np.int32)
+        shown = np.full((len(items), k), -np.inf, np.float32)
+        row, place = np.nonzero(others)
+        column = (np.cumsum(others, axis=1) - 1)[row, place]
+        found[row, column], shown[row, column] = ids[row, place], scores[row, place]
+        return found, shown
+
+    def _choice(self, exclude: Sequence[Any], among: Sequence[Any] | None) -> dict[str, Any]:
+        without = [self._items.number(item) for item in _several(exclude, "exclude")]
+        if among is None:
+            return {"filter_items": without} if without else {}
+        chosen = {self._items.number(item) for item in _several(among, "among")} - set(without)
+        return {"items": sorted(chosen)}
+
+    def _count(self, k: int) -> int:
+        num_items = len(self.vocabulary.item_ids)
+        if not 1 <= k <= num_items:
+            raise InputError(f"`k` must lie in [1, {num_items}], the number of items.\nReceived: {k}.")
+        return int(k)
+
+    def _rows_of(self, users: np.ndarray) -> scipy.sparse.csr_matrix:
+        """What users have, nothing for -1."""
+        if (users >= 0).all():
+            return scipy.sparse.csr_matrix(self.vocabulary.histories[users])
+        rows = self.vocabulary.histories[np.maximum(users, 0)].copy()
+        gone = np.repeat(users < 0, np.diff(rows.indptr))
+        lengths = np.where(users < 0, 0, np.diff(rows.indptr))
+        return scipy.sparse.csr_matrix(
+            (rows.data[~gone], rows.indices[~gone], np.concatenate([[0], np.cumsum(lengths)])), shape=rows.shape
+        )
+
+    def _history_rows(self, histories: Sequence[Sequence[Any]]) -> scipy.sparse.csr_matrix:
+        """The rows of people who have these items."""
+        lists = [np.unique([self._items.number(i) for i in _several(h, "histories")]) for h in histories]
+        columns = np.concatenate([*lists, []]).astype(np.int64)
+        weights = self.vocabulary.weights
+        values = np.ones(len(columns), np.float32) if weights is None else weights[columns]
+        offsets = np.concatenate([[0], np.cumsum([len(items) for items in lists])]).astype(np.int64)
+        return scipy.sparse.csr_matrix(
+            (values, columns, offsets), shape=(len(lists), len(self.vocabulary.item_ids))
+        )
+
+    def _targets(
+        self, targets: Interactions | Mapping[Any, Iterable[Any]]
+    ) -> tuple[scipy.sparse.csr_matrix, dict[str, int]]:
+        """Targets ``[V, I]``, and why others were left out."""
+        if isinstance(targets, Interactions):
+            pairs = targets.positives()
+            user_ids, item_ids = pairs.user_ids[pairs.user_index], pairs.item_ids[pairs.item_index]
+        else:
+            listed = [(user, item) for user, items in targets.items() for item in items]
+            user_ids, item_ids = _raw([u for u, _ in listed]), _raw([i for _, i in listed])
+        of_user = {raw: self._users.find(raw) for raw in np.unique(user_ids.astype(object)).tolist()}
+        of_item = {str(raw): number for number, raw in enumerate(self.vocabulary.item_ids.tolist())}
+        rows = np.array([-1 if (n := of_user[u]) is None else n for u in user_ids.tolist()], np.int64)
+        columns = np.array([of_item.get(str(i), -1) for i in item_ids.tolist()], np.int64)
+        known = (rows >= 0) & (columns >= 0)
+        shape = self.vocabulary.histories.shape
+        ones = np.ones(int(known.sum()), np.float32)
+        wanted = scipy.sparse.coo_matrix((ones, (rows[known], columns[known])), shape=shape).tocsr()
+        wanted.data[:] = 1.0
+        had = wanted.multiply(_pattern(self.vocabulary.histories))
+        left = scipy.sparse.csr_matrix(wanted - had)
+        left.eliminate_zeros()
+        counts = {
+            "of users that the model does not know": int((rows < 0).sum()),
+            "of items that the model does not know": int(((rows >= 0) & (columns < 0)).sum()),
+            "that the user has already": int(had.nnz),
+        }
+        return left, {reason: count for reason, count in counts.items() if count}
+
+    def _table(
+        self, names: dict[str, np.ndarray], ids: np.ndarray, scores: np.ndarray, prefix: str = ""
+    ) -> pa.Table:
+        row, place = np.nonzero(ids >= 0)
+        chosen = ids[row, place]
+        return pa.table(
+            {
+                **{name: _column(values[row]) for name, values in names.items()},
+                "rank": pa.array((place + 1).astype(np.int32)),
+                f"{prefix}item": _column(self.vocabulary.item_ids[chosen]),
+                f"{prefix}title": _column(self.vocabulary.labels[chosen]),
+                "score": pa.array(scores[row, place]),
+            }
+        )
+
+
+def _vocabulary(data: Interactions) -> Vocabulary:
+    matrix = data.to_csr()
+    popularity = np.bincount(matrix.indices[matrix.data > 0], minlength=data.num_items).astype(np.float32)
+    return Vocabulary(data.item_ids, data.item_titles, popularity, data.user_ids, matrix)
+
+
+def _liked(histories: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
+    """Without what was met and not liked; dislikes stay."""
+    if histories.nnz and not histories.data.all():
+        histories = histories.copy()
+        histories.eliminate_zeros()
+    return histories
+
+
+def _pattern(histories: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
+    """A 1 for everything that a user has met."""
+    ones = np.ones(histories.nnz, np.float32)
+    return scipy.sparse.csr_matrix((ones, histories.indices, histories.indptr), shape=histories.shape)
+
+
+def _several(names: Any, argument: str) -> Sequence[Any]:
+    if isinstance(names, str | bytes | int | np.integer):
+        raise InputError(f"`{argument}` is a list of names.\nReceived: {names!r}.\nGive [{names!r}].")
+    return list(names)
+
+
+def _raw(names: Sequence[Any]) -> np.ndarray:
+    """Names as an array of int64, or of text."""
+    if names and all(isinstance(name, int | np.integer) for name in names):
+        return np.array(names, np.int64)
+    return np.array([*map(str, names), None], dtype=object)[:-1]
+
+
+def _column(values: np.ndarray) -> pa.Array:
+    return pa.array([str(v) for v in values], pa.string()) if values.dtype == object else pa.array(values)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+__all__ = ["Evaluated", "Explanation", "Recommender"]

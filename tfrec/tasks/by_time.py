@@ -1,0 +1,60 @@
+"""Everything before a moment trains, what comes after it is to be predicted, for all users at once."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from tfrec.data import by_time
+from tfrec.errors import InputError
+from tfrec.tasks.config import DataConfig
+from tfrec.tasks.source import Source
+from tfrec.tasks.split import Split, TrainingSet, enough, known_parts, positives
+from tfrec.tasks.task import Task, check_not_held_out_already
+
+
+class ByTime(Task):
+    """The split that is nearest to what a service meets; see `tfrec.data.by_time`."""
+
+    name = "by_time"
+    about = "holds out what comes after a moment"
+    data: ClassVar = {"min_user_events": 0, "validation_share": 0.1, "test_share": 0.1}
+    options = frozenset({"validation_from", "test_from"})
+
+    def check(self, config: DataConfig) -> None:
+        """Dates, or shares."""
+        dates = (config.validation_from, config.test_from)
+        if any(dates) and not all(dates):
+            raise InputError(
+                "Dates go together: --data.validation-from and --data.test-from.\n"
+                f"Received: {dates[0] or 'none'} and {dates[1] or 'none'}."
+            )
+
+    def split(self, config: DataConfig, source: Source) -> Split:
+        """Hold out."""
+        check_not_held_out_already(source, self.name)
+        assert config.min_user_events is not None
+        assert config.validation_share is not None
+        assert config.test_share is not None
+        everything, words = positives(source.events, config.min_rating)
+        everything = enough(everything, config.min_user_events, config.min_item_events)
+        found = by_time(
+            everything,
+            validation_share=config.validation_share,
+            test_share=config.test_share,
+            validation_from=config.validation_from,
+            test_from=config.test_from,
+            min_rating=None,
+            dislikes=True,
+        )
+        validation, test = known_parts(found.train, found.validation, found.test, found.users)
+        return Split(
+            task=self.name,
+            train=TrainingSet(source.events, found.train, found.users, found.items),
+            validation=validation,
+            test=test,
+            pairs=everything,
+            report=found.report,
+            positive=words,
+            oracle=source.oracle,
+            sha256=source.sha256,
+        )
