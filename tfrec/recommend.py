@@ -6,6 +6,7 @@ import difflib
 import re
 import sys
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from tfrec.training.run_folder import RunFolder
     from tfrec.training.vocabulary import Vocabulary
 
+#: Lists of a file that are computed at once.
+_BLOCK_LISTS = 4096
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -38,9 +42,9 @@ class Arguments:
     similar_to: str | None = None
     """ALS: title or raw id of an item; shows the items most similar to it."""
     write_similar: Path | None = None
-    """ALS: write the k most similar items of every item here, tab-separated, with a header: item_id, title, rank,
-    similar_id, similar_title, score. Titles are written as they are, in quotes where they have tabs, line breaks or
-    quotes. A spreadsheet takes one that begins with = + - or @ for a formula: import its column as text."""
+    """ALS: write the k most similar items of every item here, .parquet, .csv or .tsv, with the columns item_id, title,
+    rank, similar_id, similar_title, score. Titles are written as they are, in quotes where they need them. A
+    spreadsheet takes one that begins with = + - or @ for a formula: import its column as text."""
     write_recommendations: Path | None = None
     """ALS: the same of the k best items of every user: user_id, rank, item_id, title, score."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10
@@ -169,10 +173,8 @@ def recommend_by_factors(arguments: Arguments, folder: RunFolder, vocabulary: Vo
     Raises:
         InputError: the run's model has no factors of items, or none of users.
     """
-    import numpy as np
-
+    from tfrec.lists import write_lists
     from tfrec.models import ALS
-    from tfrec.training.lists import write_lists
     from tfrec.training.load_run import load_known_model
 
     if arguments.write_recommendations is not None and vocabulary.seen is None:
@@ -189,23 +191,37 @@ def recommend_by_factors(arguments: Arguments, folder: RunFolder, vocabulary: Vo
         for place, (other, score) in enumerate(shown, start=1):
             print_item(place, score, other, vocabulary)
     if arguments.write_similar is not None:
-        ids, scores = model.similar_items(np.arange(model.num_items), k=arguments.k)
         names = {"item_id": vocabulary.item_ids, "title": vocabulary.labels}
         columns = {"similar_id": vocabulary.item_ids, "similar_title": vocabulary.labels}
-        write_lists(arguments.write_similar, names, columns, ids, scores)
-    if arguments.write_recommendations is not None and vocabulary.user_ids is not None:
-        ids, scores = model.recommend(np.arange(model.num_users), vocabulary.seen, k=arguments.k)
+        similar = ((numbers, *model.similar_items(numbers, k=arguments.k)) for numbers in blocks_of(model.num_items))
+        print_written(arguments.write_similar, write_lists(arguments.write_similar, names, columns, similar))
+    seen = vocabulary.seen
+    if arguments.write_recommendations is not None and vocabulary.user_ids is not None and seen is not None:
         columns = {"item_id": vocabulary.item_ids, "title": vocabulary.labels}
-        write_lists(arguments.write_recommendations, {"user_id": vocabulary.user_ids}, columns, ids, scores)
+        best = ((users, *model.recommend(users, seen[users], k=arguments.k)) for users in blocks_of(model.num_users))
+        lines = write_lists(arguments.write_recommendations, {"user_id": vocabulary.user_ids}, columns, best)
+        print_written(arguments.write_recommendations, lines)
+
+
+def blocks_of(number: int) -> Iterator[np.ndarray]:
+    """The numbers from 0 to ``number``, in blocks."""
+    import numpy as np
+
+    return (np.arange(first, min(first + _BLOCK_LISTS, number)) for first in range(0, number, _BLOCK_LISTS))
+
+
+def print_written(path: Path, lines: int) -> None:
+    """Say what was written where."""
+    print(f"Wrote {lines:,} lines to {printable(path)}")
 
 
 def check_files(arguments: Arguments, folder: RunFolder) -> None:
     """Raise InputError unless the files that are asked for can be written, before anything is computed."""
-    from tfrec.data.files import check_file
+    from tfrec.lists import check_lists_path
 
     paths = [p for p in (arguments.write_similar, arguments.write_recommendations) if p is not None]
     for path in paths:
-        check_file(path)
+        check_lists_path(path)
         folder.check_not_inside(path)
     if len({path.resolve() for path in paths}) < len(paths):
         raise InputError(
