@@ -14,8 +14,8 @@ import numpy as np
 
 from tfrec.errors import InputError
 
-#: Numbers of a block of samples, so that memory stays bounded: 64 MB of float64.
-_BLOCK_NUMBERS = 1 << 23
+#: Numbers of a block of samples: 4 MB of float64, which stays in the cache, and memory stays bounded.
+_BLOCK_NUMBERS = 1 << 19
 
 
 @dataclass(frozen=True)
