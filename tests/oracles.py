@@ -299,3 +299,27 @@ def ndcg_of_ranking(scores, gains, k, ties):
     best = sum(g * d for g, d in zip(sorted(gains, reverse=True), discounts, strict=False))
     values = [sum(gains[item] * d for item, d in zip(order, discounts, strict=False)) / best for order in orders]
     return {"expected": np.mean, "pessimistic": min, "optimistic": max}[ties](values)
+
+
+def sign_flip_p(differences):
+    """The share of all choices of signs whose sum is as far from 0, gone through one by one."""
+    found = abs(sum(differences))
+    reached = 0
+    for signs in itertools.product((1, -1), repeat=len(differences)):
+        reached += abs(sum(s * d for s, d in zip(signs, differences, strict=True))) >= found - 1e-9
+    return reached / 2 ** len(differences)
+
+
+def bootstrap_means(differences):
+    """The means of all resamples with replacement, each of the same probability, sorted."""
+    return np.sort([np.mean(chosen) for chosen in itertools.product(differences, repeat=len(differences))])
+
+
+def holm(p_values):
+    """Holm's step-down procedure, as: the lowest level at which the i-th test would be rejected."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    corrected, highest = [0.0] * len(p_values), 0.0
+    for place, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[i]))
+        corrected[i] = highest
+    return corrected
