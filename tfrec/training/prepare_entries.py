@@ -76,5 +76,5 @@ def prepare_entries(config: ALSDataConfig) -> PreparedEntries:
     """
     everything = load_interactions(config)
     events = positives(everything, config, dislikes=True)
-    train, test = random_holdout(events, target_share=config.test_share, seed=config.split_seed)
-    return PreparedEntries(events, train, test, positive(config, everything))
+    split = random_holdout(events, target_share=config.test_share, seed=config.split_seed)
+    return PreparedEntries(events, split.train, split.test, positive(config, everything))
