@@ -87,7 +87,8 @@ def votes(random, users=80, items=60, share=0.3):
 
 def test_targets_are_positive_entries():
     events = votes(np.random.default_rng(1))
-    train_matrix, test = random_holdout(events, target_share=0.3, seed=5)
+    split = random_holdout(events, target_share=0.3, seed=5)
+    train_matrix, test = split.train, split.test
     assert (train_matrix.data < 0).any()
     assert (test.data > 0).all()
     model = ALS(factors=8, iterations=5, alpha=5.0, factor_dtype="float32")

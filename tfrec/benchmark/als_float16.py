@@ -49,7 +49,8 @@ def _study(name: str, events: Interactions, rounds: int) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {"float32": [], "float16": []}
     memory: dict[str, int] = {}
     for seed in _SEEDS:
-        train, test = random_holdout(events, seed=seed)
+        split = random_holdout(events, seed=seed)
+        train, test = split.train, split.test
         weighted = confidence.bm25(train, 100.0, 0.8 if name.startswith("lastfm") else 0.9)
         if name.startswith("ml"):
             weighted = weighted * np.float32(5)

@@ -7,8 +7,13 @@ from tfrec.data.datasets import NAMES, load, load_table
 from tfrec.data.interactions import Interactions
 from tfrec.data.report import Report
 from tfrec.data.splits import (
+    ByTime,
+    Given,
     LeaveOneOut,
+    RandomHoldout,
     StrongGeneralization,
+    by_time,
+    given,
     leave_one_out,
     random_holdout,
     strong_generalization,
@@ -16,19 +21,26 @@ from tfrec.data.splits import (
 from tfrec.data.synthetic import Synthetic
 from tfrec.data.synthetic_catalog import SyntheticCatalog
 from tfrec.data.tables import from_table
+from tfrec.data.user_lists import read_user_lists
 
 __all__ = [
     "NAMES",
+    "ByTime",
+    "Given",
     "Interactions",
     "LeaveOneOut",
+    "RandomHoldout",
     "Report",
     "StrongGeneralization",
     "Synthetic",
     "SyntheticCatalog",
+    "by_time",
     "from_table",
+    "given",
     "leave_one_out",
     "load",
     "load_table",
     "random_holdout",
+    "read_user_lists",
     "strong_generalization",
 ]

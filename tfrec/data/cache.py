@@ -128,4 +128,4 @@ def _from_arrays(arrays: dict[str, np.ndarray]) -> Interactions:
         timestamps=arrays.get("timestamps"),
         item_titles=get_ids(arrays, "item_titles"),
         **about,
-    )._with_num_pairs(num_pairs)
+    ).with_num_pairs(num_pairs)

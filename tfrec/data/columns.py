@@ -22,7 +22,7 @@ _TEXT_IDS = (("text_ids", True),)
 #: other ids are numbers.
 MISSING = ("NULL", "null", "None", "NaN", "nan", "NA", "N/A", "<NA>", "\\N", "#N/A", "None.0")
 #: Text that is one whole number, written in the one usual way: not 007, not 0x7, not 1e3.
-_WHOLE = r"^(0|[1-9][0-9]{0,18})$"
+WHOLE = r"^(0|[1-9][0-9]{0,18})$"
 _WHOLE_WITH_ZEROS = r"^(0|[1-9][0-9]{0,18})\.0+$"
 _DIGITS = r"^[0-9]+$"
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
@@ -100,13 +100,17 @@ class Ids:
         if self.numbers is not None:
             return index_ids(self.numbers)
         assert self.texts is not None
-        index, texts = self.texts.index, self.texts.texts
-        # Ascending by UTF-8 bytes, which is by code point: the same order on every machine.
-        order = numpy_of(pc.array_sort_indices(texts))
-        rank = np.empty(len(texts), np.int32)
-        rank[order] = np.arange(len(texts), dtype=np.int32)
-        ids = np.array([*pc.take(texts, pa.array(order)).to_pylist(), None], dtype=object)[:-1]
-        return rank[index], ids
+        return number_texts(self.texts)
+
+
+def number_texts(texts: Texts) -> tuple[np.ndarray, np.ndarray]:
+    """Number texts, none of which is missing, in ascending order: int32 ``[N]``, and the texts ``[K]``."""
+    # Ascending by UTF-8 bytes, which is by code point: the same order on every machine.
+    order = numpy_of(pc.array_sort_indices(texts.texts))
+    rank = np.empty(len(order), np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    ids = np.array([*pc.take(texts.texts, pa.array(order)).to_pylist(), None], dtype=object)[:-1]
+    return rank[texts.index], ids
 
 
 def read_ids(role: str, name: str, column: pa.ChunkedArray, text_ids: bool) -> Ids:
@@ -189,7 +193,7 @@ def _text_ids(role: str, name: str, column: pa.ChunkedArray, keep_text: bool) ->
     if keep_text:
         return Ids([_no_id(role, name, missing)] if missing.any() else [], None, texts)
     different = texts.texts
-    whole = pc.match_substring_regex(different, _WHOLE)
+    whole = pc.match_substring_regex(different, WHOLE)
     padded = pc.match_substring_regex(different, _WHOLE_WITH_ZEROS)
     marker = pc.is_in(different, pa.array(MISSING, different.type))
     usual = pc.or_(whole, padded)

@@ -93,7 +93,7 @@ class Interactions:
         """The number of different pairs of user and item."""
         if len(self) == 0:
             return 0
-        pair = self._pairs()
+        pair = self.pair_numbers()
         pair.sort()
         return 1 + int(np.count_nonzero(pair[1:] != pair[:-1]))
 
@@ -110,14 +110,14 @@ class Interactions:
 
         As `dataclasses.replace`, but the pairs, which take a sort to count, are not counted again.
         """
-        return replace(self, **changes)._with_num_pairs(self.num_pairs)
+        return replace(self, **changes).with_num_pairs(self.num_pairs)
 
-    def _with_num_pairs(self, num_pairs: int) -> Interactions:
+    def with_num_pairs(self, num_pairs: int) -> Interactions:
         """Itself, with the number of pairs already known."""
         self.__dict__["num_pairs"] = num_pairs
         return self
 
-    def _pairs(self) -> np.ndarray:
+    def pair_numbers(self) -> np.ndarray:
         """int64 ``[N]``: a number for each pair of user and item."""
         return self.user_index.astype(np.int64) * self.num_items + self.item_index
 
@@ -131,8 +131,8 @@ class Interactions:
             keep: the place in the file and the time of a pair: that of its first row, or of its latest.
         """
         if self.num_pairs == len(self):
-            return self if self.account else replace(self, account=self.report)._with_num_pairs(len(self))
-        pair = self._pairs()
+            return self if self.account else replace(self, account=self.report).with_num_pairs(len(self))
+        pair = self.pair_numbers()
         by_time = () if self.timestamps is None else (self.timestamps,)
         order = np.lexsort((*by_time, pair))  # stable: equal times stay in the order of the file
         first = np.flatnonzero(np.diff(pair[order], prepend=-1))
@@ -151,7 +151,7 @@ class Interactions:
             values=values[in_file],
             timestamps=None if self.timestamps is None else self.timestamps[place],
             account=self.report,
-        )._with_num_pairs(len(place))
+        ).with_num_pairs(len(place))
 
     def where(self, kept: np.ndarray, reason: str) -> Interactions:
         """The pairs for which ``kept`` is True, all users and items as they are.
@@ -175,7 +175,7 @@ class Interactions:
             values=self.values[kept],
             timestamps=None if self.timestamps is None else self.timestamps[kept],
             account=self.report.drop(reason, len(self) - left),
-        )._with_num_pairs(left)
+        ).with_num_pairs(left)
 
     def positives(
         self, above: float = 0.0, *, keep: Literal["first", "last"] = "first", dislikes: bool = False

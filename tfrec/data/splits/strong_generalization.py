@@ -1,4 +1,4 @@
-"""Ways to hold out interactions, each after its paper, the same bits on every machine."""
+"""Hold out whole users: a model that takes histories must rank what it has not seen of people it does not know."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import scipy.sparse
 
 from tfrec.data.interactions import Interactions
 from tfrec.data.report import Report
+from tfrec.data.splits.numbering import ones_at
 from tfrec.data.value_kinds import threshold
 from tfrec.errors import InputError
 
@@ -153,7 +154,7 @@ def strong_generalization(
     column[items] = np.arange(len(items), dtype=np.int32)
 
     def matrix(events: np.ndarray, num_rows: int) -> scipy.sparse.csr_matrix:
-        return _ones(row[user[events]], column[item[events]], (num_rows, len(items)))
+        return ones_at(row[user[events]], column[item[events]], (num_rows, len(items)))
 
     heldout = []
     for number in (1, 2):
@@ -191,115 +192,3 @@ def _choose_targets(user: np.ndarray, share: float, random: np.random.RandomStat
             picks = random.choice(count, size=int(share * count), replace=False)
             chosen[order[start + picks]] = True
     return chosen
-
-
-def _ones(row: np.ndarray, column: np.ndarray, shape: tuple[int, int]) -> scipy.sparse.csr_matrix:
-    """A matrix of ones; an event that occurs twice counts once."""
-    matrix = scipy.sparse.coo_matrix((np.ones(len(row), np.float32), (row, column)), shape=shape).tocsr()
-    matrix.sort_indices()
-    matrix.data[:] = 1.0
-    return matrix
-
-
-@dataclass(frozen=True)
-class LeaveOneOut:
-    """Each user's latest interaction held out.
-
-    Args:
-        train: float32 ``[U, I]``, the values of the other interactions.
-        test_items: int32 ``[U]``, the held-out item, -1 for a user who keeps all of them for training.
-        validation_items: int32 ``[U]``, the latest of the remaining ones, or -1; all -1 unless asked for.
-        report: what became of the source's rows.
-    """
-
-    train: scipy.sparse.csr_matrix
-    test_items: np.ndarray
-    validation_items: np.ndarray
-    report: Report = field(default_factory=lambda: Report(0, 0))
-
-
-def leave_one_out(interactions: Interactions, *, min_user_events: int = 2, validation: bool = False) -> LeaveOneOut:
-    """Hold out each user's latest interaction, as in He et al., "Neural Collaborative Filtering", 2017.
-
-    Only pairs with a value above 0 count, and of several events of one pair only the latest. Of events with equal
-    timestamps the one further down in the file is the later one; without timestamps the file's order is the order of
-    time.
-
-    Args:
-        interactions: the events.
-        min_user_events: users with fewer items keep all of them for training, from 2 (3 with ``validation``).
-        validation: hold out the second latest interaction too, so that the test is looked at once.
-
-    Raises:
-        InputError: no user has enough items.
-    """
-    least = 3 if validation else 2
-    if min_user_events < least:
-        raise InputError(
-            f"`min_user_events` must be at least {least}, so that training keeps one.\nReceived: {min_user_events}."
-        )
-    pairs = interactions.positives(keep="last")
-    by_time = () if pairs.timestamps is None else (pairs.timestamps,)
-    order = np.lexsort((*by_time, pairs.user_index))  # stable: equal times stay in the order of the file
-    user, item, values = pairs.user_index[order], pairs.item_index[order], pairs.values[order]
-    count = np.bincount(user, minlength=interactions.num_users)
-    end = np.cumsum(count)
-    enough = count >= min_user_events
-    if not enough.any():
-        raise InputError(
-            f"No user has {min_user_events} different items, so nothing can be held out.\n"
-            f"Received: {len(interactions)} events of {interactions.num_users} users.\n{pairs.report}"
-        )
-    test = np.full(interactions.num_users, -1, np.int32)
-    test[enough] = item[end[enough] - 1]
-    second = np.full(interactions.num_users, -1, np.int32)
-    kept = np.ones(len(user), bool)
-    kept[end[enough] - 1] = False
-    if validation:
-        second[enough] = item[end[enough] - 2]
-        kept[end[enough] - 2] = False
-    train = scipy.sparse.coo_matrix(
-        (values[kept], (user[kept], item[kept])), shape=(interactions.num_users, interactions.num_items)
-    ).tocsr()
-    train.sort_indices()
-    return LeaveOneOut(train=train, test_items=test, validation_items=second, report=pairs.report)
-
-
-def random_holdout(
-    interactions: Interactions, *, target_share: float = 0.2, seed: int = 0
-) -> tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix]:
-    """Hold out a random share of the user-item pairs, as implicit's ``train_test_split`` does.
-
-    Of the pairs held out only those with a value above 0 are targets, so only these are in the test set; a disliked one
-    that is held out is in neither.
-
-    Each pair goes to the test set with probability ``target_share``, by one draw of PCG64's raw output each, so
-    the split is the same on every machine and for every version of NumPy.
-
-    Args:
-        interactions: the events; those of one pair are merged first, see `tfrec.data.Interactions.merge`.
-        target_share: in (0, 1).
-        seed: from 0.
-
-    Returns:
-        train and test, float32 ``[U, I]``, disjoint; nothing in ``test`` is 0 or less.
-
-    Raises:
-        InputError: a share out of range, or one of the two sets is empty.
-    """
-    if not 0 < target_share < 1:
-        raise InputError(f"`target_share` must lie between 0 and 1.\nReceived: {target_share}.")
-    if not 0 <= seed < 2**63:
-        raise InputError(f"`seed` must lie in [0, 2^63).\nReceived: {seed}.")
-    matrix = interactions.to_csr()
-    matrix.eliminate_zeros()
-    row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    raw = np.random.PCG64(seed).random_raw(matrix.nnz)
-    is_test = np.asarray(raw, np.uint64) < np.uint64(target_share * 2.0**64)
-    if is_test.all() or not (is_test & (matrix.data > 0)).any():
-        raise InputError(f"Too few interactions to hold out a share of {target_share}.\nReceived: {matrix.nnz} pairs.")
-
-    def part(mask: np.ndarray) -> scipy.sparse.csr_matrix:
-        return scipy.sparse.csr_matrix((matrix.data[mask], (row[mask], matrix.indices[mask])), shape=matrix.shape)
-
-    return part(~is_test), part(is_test & (matrix.data > 0))
