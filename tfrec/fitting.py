@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfrec.data import Interactions
-from tfrec.data.digest import digest
 from tfrec.errors import InputError
 from tfrec.families import RECIPES, Family, RunConfig, family_of, identity
-from tfrec.tasks import TASKS, EvaluationConfig, Source, Split, Task, TrainingSet, read_source, source_checksum
+from tfrec.tasks import TASKS, EvaluationConfig, InMemory, Split, Task, TrainingSet, read_source, source_checksum
 
 if TYPE_CHECKING:
     from tfrec.evaluation import Report
@@ -48,12 +47,17 @@ class Run:
         return Recommender.load(self.folder)
 
 
-def fit(recipe: str | RunConfig, data: Interactions | None = None, **options: Any) -> Run:
+def fit(
+    recipe: str | RunConfig,
+    data: Interactions | tuple[Interactions, Interactions | None, Interactions] | None = None,
+    **options: Any,
+) -> Run:
     """Train a recipe, as ``python -m tfrec.train`` does.
 
     Args:
         recipe: the name of one (``"als"``, ``"vae-cf"``, ...), or settings.
-        data: interactions; None: those that the settings name.
+        data: interactions; or training, validation (or None) and test, each in interactions of its own; None: those
+            that the settings name.
         **options: settings by their names: ``factors=64``, ``epochs=10``, ``split="by_time"``. Where a name occurs in
             several sections (``seed``), the run's own is meant; ``**{"evaluation.seed": 3}`` names another.
 
@@ -65,10 +69,14 @@ def fit(recipe: str | RunConfig, data: Interactions | None = None, **options: An
     """
     started = time.perf_counter()
     name, config = named(recipe)
+    in_memory = None
     if data is not None:
+        in_memory = InMemory(*data) if isinstance(data, tuple) else InMemory(data)
         config = replace(config, data=replace(config.data, name="in-memory", path=None))
+        if in_memory.test is not None:
+            config = replace(config, data=replace(config.data, split="given"))
     config = with_options(config, options)
-    folder, metrics = run(name, config, started, data)
+    folder, metrics = run(name, config, started, in_memory)
     return Run(folder.path, metrics)
 
 
@@ -142,9 +150,7 @@ def resolved(config: RunConfig) -> RunConfig:
     family = family_of(config)
     family.check_task(task)
     task.check(config.data)
-    config = replace(
-        config, data=task.resolve_data(config.data), evaluation=task.resolve_evaluation(config.evaluation)
-    )
+    config = replace(config, data=task.resolve_data(config.data), evaluation=task.resolve_evaluation(config.evaluation))
     if config.data.path is not None:
         # The run can then be evaluated from any folder.
         config = replace(config, data=replace(config.data, path=config.data.path.absolute()))
@@ -153,7 +159,7 @@ def resolved(config: RunConfig) -> RunConfig:
 
 
 def run(
-    recipe: str, config: RunConfig, started: float, in_memory: Interactions | None = None
+    recipe: str, config: RunConfig, started: float, in_memory: InMemory | None = None
 ) -> tuple[RunFolder, dict[str, Any]]:
     """Train, validate, test, and write a run folder, on every rank its share.
 
@@ -180,7 +186,7 @@ def run(
     config = resolved(config)
     who = identity(recipe, family_of(config).name, config)
     if in_memory is not None:
-        who["data"]["in_memory"] = in_memory_checksum(in_memory)
+        who["data"]["in_memory"] = in_memory.checksum
     agree_on_settings(recipe, to_json(config))
     folder = RunFolder.of(who, config.output_dir)
     if on_rank_zero(lambda: folder.look(who, config.resume)):
@@ -193,14 +199,6 @@ def run(
         return folder, training.run(who, started)
 
 
-def in_memory_checksum(events: Interactions) -> str:
-    """Of events that are in no file."""
-    return digest(
-        [events.user_index, events.item_index, events.values, events.timestamps, events.user_ids, events.item_ids,
-         events.item_titles]
-    )  # fmt: skip
-
-
 def _finished(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
     if config.data.path is not None:
         folder.check_data(source_checksum(config.data))
@@ -210,9 +208,7 @@ def _finished(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
 class _Training:
     """One run from data to report."""
 
-    def __init__(
-        self, recipe: str, config: RunConfig, folder: RunFolder, in_memory: Interactions | None
-    ) -> None:
+    def __init__(self, recipe: str, config: RunConfig, folder: RunFolder, in_memory: InMemory | None) -> None:
         self.recipe, self.config, self.folder, self.in_memory = recipe, config, folder, in_memory
         self.family: Family[Any] = family_of(config)
         self.task: Task = TASKS[config.data.split]
@@ -254,7 +250,7 @@ class _Training:
     def _make(self) -> tuple[Split, Measure, Trainer]:
         from tfrec.tasks.measure import Measure
 
-        split = self.task.split(self.config.data, self._source())
+        split = self.task.split(self.config.data, read_source(self.config.data, self.in_memory))
         measure = Measure(split, self.config.evaluation)
         trainer = self.family.trainer(self.config, split.train)
         if self.config.continue_run is not None:
@@ -262,14 +258,6 @@ class _Training:
 
             carry_over(self.config.continue_run, self.family, trainer.model, split.train)
         return split, measure, trainer
-
-    def _source(self) -> Source:
-        if self.in_memory is not None:
-            events = replace(
-                self.in_memory, source={**self.in_memory.source, "sha256": in_memory_checksum(self.in_memory)}
-            )
-            return read_source(self.config.data, events)
-        return read_source(self.config.data)
 
     def _report(self, model: Any, part: Any, fitted: TrainingSet | None = None) -> Report:
         return self.measure.model(model, part, self.family.rows(self.config, fitted or self.split.train))
@@ -403,6 +391,21 @@ def load_config(folder: RunFolder, data_dir: Path | None = None) -> RunConfig:
     return replace(config, data=replace(config.data, dir=data_dir))
 
 
+def load_recommender(folder: RunFolder) -> Recommender:
+    """What a finished run ships.
+
+    Raises:
+        InputError: it is damaged, or of another family or version than it says.
+    """
+    from tfrec.families import family_named
+    from tfrec.recommender import Recommender
+    from tfrec.runs.loading import load_run_model, load_vocabulary
+
+    family = family_named(str(folder.read_config()["family"]))
+    vocabulary = load_vocabulary(folder)
+    return Recommender(load_run_model(folder, family.models, vocabulary), vocabulary)
+
+
 def read_split(folder: RunFolder, config: RunConfig) -> Split:
     """The split of a finished run, made again from its data.
 
@@ -419,8 +422,8 @@ __all__ = [
     "Run",
     "announce",
     "fit",
-    "in_memory_checksum",
     "load_config",
+    "load_recommender",
     "named",
     "read_split",
     "resolved",

@@ -112,9 +112,7 @@ class ItemNames:
                     return found
             if by_id is not None:
                 return by_id
-        raise InputError(
-            f"The run's model has no item with that title or id.\nReceived: {name!r}.\n{self._near(name)}"
-        )
+        raise InputError(f"The run's model has no item with that title or id.\nReceived: {name!r}.\n{self._near(name)}")
 
     def _one(self, name: str, titled: list[int], by_id: int | None) -> int | None:
         """The one item that is meant, None where no title fits."""

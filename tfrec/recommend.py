@@ -80,7 +80,15 @@ def recommend(arguments: Arguments) -> None:
         show_reasons(recommender, arguments)
     elif arguments.similar_to:
         table = recommender.similar_items(arguments.similar_to, arguments.k, **chosen)
-        show(table, "item", "title", "similar_", lambda name: f"Similar to {name}:", len(arguments.similar_to), arguments.k)
+        show(
+            table,
+            "item",
+            "title",
+            "similar_",
+            lambda name: f"Similar to {name}:",
+            len(arguments.similar_to),
+            arguments.k,
+        )
     elif arguments.items:
         table = recommender.recommend_to([arguments.items], arguments.k, **chosen)
         show(table, "user", None, "", lambda name: "", 1, arguments.k)
@@ -102,9 +110,7 @@ def show_for_users(recommender: Recommender, names: list[str], k: int, chosen: d
         print_items(lines, "", k)
 
 
-def show(
-    table: pa.Table, key: str, title: str | None, prefix: str, heading: Any, lists: int, k: int
-) -> None:
+def show(table: pa.Table, key: str, title: str | None, prefix: str, heading: Any, lists: int, k: int) -> None:
     """Each list of a table under its heading."""
     rows = table.to_pylist()
     for name in dict.fromkeys(row[key] for row in rows):
@@ -146,7 +152,9 @@ def read_users(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}.\nGive a text file in UTF-8 with an id on each line.") from error
+        raise InputError(
+            f"{path} cannot be read: {error}.\nGive a text file in UTF-8 with an id on each line."
+        ) from error
     found = [line.strip() for line in text.splitlines() if line.strip()]
     if not found:
         raise InputError(f"{path} has no user.\nWrite an id on each line.")

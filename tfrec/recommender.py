@@ -94,7 +94,9 @@ class Recommender:
             sizes += (("users", known, len(self.vocabulary.user_ids)),)
         for name, found, expected in sizes:
             if found != expected:
-                raise InputError(f"The model knows {found:,} {name}, and the data has {expected:,}.\nGive its own data.")
+                raise InputError(
+                    f"The model knows {found:,} {name}, and the data has {expected:,}.\nGive its own data."
+                )
 
     @cached_property
     def _users(self) -> UserNames:
@@ -383,9 +385,7 @@ class Recommender:
             scores[by_history] = self.model.scores(to_sparse_tensor(_liked(histories)[by_history])).numpy()
         return scores
 
-    def _popular(
-        self, seen: scipy.sparse.csr_matrix, k: int, choice: dict[str, Any]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _popular(self, seen: scipy.sparse.csr_matrix, k: int, choice: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         from tfrec.models import Popularity
 
         if type(self.model).__name__ != "Popularity":
@@ -447,9 +447,7 @@ class Recommender:
         weights = self.vocabulary.weights
         values = np.ones(len(columns), np.float32) if weights is None else weights[columns]
         offsets = np.concatenate([[0], np.cumsum([len(items) for items in lists])]).astype(np.int64)
-        return scipy.sparse.csr_matrix(
-            (values, columns, offsets), shape=(len(lists), len(self.vocabulary.item_ids))
-        )
+        return scipy.sparse.csr_matrix((values, columns, offsets), shape=(len(lists), len(self.vocabulary.item_ids)))
 
     def _targets(
         self, targets: Interactions | Mapping[Any, Iterable[Any]]
@@ -480,9 +478,7 @@ class Recommender:
         }
         return left, {reason: count for reason, count in counts.items() if count}
 
-    def _table(
-        self, names: dict[str, np.ndarray], ids: np.ndarray, scores: np.ndarray, prefix: str = ""
-    ) -> pa.Table:
+    def _table(self, names: dict[str, np.ndarray], ids: np.ndarray, scores: np.ndarray, prefix: str = "") -> pa.Table:
         row, place = np.nonzero(ids >= 0)
         chosen = ids[row, place]
         return pa.table(

@@ -137,7 +137,9 @@ class Candidates:
         assert self._complement is not None
         place = tf.zeros_like(positive) + tf.range(self._num_negatives, dtype=tf.int64)
         draw = permute if self.protocol == "exact" else uniform
-        number = draw(place, self._complement.count(users)[:, None], key(self.seed, tf.gather(self._keys, users))[:, None])
+        number = draw(
+            place, self._complement.count(users)[:, None], key(self.seed, tf.gather(self._keys, users))[:, None]
+        )
         return tf.concat([positive, self._complement.pick(users, number)], axis=1)
 
     def compiled(self, score: CandidateScorer) -> Any:

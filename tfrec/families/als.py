@@ -106,7 +106,9 @@ def als_lastfm() -> ALSRun:
     """ALS on Last.fm-360k with BM25 weights, as in implicit's example; --data.name lastfm-2k for a small one."""
     return ALSRun(
         data=_pairs(name="lastfm-360k"),
-        model=ALSConfig(factors=128, factor_dtype="float16", iterations=15, confidence="bm25", bm25_k1=100.0, bm25_b=0.8),
+        model=ALSConfig(
+            factors=128, factor_dtype="float16", iterations=15, confidence="bm25", bm25_k1=100.0, bm25_b=0.8
+        ),
         training=ALSTraining(train_on_validation=True),
         evaluation=_TOP_10,
     )
@@ -116,7 +118,9 @@ def als_ml20m() -> ALSRun:
     """ALS on MovieLens-20M, 4 stars and more, with BM25 weights, as in the implicit package's benchmark."""
     return ALSRun(
         data=_pairs(name="ml-20m", min_rating=3.5),
-        model=ALSConfig(factors=128, factor_dtype="float16", iterations=15, confidence="bm25", bm25_k1=100.0, bm25_b=0.9, alpha=5.0),
+        model=ALSConfig(
+            factors=128, factor_dtype="float16", iterations=15, confidence="bm25", bm25_k1=100.0, bm25_b=0.9, alpha=5.0
+        ),
         training=ALSTraining(train_on_validation=True),
         evaluation=_TOP_10,
     )
@@ -266,9 +270,7 @@ class ALSFamily(Family[ALSRun]):
         """As many iterations."""
         return self.trainer(config, data).solve()
 
-    def rows(
-        self, config: ALSRun, data: TrainingSet
-    ) -> Callable[[scipy.sparse.csr_matrix], scipy.sparse.csr_matrix]:
+    def rows(self, config: ALSRun, data: TrainingSet) -> Callable[[scipy.sparse.csr_matrix], scipy.sparse.csr_matrix]:
         """Confidences per unit of alpha: the values, or what an item's weight was in training on the mean."""
         weights = None if config.model.confidence == "values" else self.weights(config, data)
         if weights is None:

@@ -10,7 +10,7 @@ from tfrec.tasks.given import Given
 from tfrec.tasks.held_out_users import HeldOutUsers
 from tfrec.tasks.latest_item import LatestItem
 from tfrec.tasks.random_pairs import RandomPairs
-from tfrec.tasks.source import Source, read_source, source_checksum
+from tfrec.tasks.source import InMemory, Source, read_source, source_checksum
 from tfrec.tasks.split import Part, PartName, Split, TrainingSet
 from tfrec.tasks.task import Task
 
@@ -21,6 +21,7 @@ __all__ = [
     "TASKS",
     "DataConfig",
     "EvaluationConfig",
+    "InMemory",
     "Part",
     "PartName",
     "Source",

@@ -35,7 +35,7 @@ class ByTime(Task):
         assert config.min_user_events is not None
         assert config.validation_share is not None
         assert config.test_share is not None
-        everything, words = positives(source.events, config.min_rating)
+        everything, words = positives(source.events, config.min_rating, keep="first")
         everything = enough(everything, config.min_user_events, config.min_item_events)
         found = by_time(
             everything,

@@ -11,11 +11,13 @@ from typing import Literal
 
 import numpy as np
 
-from tfrec.data import Interactions, Synthetic, SyntheticCatalog, load, load_table
+from tfrec.data import Interactions, Synthetic, SyntheticCatalog, load, load_table, read_user_lists
+from tfrec.data.digest import digest
 from tfrec.data.files import combined_checksum
 from tfrec.data.ncf import load_ncf, load_ncf_ml1m, ncf_files
 from tfrec.data.tables import table_files
 from tfrec.errors import InputError
+
 
 @dataclass(frozen=True)
 class SyntheticConfig:
@@ -145,6 +147,8 @@ class Source:
         test_items: int32 ``[U]``, where the source has held out each user's latest item itself (-1: none); else None.
         test_negatives: int32 ``[U, n]``, what that item is ranked among, where the source says so; else None.
         notes: what -> how many, of what is unusual in the files.
+        validation: events for validation, where Python hands them over.
+        test: events for the test, where Python hands them over.
     """
 
     events: Interactions
@@ -152,6 +156,8 @@ class Source:
     test_items: np.ndarray | None = None
     test_negatives: np.ndarray | None = None
     notes: Mapping[str, int] = field(default_factory=dict)
+    validation: Interactions | None = None
+    test: Interactions | None = None
 
     @property
     def sha256(self) -> str | None:
@@ -159,7 +165,33 @@ class Source:
         return self.events.source.get("sha256")
 
 
-def read_source(config: SourceConfig, in_memory: Interactions | None = None) -> Source:
+@dataclass(frozen=True)
+class InMemory:
+    """What Python hands over.
+
+    Args:
+        events: all, or those for training.
+        validation: the events for validation, where somebody has split already.
+        test: the events for the test.
+    """
+
+    events: Interactions
+    validation: Interactions | None = None
+    test: Interactions | None = None
+
+    @property
+    def checksum(self) -> str:
+        """Of all that is in there."""
+        return digest(
+            array
+            for events in (self.events, self.validation, self.test)
+            if events is not None
+            for array in (events.user_index, events.item_index, events.values, events.timestamps, events.user_ids,
+                          events.item_ids, events.item_titles)
+        )  # fmt: skip
+
+
+def read_source(config: SourceConfig, in_memory: InMemory | None = None) -> Source:
     """What ``config`` names.
 
     Args:
@@ -172,7 +204,9 @@ def read_source(config: SourceConfig, in_memory: Interactions | None = None) -> 
     """
     _check(config, in_memory)
     if in_memory is not None:
-        return Source(in_memory)
+        given = in_memory.events
+        events = dataclasses.replace(given, source={**given.source, "sha256": in_memory.checksum})
+        return Source(events, validation=in_memory.validation, test=in_memory.test)
     if config.format == "ncf" or (config.path is None and config.name == "ncf-ml-1m"):
         if config.min_rating not in ("all", "auto"):
             raise InputError("Data in the NCF paper's format is held out already.\nLeave out --data.min-rating.")
@@ -196,8 +230,6 @@ def read_file(config: SourceConfig, path: Path) -> Interactions:
         InputError: see `tfrec.data.from_table` and `tfrec.data.user_lists.read_user_lists`.
     """
     if config.format == "lists":
-        from tfrec.data.user_lists import read_user_lists
-
         return read_user_lists(path)
     return load_table(
         path,
@@ -214,10 +246,15 @@ def source_checksum(config: SourceConfig) -> str:
     assert config.path is not None
     if config.format == "ncf":
         return combined_checksum(list(ncf_files(config.path)))
+    # A split that was given is of several files.
+    others = [getattr(config, name, None) for name in ("validation_path", "test_path")]
+    if any(others):
+        paths = [config.path, *(path for path in others if path is not None)]
+        return combined_checksum([file for path in paths for file in table_files(path)])
     return combined_checksum(table_files(config.path))
 
 
-def _check(config: SourceConfig, in_memory: Interactions | None) -> None:
+def _check(config: SourceConfig, in_memory: InMemory | None) -> None:
     """Raise InputError for settings that contradict each other or would do nothing."""
     if config.path is None and config.name == "in-memory" and in_memory is None:
         raise InputError(

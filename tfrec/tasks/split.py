@@ -222,15 +222,22 @@ class Split:
         return found
 
 
-def positives(events: Interactions, min_rating: float | str | None) -> tuple[Interactions, str]:
+def positives(
+    events: Interactions, min_rating: float | str | None, keep: Literal["first", "last"] = "last"
+) -> tuple[Interactions, str]:
     """The positive pairs of ``events`` (of votes, the disliked ones too), over the same users and items; and in words
     which these are.
+
+    Args:
+        events: of any kind.
+        min_rating: see `tfrec.data.value_kinds.threshold`.
+        keep: the place and time of a pair: those of its first event, or of its latest.
 
     Raises:
         InputError: there are none.
     """
     above = threshold(events, min_rating)
-    pairs = events.positives(above, keep="last", dislikes=True)
+    pairs = events.positives(above, keep=keep, dislikes=True)
     if not (pairs.values > 0).any():
         raise InputError(
             f"No pair of user and item is positive.\nReceived: values from {events.values.min(initial=0):g} to "
