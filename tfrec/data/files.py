@@ -328,7 +328,7 @@ def read_json(path: Path) -> Any:
     Raises:
         DAMAGE: whatever reading a damaged file may raise.
     """
-    _check_is_file(path)
+    check_is_file(path)
     if path.stat().st_size > _LARGEST_JSON:
         raise ValueError(f"it has {path.stat().st_size:,} bytes")
     return json.loads(path.read_text(encoding="utf-8"))
@@ -347,7 +347,7 @@ def reason(error: BaseException) -> str:
 
 def check_archive(path: Path) -> None:
     """Raise one of `DAMAGE` for what is no zip archive, or one that would fill the memory when it is read."""
-    _check_is_file(path)
+    check_is_file(path)
     size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(info.file_size for info in archive.infolist())
@@ -355,6 +355,7 @@ def check_archive(path: Path) -> None:
         raise ValueError(f"its {size:,} bytes would unpack to {unpacked:,}")
 
 
-def _check_is_file(path: Path) -> None:
+def check_is_file(path: Path) -> None:
+    """Raise one of `DAMAGE` where there is something that is no file."""
     if path.exists() and not path.is_file():
         raise ValueError("it is not a file")
