@@ -36,9 +36,9 @@ class Arguments:
     explain: str | None = None
     """With one --user, or --items: title or raw id of an item; shows which items of the history speak for it."""
     write_recommendations: Path | None = None
-    """Write the k best items of every user here: .parquet, .csv or .tsv with user_id, rank, item_id, title, score. Titles
-    are written as they are, in quotes where the format needs it. A spreadsheet takes one that begins with = + - or @
-    for a formula: import its column as text."""
+    """Write the k best items of every user here: .parquet, .csv or .tsv with user_id, rank, item_id, title, score.
+    Titles are written as they are, in quotes where the format needs it. A spreadsheet takes one that begins with = + -
+    or @ for a formula: import its column as text."""
     write_similar: Path | None = None
     """The same of the k most similar items of every item: item_id, title, rank, similar_id, similar_title, score."""
     exclude: tuple[str, ...] = ()
@@ -56,8 +56,8 @@ def recommend(arguments: Arguments) -> None:
     given = users + bool(arguments.items) + bool(arguments.similar_to) + files
     if given != 1:
         raise InputError(
-            "Give one of --user ID [ID ...], --users-from FILE, --items TITLE [TITLE ...], --similar-to TITLE, or files "
-            "to write."
+            "Give one of --user ID [ID ...], --users-from FILE, --items TITLE [TITLE ...], --similar-to TITLE, or a "
+            "file to write."
         )
     if arguments.explain is not None and not (len(arguments.user) == 1 or arguments.items):
         raise InputError("--explain goes with one --user, or with --items.")

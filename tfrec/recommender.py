@@ -89,9 +89,9 @@ class Recommender:
         self.model: Any = model
         self.vocabulary = _vocabulary(data) if isinstance(data, Interactions) else data
         known = getattr(model, "num_users", None)
-        sizes = (("items", model.num_items, len(self.vocabulary.item_ids)),)
+        sizes = [("items", model.num_items, len(self.vocabulary.item_ids))]
         if known is not None and known > len(self.vocabulary.user_ids):
-            sizes += (("users", known, len(self.vocabulary.user_ids)),)
+            sizes.append(("users", known, len(self.vocabulary.user_ids)))
         for name, found, expected in sizes:
             if found != expected:
                 raise InputError(
@@ -127,6 +127,17 @@ class Recommender:
         known = np.array([-1 if n is None else n for n in numbers], np.int64)
         ids, scores = self._answer(known, None, k, exclude, among)
         return self._table({"user": _raw(users)}, ids, scores)
+
+    def describe(self, user: Any) -> str:
+        """A line on what a user of the data has.
+
+        Raises:
+            InputError: the data does not have the user.
+        """
+        number = self._users.number(user)
+        items = _liked(self.vocabulary.histories[number]).indices
+        some = ", ".join(printable(self.vocabulary.labels[i]) for i in items[:3])
+        return f"{printable(self.vocabulary.user_ids[number])} has {len(items):,} items{': ' if some else '.'}{some}"
 
     def recommend_to(
         self,
@@ -188,8 +199,8 @@ class Recommender:
             InputError: an unknown user or item, or a model that cannot explain.
         """
         number = self._items.number(item)
-        if isinstance(user, list | tuple | np.ndarray):
-            row = self._history_rows([user])
+        if isinstance(user, list | tuple):
+            row = self._history_rows([list(user)])
         else:
             row = _liked(self.vocabulary.histories[self._users.number(user)])
         score, ids, contributions = self.model.explain(row, number, k=k)

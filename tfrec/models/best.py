@@ -47,6 +47,7 @@ def best_by_scores(
     k: int,
     seen: scipy.sparse.csr_matrix | None,
     choice: Choice,
+    link: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k rows of highest score, without those seen; scores of -infinity and NaN are absent.
 
@@ -59,6 +60,7 @@ def best_by_scores(
         k: at most, from 1.
         seen: ``[B, I]``, what each query must not be answered with; None: nothing.
         choice: which rows may be answers.
+        link: makes of a block's best scores ``[b, k]`` and all its scores ``[b, I]`` what is given in their place.
 
     Returns:
         as `best_by_vectors`.
@@ -69,14 +71,17 @@ def best_by_scores(
     if 0 in (num_queries, columns_left, k):
         return _nothing(num_queries, k)
 
+    block: list[tf.Tensor] = [tf.zeros([0, 0])]
+
     def of_chosen(first: int, last: int) -> tf.Tensor:
-        scores = score(first, last)
+        block[0] = scores = score(first, last)
         return scores if chosen is None else tf.gather(scores, chosen, axis=1)
 
     offsets, columns = _excluded(seen)
     if offsets is None:
         offsets = np.zeros(num_queries + 1, np.int64)
-    ids, scores = best_of_scores(of_chosen, columns_left, k, offsets, columns, width=num_items)
+    shown = None if link is None else lambda best: link(best, block[0])
+    ids, scores = best_of_scores(of_chosen, columns_left, k, offsets, columns, width=num_items, shown=shown)
     return _numbers(ids, choice), scores
 
 

@@ -19,7 +19,7 @@ class DataConfig(SourceConfig):
     """Where the interactions come from, and what is held out."""
 
     split: SplitName = "held_out_users"
-    """What is held out. held_out_users: whole users, part of whose items is shown. latest_item: each user's latest item.
+    """What is held out. held_out_users: whole users, part of whose items is shown. latest_item: each user's latest one.
     random_pairs: a share of the user-item pairs. by_time: all that comes after a date, or the latest share. given: what
     --data.validation-path and --data.test-path have."""
     heldout_users: int | None = None
@@ -51,7 +51,7 @@ class EvaluationConfig:
     """What is measured."""
 
     metrics: tuple[str, ...] | None = None
-    """Metrics with their cutoffs. Default: hit_rate, ndcg and mrr at 10 for latest_item, else nine of the usual ones."""
+    """Metrics with their cutoffs. Default: hit_rate, ndcg and mrr at 10 for latest_item, else eight usual ones."""
     monitor: str | None = None
     """The validation metric that picks the best epoch. Default: ndcg@100; hit_rate@10 for latest_item."""
     protocol: Literal["auto", "all", "exact", "nvidia", "mlperf"] = "auto"

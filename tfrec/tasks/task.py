@@ -63,7 +63,7 @@ class Task(ABC):
             )
         return replace(config, metrics=metrics, monitor=monitor, protocol=protocol, ties=ties)
 
-    def check(self, config: DataConfig) -> None:
+    def check(self, config: DataConfig) -> None:  # noqa: B027 - most have nothing to check
         """Raise InputError for settings that contradict each other, before anything is read."""
 
     @abstractmethod
