@@ -258,7 +258,6 @@ class Recommender:
             raise InputError(f"`what` must be 'recommendations' or 'similar_items'.\nReceived: {what!r}.")
         count = len(next(iter(lists.values())))
         blocks = (np.arange(start, min(start + _BLOCK, count)) for start in range(0, count, _BLOCK))
-        answer(np.zeros(0, np.int64))  # what cannot be answered is said before a file is begun
         lines = write_lists(path, lists, columns, ((block, *answer(block)) for block in blocks))
         print(f"Wrote {lines:,} lines to {printable(path)}", flush=True)
         return path

@@ -286,6 +286,7 @@ class ALS(Recommends, keras.Model):
         filter_seen: bool = True,
         filter_items: Sequence[int] | np.ndarray | None = None,
         items: Sequence[int] | np.ndarray | None = None,
+        linked: bool = False,
         recalculate: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `Recommends.recommend`; nothing is recommended to a user with factors of zero.
@@ -297,11 +298,12 @@ class ALS(Recommends, keras.Model):
             filter_seen: as there.
             filter_items: as there.
             items: as there.
+            linked: as there.
             recalculate: take the users' factors from ``user_items`` and not from the model; users may then be new.
         """
         self._require_fitted()
         if not recalculate:
-            return super().recommend(users, user_items, k, filter_seen, filter_items, items)
+            return super().recommend(users, user_items, k, filter_seen, filter_items, items, linked)
         numbers = row_numbers(users, "users", None)
         if user_items is None:
             raise InputError(

@@ -25,7 +25,7 @@ import math
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tfrec.data.files import DAMAGE, atomic_write, make_folder, read_json, reason, remove_leftovers
 from tfrec.errors import InputError
@@ -51,6 +51,7 @@ class RunFolder:
         self.users = path / "users.arrow"
         self.test_users = path / "test_users.arrow"
         self.metrics = path / "metrics.json"
+        self._lock: IO | None = None
 
     @classmethod
     def of(cls, identity: dict[str, Any], output_dir: Path | None) -> RunFolder:
@@ -176,7 +177,8 @@ class RunFolder:
 
     def release(self) -> None:
         """Let others write into the folder again."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def check_data(self, data_sha256: str | None) -> None:
         """Raise InputError unless the data is what the run was started on."""

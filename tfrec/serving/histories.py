@@ -76,6 +76,15 @@ class ServedHistories(tf.Module):
         return list(self._model._flatten_layers())
 
     @property
+    def signature_text(self) -> str:
+        """The signature in a line."""
+        raw = self._items.words
+        return (
+            f"Signature serving_default: item_ids {raw}[N], row_splits [B + 1], k -> ids [B, k], scores [B, k], "
+            "counts [B]."
+        )
+
+    @property
     def signatures(self) -> dict[str, Any]:
         """Name -> function, for `export`."""
         return {"serving_default": self.recommend, "vocabulary": self.vocabulary}

@@ -18,6 +18,8 @@ class IdTable(tf.Module):
         super().__init__()
         text = raw and ids.dtype == object
         self.dtype = tf.string if text else tf.int64
+        #: For messages: before the shape of what is taken and given.
+        self.words = "raw " if raw else ""
         self._count = len(ids)
         numbers = np.arange(len(ids), dtype=np.int64)
         values = tf.constant([str(i) for i in ids]) if text else tf.constant(ids if raw else numbers, tf.int64)

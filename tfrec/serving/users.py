@@ -110,6 +110,15 @@ class ServedUsers(tf.Module):
         return list(self._model._flatten_layers())
 
     @property
+    def signature_text(self) -> str:
+        """The signatures in two lines."""
+        raw = self._items.words
+        return (
+            f"Signature serving_default: user_ids {raw}[B], k -> ids [B, k], scores [B, k], counts [B], known [B].\n"
+            f"Signature score: user_ids {raw}[B], item_ids {raw}[B, C] -> scores [B, C], known [B, C]."
+        )
+
+    @property
     def signatures(self) -> dict[str, Any]:
         """Name -> function, for `export`."""
         return {"serving_default": self.recommend, "score": self.score, "vocabulary": self.vocabulary}
