@@ -23,7 +23,7 @@ def test_what_is_printed(runs, capsys):
     compare(Arguments(runs, samples=500))
     lines = capsys.readouterr().out.splitlines()
     test = json.loads((runs[0] / "metrics.json").read_text())["test"]["model"]
-    assert lines[0] == "Test of by_time, 400 users, 8 of them not compared, ties expected. *: the best run."
+    assert lines[0] == "Test of by_time, 392 users (8 without a value left out), ties expected. *: the best run."
     assert lines[2].split() == ["run", "recipe", "hit_rate@10", "ndcg@10", "coverage@10"]
     # Both have the same coverage.
     assert lines[3].split() == [

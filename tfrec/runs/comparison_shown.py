@@ -17,10 +17,10 @@ _PANELS = 3
 def as_text(found: Comparison) -> str:
     """Two tables: the test metrics of all runs, and the differences from the baseline."""
     test = found.runs[0].test["model"]
-    note = f", {found.users_left_out:,} of them not compared" if found.users_left_out else ""
+    note = f" ({found.users_left_out:,} without a value left out)" if found.users_left_out else ""
     split = found.runs[0].split.get("name", "")
     lines = [
-        f"Test of {split}, {found.users + found.users_left_out:,} users{note}, ties {test['ties']}. *: the best run.",
+        f"Test of {split}, {found.users:,} users{note}, ties {test['ties']}. *: the best run.",
         "",
         *_values(found),
         "",
