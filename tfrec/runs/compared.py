@@ -162,7 +162,7 @@ def _check_comparable(one: ComparedRun, other: ComparedRun) -> None:
     if mine != others:
         _refuse(
             one, other, "ties are broken and candidates drawn in the same way", differences(mine, others),
-            "Evaluate both with the same --evaluation options.",
+            "Train both with the same --evaluation options.",
         )  # fmt: skip
     if not one.users.equals(other.users):
         _refuse(one, other, "the users are the same", ["the users in test_users.arrow"], "Train one of them again.")
