@@ -137,7 +137,7 @@ def test_int8_scores(form):
     made = quantize(model, calibrate(model, positives, fraction=1.0), QuantizationConfig(**FORMS[form]))
     made.reference = True
     with Placement() as placement:
-        score = tf.function(made.score)
+        score = tf.function(made.scores)
         score.get_concrete_function(tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, None], tf.int64))
         score.get_concrete_function(tf.TensorSpec([None], tf.int64))
     check(placement)

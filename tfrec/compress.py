@@ -76,13 +76,13 @@ def compress(arguments: Arguments) -> None:
         after, errors = before.with_tt_embeddings(arguments.ranks, arguments.tables, arguments.group)
         candidates = make_candidates(data, "test", config.evaluation)
         reports = {
-            name: measure_items(model.score, candidates, config.evaluation)
+            name: measure_items(model.scores, candidates, config.evaluation)
             for name, model in (("before", before), ("after", after))
         }
         if arguments.fine_tune:
             reports["decomposed"] = reports["after"]
             fine_tune(after, config, data, arguments.fine_tune, arguments.fine_tune_rate)
-            reports["after"] = measure_items(after.score, candidates, config.evaluation)
+            reports["after"] = measure_items(after.scores, candidates, config.evaluation)
         sizes = {
             name: {side: embedding_parameters(model, side) for side in arguments.tables}
             for name, model in (("before", before), ("after", after))

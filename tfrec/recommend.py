@@ -59,7 +59,7 @@ def recommend(arguments: Arguments) -> None:
     import numpy as np
     import tensorflow as tf
 
-    from tfrec.serving import Recommender
+    from tfrec.serving import ServedHistories
     from tfrec.training.load_run import load_config, load_known_model, load_vocabulary
     from tfrec.training.run_folder import RunFolder
 
@@ -81,7 +81,7 @@ def recommend(arguments: Arguments) -> None:
         assert arguments.user is not None
         liked, seen = history(folder, load_config(folder, arguments.data_dir), arguments.user, vocabulary)
     model = load_known_model(folder, vocabulary)
-    recommender = Recommender(model, vocabulary.item_ids, vocabulary.labels, vocabulary.popularity, raw_ids=False)
+    recommender = ServedHistories(model, vocabulary.item_ids, vocabulary.labels, vocabulary.popularity, raw_ids=False)
     # What a user saw but did not like is no input, and no recommendation either.
     k = min(num_items, arguments.k + len(set(seen) - set(liked)))
     answer = recommender.recommend(tf.constant(liked, tf.int64), tf.constant([0, len(liked)], tf.int64), tf.constant(k))
@@ -111,12 +111,9 @@ def because(model: keras.Model, liked: np.ndarray, shown: list[int]) -> list[int
         row, column = np.nonzero(histories)
         index = np.stack([row, items[column]], axis=1).astype(np.int64)
         history = tf.SparseTensor(index, np.ones(len(index), np.float32), [len(histories), num_items])
-        return (
-            tf.gather(model.probabilities(history), np.array(shown, np.int64), axis=1)
-            .numpy()
-            .astype(np.float64)
-            .sum(axis=1)
-        )
+        found = model.scores(history)
+        found = model.link(tf.gather(found, np.array(shown, np.int64), axis=1), found)
+        return found.numpy().astype(np.float64).sum(axis=1)
 
     whole = scores(np.ones([1, len(items)], bool))
     left_out = [scores(~np.eye(len(items), dtype=bool)[k : k + 256]) for k in range(0, len(items), 256)]
@@ -135,7 +132,7 @@ def recommend_to_known_user(arguments: Arguments, folder: RunFolder, vocabulary:
     import numpy as np
     import tensorflow as tf
 
-    from tfrec.serving import UserItemRecommender
+    from tfrec.serving import ServedUsers
     from tfrec.training.load_run import load_recommender
 
     assert vocabulary.user_ids is not None
@@ -147,7 +144,7 @@ def recommend_to_known_user(arguments: Arguments, folder: RunFolder, vocabulary:
         )
     number = find_user(arguments.user, vocabulary.user_ids)
     recommender = load_recommender(folder, vocabulary, raw_ids=False)
-    assert isinstance(recommender, UserItemRecommender)
+    assert isinstance(recommender, ServedUsers)
     answer = recommender.recommend(tf.constant([number], tf.int64), tf.constant(arguments.k))
     count = int(answer["counts"][0])
     mine = vocabulary.seen.indices[vocabulary.seen.indptr[number] : vocabulary.seen.indptr[number + 1]]

@@ -13,9 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-import check
-
 import build
+import check
 
 
 def step(text: str) -> None:

@@ -12,9 +12,9 @@ import tensorflow as tf
 from tests import oracles
 from tfrec.errors import InputError
 from tfrec.models import ALS
-from tfrec.models.als import balanced_range
+from tfrec.models.als_fit import balanced_range
 from tfrec.ops import Sweep, als
-from tfrec.serving import UserItemRecommender
+from tfrec.serving import ServedUsers
 
 
 def checkerboard(size=40):
@@ -159,10 +159,11 @@ def test_dislikes_only(random, monkeypatch, options, twin):
     rows = tf.sparse.from_dense(dense[[5, 7]])
     assert not model(rows)[0].numpy().any()
     # Served: nothing, and not the first items of the catalogue with a score of 0.
-    assert (model.probabilities(rows)[0] == -np.inf).numpy().all()
-    np.testing.assert_array_equal(model.probabilities(rows)[1], model(rows)[1])
+    assert model.answerable(rows).numpy().tolist() == [False, True]
+    assert model.answerable(matrix[[5, 7, 11]]).numpy().tolist() == [False, True, False]
+    assert model.answerable([5, 7]).numpy().tolist() == [False, True]
     names = (np.arange(60), np.arange(40), np.arange(40), np.ones(40))
-    served = UserItemRecommender(model, *names, scipy.sparse.csr_matrix(matrix))
+    served = ServedUsers(model, *names, scipy.sparse.csr_matrix(matrix))
     answer = served.recommend(tf.constant([5, 7], tf.int64), tf.constant(3))
     assert answer["counts"].numpy().tolist() == [0, 3]
     assert answer["ids"][0].numpy().tolist() == [-1] * 3
@@ -326,7 +327,7 @@ def test_scores_are_float32_in_every_policy(random, policy):
     rows = model(keras.Input((40,), sparse=True))
     found = model(tf.sparse.from_dense(matrix[[3, 4]].toarray()))
     assert pairs.dtype == rows.dtype == "float32"
-    assert model((np.array([0]), np.array([1]))).dtype == model.score(np.array([0])).dtype == found.dtype == tf.float32
+    assert model((np.array([0]), np.array([1]))).dtype == model.scores(np.array([0])).dtype == found.dtype == tf.float32
     wanted = model.recalculate_users(matrix[[3, 4]]) @ model.item_factors.T
     np.testing.assert_allclose(found, wanted, atol=1e-2 * np.abs(wanted).max())
 
@@ -479,7 +480,7 @@ def test_call_scores_pairs_and_rows_of_new_users(random):
     users, items = np.array([0, 5, 7]), np.array([3, 3, 1])
     wanted = (model.user_factors[users] * model.item_factors[items]).sum(1)
     np.testing.assert_allclose(model((users, items)), wanted, atol=1e-5)
-    np.testing.assert_allclose(model.score(users, items[:, None])[:, 0], wanted, atol=1e-5)
+    np.testing.assert_allclose(model.scores(users, items[:, None])[:, 0], wanted, atol=1e-5)
     coo = matrix.tocoo()
     rows = tf.SparseTensor(np.stack([coo.row, coo.col], 1).astype(np.int64), coo.data, coo.shape)
     folded = model.recalculate_users(matrix) @ model.item_factors.T
@@ -590,7 +591,7 @@ def test_rejected_questions():
         (lambda: model.recommend(6, filter_seen=False), "`users` must lie in 0 to 5.\nReceived: 6"),
         (lambda: model.recommend(-1, filter_seen=False), "Received: -1"),
         (lambda: model.recommend(0.5, filter_seen=False), "must be a whole number"),
-        (lambda: model.recommend(0), "need `user_items`"),
+        (lambda: model.recommend(0), "needs `user_items`"),
         (lambda: model.recommend(0, matrix), r"must be of shape \(1, 6\)"),
         (lambda: model.recommend(0, filter_seen=False, k=0), "`k` must be at least 1"),
         (lambda: model.recommend(0, filter_seen=False, items=[9]), "`items` must lie in 0 to 5"),

@@ -113,7 +113,7 @@ def test_scores_have_the_resolution_of_float32(policy, random):
     for weight in [*model.trainable_weights, *neumf.trainable_weights]:
         weight.assign(random.normal(0, 0.5, weight.shape))
     logits = model(np.eye(3, 2_000, dtype=np.float32)).numpy()
-    scores = neumf.score(tf.range(3)).numpy()
+    scores = neumf.scores(tf.range(3)).numpy()
     for row in (*logits, *scores):
         assert len(np.unique(row)) > 1_950
 

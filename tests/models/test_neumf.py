@@ -63,7 +63,7 @@ def test_logits_loss_and_gradients(branch, chunk_pairs, graph):
         as_float64(model), users, items, labels, l2=0.1, mlp_l2=0.3
     )
     np.testing.assert_allclose(model((users, items)), expected_logits, rtol=1e-5, atol=1e-6)
-    everything = model.score(tf.constant(users))
+    everything = model.scores(tf.constant(users))
     np.testing.assert_allclose(np.take_along_axis(everything.numpy(), items, 1), expected_logits, rtol=1e-5, atol=1e-6)
     compute = tf.function(model.loss_and_gradients) if graph else model.loss_and_gradients
     loss, gradients = compute(tf.constant(users), tf.constant(items), tf.constant(labels))
@@ -127,7 +127,7 @@ def test_empty_batch_is_finite():
     loss, gradients = model.loss_and_gradients(tf.zeros([0], tf.int64), tf.zeros([0, 3], tf.int64))
     assert float(loss) == 0
     assert all(not np.any(g) for g in gradients)
-    assert model.score(tf.zeros([0], tf.int64)).shape == (0, ITEMS)
+    assert model.scores(tf.zeros([0], tf.int64)).shape == (0, ITEMS)
 
 
 def test_split_final_is_exactly_the_same():
@@ -289,7 +289,7 @@ def test_nothing_is_dropped_while_scoring():
     model.compile(Adam())
     plain.compile(Adam())
     np.testing.assert_array_equal(model((users, items)), plain((users, items)))
-    np.testing.assert_array_equal(model.score(users), plain.score(users))
+    np.testing.assert_array_equal(model.scores(users), plain.scores(users))
     evaluated = [m.evaluate((users, items), labels, verbose=0) for m in (model, plain)]
     assert evaluated[0] == evaluated[1]
 

@@ -46,8 +46,8 @@ def test_logits_loss_and_gradients_are_those_of_the_dense_tables(random, sides, 
     model = make(*sides, embedding_l2=0.1, mlp_embedding_l2=0.3, embedding_group=group)
     twin = dense_twin(model)
     users, items = random.integers(USERS, size=15), random.integers(ITEMS, size=(15, 3))
-    np.testing.assert_allclose(model.score(users, items), twin.score(users, items), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(model.score(users), twin.score(users), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.scores(users, items), twin.scores(users, items), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.scores(users), twin.scores(users), rtol=1e-4, atol=1e-5)
     found, wanted = [], []
     for m, into in ((model, found), (twin, wanted)):
         m.compile(Adam())
@@ -86,13 +86,13 @@ def test_it_learns_and_is_saved(tmp_path, random, policy):
     users, items = random.integers(USERS, size=5), random.integers(ITEMS, size=(5, 3))
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras", compile=False)
-    np.testing.assert_array_equal(model.score(users, items), again.score(users, items))
+    np.testing.assert_array_equal(model.scores(users, items), again.scores(users, items))
 
 
 def test_a_split_output_layer_is_the_same_function(random):
     model = make()
     users, items = random.integers(USERS, size=5), random.integers(ITEMS, size=(5, 3))
-    np.testing.assert_array_equal(model.with_split_final().score(users, items), model.score(users, items))
+    np.testing.assert_array_equal(model.with_split_final().scores(users, items), model.scores(users, items))
 
 
 def test_compressed_and_at_full_rank_the_same(random):
@@ -105,7 +105,7 @@ def test_compressed_and_at_full_rank_the_same(random):
     same, errors = model.with_tt_embeddings(1_000, ("item",))
     assert errors["item"] < 1e-5
     assert same.embedding_kinds == {"user": "dense", "item": "tt"}
-    np.testing.assert_allclose(same.score(users, items), model.score(users, items), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(same.scores(users, items), model.scores(users, items), rtol=1e-3, atol=1e-4)
     with pytest.raises(InputError, match="already"):
         same.with_tt_embeddings(3, ("item",))
 
@@ -115,16 +115,16 @@ def test_compressed_and_at_full_rank_the_same(random):
 def test_all_items_are_scored_in_blocks(monkeypatch, graph, branch):
     model = make(branch=branch)
     users = np.array([3, 3, 39, 0])
-    whole = model.score(users, np.tile(np.arange(ITEMS), (4, 1)))
+    whole = model.scores(users, np.tile(np.arange(ITEMS), (4, 1)))
     looked_up = []
     lookup = model.item_embedding.call
     monkeypatch.setattr(model.item_embedding, "call", lambda ids: looked_up.append(ids.shape[0]) or lookup(ids))
-    monkeypatch.setattr("tfrec.models.neumf.BLOCK_ITEMS", 7)  # 60 items: eight blocks and one of four
-    found = (tf.function(model.score) if graph else model.score)(tf.constant(users))
+    monkeypatch.setattr("tfrec.models.neumf_network.BLOCK_ITEMS", 7)  # 60 items: eight blocks and one of four
+    found = (tf.function(model.scores) if graph else model.scores)(tf.constant(users))
     assert found.shape == (4, ITEMS)
     np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-6)
     assert looked_up == ([None] if graph else [7] * 8 + [4])
-    assert model.score(users[:0]).shape == (0, ITEMS)
+    assert model.scores(users[:0]).shape == (0, ITEMS)
 
 
 def test_a_group_of_one_is_a_low_rank_table():

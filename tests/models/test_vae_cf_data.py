@@ -67,7 +67,7 @@ def test_rows_of_another_width_are_refused_with_both_widths(form, width):
         calls |= {
             "call": lambda: model(x),
             "graph": lambda: tf.function(model)(x),
-            "probabilities": lambda: model.probabilities(x),
+            "scores": lambda: model.scores(x),
             "popularity": lambda: Popularity(ITEMS)(x),
         }
     before = state(model)

@@ -15,7 +15,7 @@ from tfrec.quantization import Affine, QuantizationConfig, activations, aware, c
 
 def cross_entropy(model, train):
     labels = tf.constant(train.toarray())
-    return float(tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, model.score(tf.range(USERS)))))
+    return float(tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, model.scores(tf.range(USERS)))))
 
 
 def fit(model, train, epochs, rate):
@@ -39,9 +39,9 @@ def test_is_the_integer_model_in_floats():
     model, train = trained(), positives()
     config = QuantizationConfig(activations=5, weights=4)
     statistics = calibrate(model, train, 1.0)
-    found = aware(model, statistics, config).score(tf.range(USERS)).numpy()
-    whole = quantize(model, statistics, config).score(tf.range(USERS)).numpy()
-    exact = model.score(tf.range(USERS)).numpy()
+    found = aware(model, statistics, config).scores(tf.range(USERS)).numpy()
+    whole = quantize(model, statistics, config).scores(tf.range(USERS)).numpy()
+    exact = model.scores(tf.range(USERS)).numpy()
     assert np.abs(found - whole).mean() < 0.1 * np.abs(exact - whole).mean()
 
 
@@ -66,7 +66,7 @@ def test_saved_and_loaded(tmp_path):
     tuned = aware(model, calibrate(model, train))
     tuned.save(tmp_path / "aware.keras")
     again = keras.saving.load_model(tmp_path / "aware.keras")
-    np.testing.assert_array_equal(again.score(tf.range(3)), tuned.score(tf.range(3)))
+    np.testing.assert_array_equal(again.scores(tf.range(3)), tuned.scores(tf.range(3)))
 
 
 def test_refused():
@@ -85,7 +85,9 @@ def test_activations_are_those_of_the_model():
             users, items = tf.constant([1, 4]), tf.constant([[2, 3], [3, 16]])
             found = activations(model, users, items)
             last = "logit" if branch == "neumf" else f"{branch}_logit"
-            np.testing.assert_allclose(np.reshape(found[last], [2, 2]), model.score(users, items), rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(
+                np.reshape(found[last], [2, 2]), model.scores(users, items), rtol=1e-5, atol=1e-6
+            )
             # Each of them, pair by pair in NumPy: the GMF part of an embedding comes first.
             w = {v.path.split("/")[-1]: v.numpy() for v in model.weights}
             u, i = w["user_embedding"][[1, 1, 4, 4]], w["item_embedding"][[2, 3, 3, 16]]

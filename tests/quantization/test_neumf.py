@@ -96,7 +96,7 @@ def test_bit_equal_to_the_integer_oracle(calibrated, branch, native, **options):
     for name, value in oracle.values.items():
         np.testing.assert_array_equal(own[name], value, err_msg=name)
     users, items = np.array([0, 5, 5]), np.array([[3, 16], [0, 3], [9, 9]])
-    scores = made.score(tf.constant(users), tf.constant(items)).numpy()
+    scores = made.scores(tf.constant(users), tf.constant(items)).numpy()
     found = made.integers(users, items)
     for pair, (user, item) in enumerate(zip(np.repeat(users, 2), items.ravel(), strict=True)):
         expected = oracle.logit(user, item)
@@ -118,20 +118,22 @@ def test_split_form_makes_no_difference_to_where_it_came_from(split):
     other = whole.with_split_final(split)
     statistics = calibrate(whole, positives())
     users = tf.constant([1, 2])
-    np.testing.assert_allclose(whole.score(users), other.score(users), atol=1e-5, rtol=0)
-    assert (quantize(whole, statistics).score(users).numpy() == quantize(other, statistics).score(users).numpy()).all()
+    np.testing.assert_allclose(whole.scores(users), other.scores(users), atol=1e-5, rtol=0)
+    assert (
+        quantize(whole, statistics).scores(users).numpy() == quantize(other, statistics).scores(users).numpy()
+    ).all()
 
 
 def test_close_to_the_float_model(calibrated):
     model, statistics = calibrated["neumf"]
-    exact = model.score(tf.range(USERS)).numpy()
+    exact = model.scores(tf.range(USERS)).numpy()
     noise = {}
     for name, config in (
         ("best", QuantizationConfig()),
         ("study", STUDY_SPLIT),
         ("four", QuantizationConfig(activations=4, weights=4)),
     ):
-        found = quantize(model, statistics, config).score(tf.range(USERS)).numpy()
+        found = quantize(model, statistics, config).scores(tf.range(USERS)).numpy()
         noise[name] = np.square(found - exact).sum() / np.square(exact).sum()
     assert noise["best"] < 1e-3
     assert noise["best"] < noise["study"] < 0.02
@@ -145,7 +147,7 @@ def test_saved_and_loaded(calibrated, tmp_path):
         path = tmp_path / f"{number}.keras"
         made.save(path)
         again = keras.saving.load_model(path)
-        np.testing.assert_array_equal(again.score(tf.range(3)), made.score(tf.range(3)))
+        np.testing.assert_array_equal(again.scores(tf.range(3)), made.scores(tf.range(3)))
         np.testing.assert_array_equal(again((tf.range(3), tf.range(3))), made((tf.range(3), tf.range(3))))
         assert {v.dtype for v in again.weights if "kernel" in v.path and "scale" not in v.path} <= {
             "int8",
@@ -156,7 +158,7 @@ def test_saved_and_loaded(calibrated, tmp_path):
 
 def test_a_candidate_list_of_nobody(calibrated):
     made = quantize(*calibrated["neumf"])
-    assert made.score(tf.zeros([0], tf.int64), tf.zeros([0, 4], tf.int64)).shape == (0, 4)
+    assert made.scores(tf.zeros([0], tf.int64), tf.zeros([0, 4], tf.int64)).shape == (0, 4)
 
 
 @pytest.mark.parametrize(("fraction", "positive"), [(1.0, 61), (0.1, 6), (0.001, 1)])
@@ -174,7 +176,7 @@ def test_dead_units_and_constant_activations():
     for variable in model.trainable_variables:
         variable.assign(np.zeros(variable.shape))
     made = quantize(model, calibrate(model, positives()))
-    np.testing.assert_array_equal(made.score(tf.range(2)), np.zeros([2, ITEMS]))
+    np.testing.assert_array_equal(made.scores(tf.range(2)), np.zeros([2, ITEMS]))
 
 
 class TestRefused:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfrec.errors import InputError
 from tfrec.models import VAECF, Popularity
-from tfrec.serving import Recommender, export
+from tfrec.serving import ServedHistories, export
 
 ITEMS = 12
 IDS = np.array([5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43])
@@ -27,7 +27,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def recommender(model):
-    return Recommender(model, IDS, NAMES, COUNTS)
+    return ServedHistories(model, IDS, NAMES, COUNTS)
 
 
 def ask(recommender, histories, k, dtype=tf.int64):
@@ -42,7 +42,7 @@ def test_is_the_models_ranking_without_the_history(model, recommender):
     for row, history in enumerate([[1, 6], [11]]):
         dense = np.zeros((1, ITEMS), np.float32)
         dense[0, history] = 1
-        probabilities = model.probabilities(tf.sparse.from_dense(dense)).numpy()[0]
+        probabilities = tf.nn.softmax(model.scores(tf.sparse.from_dense(dense))).numpy()[0]
         left = [i for i in np.argsort(-probabilities) if i not in history][:4]
         assert answer["ids"][row].tolist() == IDS[left].tolist()
         np.testing.assert_allclose(answer["scores"][row], probabilities[left], rtol=1e-5)
@@ -75,8 +75,8 @@ def test_fewer_left_than_asked_for(recommender):
 
 
 def test_text_ids_and_numbers(model):
-    by_name = Recommender(model, NAMES, NAMES, COUNTS)
-    by_number = Recommender(model, IDS, NAMES, COUNTS, raw_ids=False)
+    by_name = ServedHistories(model, NAMES, NAMES, COUNTS)
+    by_number = ServedHistories(model, IDS, NAMES, COUNTS, raw_ids=False)
     numbers = ask(by_number, [[1, 6]], 4)["ids"][0]
     names = ask(by_name, [[NAMES[1], NAMES[6], "nobody knows"]], 4, tf.string)["ids"][0]
     assert [n.decode() for n in names] == [NAMES[i] for i in numbers]
@@ -101,7 +101,7 @@ def test_rejects_a_wrong_call(recommender, splits, k, match):
 
 def test_rejects_wrong_vocabulary(model):
     with pytest.raises(InputError, match="labels"):
-        Recommender(model, IDS, NAMES[:3], COUNTS)
+        ServedHistories(model, IDS, NAMES[:3], COUNTS)
 
 
 @pytest.mark.parametrize("kind", ["vae", "popularity"])
@@ -109,7 +109,7 @@ def test_fresh_process_with_tensorflow_only(tmp_path, model, kind):
     if kind == "popularity":
         model = Popularity(ITEMS)
         model.counts.assign(COUNTS)
-    recommender = Recommender(model, IDS, NAMES, COUNTS)
+    recommender = ServedHistories(model, IDS, NAMES, COUNTS)
     path = export(recommender, tmp_path / "model" / "1")
     code = f"""
 import sys, json
@@ -143,7 +143,7 @@ def test_agrees_with_the_model_under_float16(recommender, model):
     half = VAECF(ITEMS, hidden_dims=(8,), latent_dim=3, dtype="mixed_float16")
     half.set_weights(model.get_weights())
     a = ask(recommender, [[7, 23]], 12)
-    b = ask(Recommender(half, IDS, NAMES, COUNTS), [[7, 23]], 12)
+    b = ask(ServedHistories(half, IDS, NAMES, COUNTS), [[7, 23]], 12)
     scores = [dict(zip(x["ids"][0], x["scores"][0], strict=True)) for x in (a, b)]
     for item, score in scores[0].items():
         np.testing.assert_allclose(scores[1][item], score, rtol=5e-3)

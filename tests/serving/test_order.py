@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfrec.models import VAECF, NeuMF, Popularity
 from tfrec.quantization import calibrate, quantize
-from tfrec.serving import Recommender, UserItemRecommender
+from tfrec.serving import ServedHistories, ServedUsers
 
 USERS, ITEMS = 1_000, 3_000
 
@@ -27,7 +27,7 @@ def nothing_seen(users=USERS):
 
 def served_by(model, users=USERS):
     numbers = np.arange(ITEMS)
-    recommender = UserItemRecommender(
+    recommender = ServedUsers(
         model, np.arange(users), numbers, numbers.astype(str).astype(object), np.ones(ITEMS), nothing_seen(users)
     )
     return recommender.recommend(tf.range(users, dtype=tf.int64), tf.constant(ITEMS))
@@ -50,7 +50,7 @@ def test_no_pair_out_of_order_of_all_users_and_items(model, kind):
         seen = scipy.sparse.random(USERS, ITEMS, 0.01, format="csr", random_state=1, dtype=np.float32)
         seen.data[:] = 1
         model = quantize(model, calibrate(model, seen))
-    logits = model.score(tf.range(USERS)).numpy()
+    logits = model.scores(tf.range(USERS)).numpy()
     probabilities = tf.sigmoid(logits).numpy()
     # Or there would be nothing to see: many a probability stands for several logits.
     if kind == "float":
@@ -87,13 +87,13 @@ def test_histories_are_ranked_by_logits_and_counts(kind, random):
         model = Popularity(ITEMS)
         model.counts.assign(2.0**24 - random.permutation(ITEMS))
     numbers = np.arange(ITEMS)
-    recommender = Recommender(model, numbers, numbers.astype(str).astype(object), np.ones(ITEMS))
+    recommender = ServedHistories(model, numbers, numbers.astype(str).astype(object), np.ones(ITEMS))
     history = tf.constant([3, 7], tf.int64)
     answer = recommender.recommend(history, tf.constant([0, 2], tf.int64), tf.constant(ITEMS))
     row = np.zeros((1, ITEMS), np.float32)
     row[0, [3, 7]] = 1
     scores = model(row).numpy()
-    probabilities = model.probabilities(row).numpy()
+    probabilities = tf.nn.softmax(model.scores(row)).numpy()
     assert len(np.unique(probabilities)) < len(np.unique(scores))
     count = int(answer["counts"][0])
     assert count == ITEMS - 2

@@ -151,7 +151,7 @@ def test_export_answers_as_the_model_with_tensorflow_alone(request, kind):
         ids, scores = found["ids"][0], found["scores"][0]
     model = load_model(RunFolder.existing(folder / "run"))
     if kind == "finished":
-        wanted = model.score(tf.constant([12]), tf.constant(ids[None])).numpy()[0]
+        wanted = model.scores(tf.constant([12]), tf.constant(ids[None])).numpy()[0]
         np.testing.assert_allclose(scores, wanted, atol=1e-4)
     else:
         # Columns are in another order than ids; a new user with these three, solved for exactly.

@@ -195,10 +195,10 @@ def _scoring(train: scipy.sparse.csr_matrix, rounds: int) -> dict[str, Any]:
     held = np.array([random.choice(np.setdiff1d(random.integers(0, _ITEMS, 50), few[u].indices)) for u in range(users)])
     candidates = Candidates(few, held, 999)
     drawn = candidates.block(tf.range(users, dtype=tf.int64))
-    score = tf.function(model.score)
+    score = tf.function(model.scores)
     parts = {
         "score": lambda: score(tf.range(users, dtype=tf.int64), drawn).numpy(),
-        "evaluate": lambda: evaluate_candidates(model.score, candidates, ["hit_rate@10"], block_pairs=users * 1_000),
+        "evaluate": lambda: evaluate_candidates(model.scores, candidates, ["hit_rate@10"], block_pairs=users * 1_000),
     }
     seconds: dict[str, list[float]] = {name: [] for name in parts}
     peaks = []

@@ -83,7 +83,7 @@ def _study(folder: RunFolder, seed: int, data_dir: Path | None) -> dict[str, Any
     found: dict[str, Any] = {}
 
     def measure(name: str, scorer: Any) -> None:
-        report = measure_items(scorer.score, candidates, config.evaluation).metrics
+        report = measure_items(scorer.scores, candidates, config.evaluation).metrics
         found[name] = {m: round(float(report[m]), 6) for m in _METRICS}
         found[name]["distinct_scores_per_user"] = round(distinct_scores(scorer, candidates), 1)
 
@@ -92,7 +92,9 @@ def _study(folder: RunFolder, seed: int, data_dir: Path | None) -> dict[str, Any
         measure(name, quantize(model, statistics, form))
     users = tf.range(data.train.shape[0])[:512]
     split = model.with_split_final(True)
-    found["split_largest_difference_of_logits"] = float(tf.reduce_max(tf.abs(split.score(users) - model.score(users))))
+    found["split_largest_difference_of_logits"] = float(
+        tf.reduce_max(tf.abs(split.scores(users) - model.scores(users)))
+    )
     made = quantize(model, statistics, FORMS["ours"])
     found["speed"] = speed(model, made, candidates)
     path = folder.path / "ours.keras"

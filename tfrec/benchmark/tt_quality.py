@@ -139,7 +139,7 @@ def _form(
 def _measure(model: NeuMF, config: NeuMFRun, among: dict[int, Candidates]) -> dict[str, float]:
     found: dict[str, float] = {}
     for negatives, candidates in among.items():
-        report = measure_items(model.score, candidates, config.evaluation).metrics
+        report = measure_items(model.scores, candidates, config.evaluation).metrics
         found |= {f"{metric}_of_{negatives + 1}": round(float(report[metric]), 6) for metric in _METRICS}
     return found
 

@@ -18,8 +18,8 @@ from tfrec.metrics import Ties
 class RankingCallback(keras.callbacks.Callback):
     """Puts `evaluate_full_ranking` of held-out users into the logs of each epoch, as ``val_ndcg@100`` and the like.
 
-    For a model that gives scores ``[B, I]`` of a SparseTensor ``[B, I]``, such as `tfrec.models.VAECF`. Callbacks that
-    look at these logs, such as EarlyStopping, come after it in the list.
+    For a model whose ``scores`` takes histories, a SparseTensor ``[B, I]``, such as `tfrec.models.VAECF`. Callbacks
+    that look at these logs, such as EarlyStopping, come after it in the list.
 
     Args:
         seen: ``[U, I]``, the users' rows; what is in them is no candidate.
@@ -53,7 +53,7 @@ class RankingCallback(keras.callbacks.Callback):
         """Keras tells whose ``fit`` it is."""
         super().set_model(model)
         spec = tf.SparseTensorSpec([None, self._data[0].shape[1]], tf.float32)
-        self._forward = tf.function(lambda rows: model(rows, training=False), input_signature=[spec])
+        self._forward = tf.function(lambda rows: model.scores(rows), input_signature=[spec])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Evaluate, and add to the logs."""

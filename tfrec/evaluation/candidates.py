@@ -32,7 +32,7 @@ from tfrec.data.counter_random import key, permute, uniform
 from tfrec.data.device_integers import DeviceIntegers
 from tfrec.errors import InputError
 from tfrec.evaluation.counts import true_in_row
-from tfrec.evaluation.full_ranking import Report, _alone
+from tfrec.evaluation.full_ranking import Report, alone
 from tfrec.metrics import TIES, Metric, TiedRanks, Ties
 
 Protocol = Literal["exact", "nvidia", "mlperf", "file", "all"]
@@ -188,7 +188,7 @@ def evaluate_candidates(
     block_pairs: int = 1 << 19,
     rank: int = 0,
     size: int = 1,
-    sum_across_ranks: Callable[[np.ndarray], np.ndarray] = _alone,
+    sum_across_ranks: Callable[[np.ndarray], np.ndarray] = alone,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Metrics of a scorer, the mean over the users with a held-out item.

@@ -54,7 +54,8 @@ class Report:
         }
 
 
-def _alone(values: np.ndarray) -> np.ndarray:
+def alone(values: np.ndarray) -> np.ndarray:
+    """The sum over the processes where there is one."""
     return values
 
 
@@ -69,7 +70,7 @@ def evaluate_full_ranking(
     block_users: int = 512,
     rank: int = 0,
     size: int = 1,
-    sum_across_ranks: Callable[[np.ndarray], np.ndarray] = _alone,
+    sum_across_ranks: Callable[[np.ndarray], np.ndarray] = alone,
 ) -> Report:
     """Metrics of a scorer, the mean over the users who have targets.
 

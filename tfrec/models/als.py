@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import reprlib
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -25,28 +24,18 @@ from tfrec import ops
 from tfrec.errors import InputError
 from tfrec.layers import ALSFactors
 from tfrec.layers.als_factors import check_factors, check_rows
-from tfrec.models.als_inputs import Choice, check_confidences, count, row_number, row_numbers, sparse_matrix
-from tfrec.ops.als import reference_solve, row_regularization
-
-#: (iteration from 1, seconds of it, training loss or None)
-Callback = Callable[[int, float, float | None], Any]
-
-
-class Ranks(Protocol):
-    """How several processes share a fit, see `tfrec.distributed.RowExchange`."""
-
-    rank: int
-    size: int
-
-    def gather_rows(self, rows: tf.Tensor) -> tf.Tensor:
-        """The ranks' rows one after another."""
-
-    def sum(self, values: tf.Tensor) -> tf.Tensor:
-        """The sum over the ranks."""
+from tfrec.models.als_fit import Callback, Ranks, check_confidences, entries_of_rank, objective, sweep_in_turn
+from tfrec.models.als_rows import explain_row, fold_in, liked_sums, solve_rows
+from tfrec.models.best import answer, similar_rows
+from tfrec.models.carry import Side
+from tfrec.models.matrices import sparse_matrix
+from tfrec.models.queries import are_histories, history_tensor, user_tensor
+from tfrec.models.questions import Choice, count, row_number, row_numbers
+from tfrec.models.recommends import Numbers, Recommends
 
 
 @keras.saving.register_keras_serializable(package="tfrec")
-class ALS(keras.Model):
+class ALS(Recommends, keras.Model):
     """Matrix factorization for implicit feedback, with the recommendations people ask of it.
 
     Args:
@@ -89,6 +78,8 @@ class ALS(keras.Model):
         >>> int(ids[0]) in (0, 1)
         True
     """
+
+    takes_histories = True
 
     def __init__(
         self,
@@ -203,70 +194,7 @@ class ALS(keras.Model):
                 f"Received: shape {matrix.shape}.\nMake a new model, or use partial_fit_users and partial_fit_items."
             )
         self._fitted_shape = matrix.shape
-        rank, size = (ranks.rank, ranks.size) if ranks is not None else (0, 1)
-        by_user = self._entries(matrix, rank, size)
-        by_item = self._entries(_transposed(matrix), rank, size)
-        history = keras.callbacks.History()
-        history.set_model(self)
-        history.on_train_begin()
-        bar = keras.utils.Progbar(self.iterations, unit_name="iteration") if verbose and rank == 0 else None
-        gram = self.items.gramian()
-        for iteration in range(initial_iteration + 1, self.iterations + 1):
-            started = time.perf_counter()
-            gram, user_seconds = self._solve(self.users, by_user, self.items, gram, ranks, "user")
-            user_gram = gram
-            gram, item_seconds = self._solve(self.items, by_item, self.users, gram, ranks, "item")
-            self.thread_seconds = (user_seconds, item_seconds)
-            seconds = time.perf_counter() - started
-            logs: dict[str, Any] = {"seconds": seconds}
-            loss = None
-            if calculate_training_loss:
-                del user_gram
-                loss = self._loss(by_user, matrix, gram, ranks)
-                logs["loss"] = loss
-            history.on_epoch_end(iteration - 1, logs)
-            if bar is not None:
-                shown = [("loss", loss)] if loss is not None else []
-                bar.update(iteration, shown, finalize=iteration == self.iterations)
-            if callback is not None:
-                callback(iteration, seconds, loss)
-        return history
-
-    def _entries(self, matrix: scipy.sparse.csr_matrix, rank: int, size: int) -> ops.Entries:
-        """This rank's rows: ranges of about equal work."""
-        first, last = balanced_range(np.diff(matrix.indptr), self.factors, self.sweep, rank, size)
-        return ops.Entries(matrix, first, last)
-
-    def _solve(
-        self,
-        side: ALSFactors,
-        entries: ops.Entries,
-        other: ALSFactors,
-        gram: tf.Tensor,
-        ranks: Ranks | None,
-        what: str,
-    ) -> tuple[tf.Tensor, np.ndarray]:
-        """One half-sweep; returns the Gramian of what was solved for, and the threads' seconds."""
-        fixed = tf.convert_to_tensor(other.table.value)
-        bad, seconds = side.half_sweep(entries, fixed, gram, self.sweep)
-        del fixed
-        if ranks is not None and ranks.size > 1:
-            # A rank that failed tells the others, so that all stop.
-            bad = int(np.max(ranks.gather_rows(tf.constant([bad], tf.int64)).numpy()))
-        if bad >= 0:
-            raise InputError(
-                f"The factors of {what} {bad} are not finite{self._range_hint()}.\n"
-                "Lower `alpha` or the confidences, or raise `regularization`."
-            )
-        if ranks is None or ranks.size == 1:
-            return side.gramian(), seconds
-        mine = tf.convert_to_tensor(side.table.value[entries.first : entries.last])
-        gram = ranks.sum(ops.gramian(mine))
-        side.table.assign(ranks.gather_rows(mine))
-        return gram, seconds
-
-    def _range_hint(self) -> str:
-        return ", or beyond float16's 65,504" if self.factor_dtype == "float16" else ""
+        return sweep_in_turn(self, matrix, callback, verbose, calculate_training_loss, ranks, initial_iteration)
 
     def training_loss(self, user_items: Any) -> float:
         """The objective per unit of weight, exact, as the implicit package normalises it:
@@ -280,24 +208,7 @@ class ALS(keras.Model):
         self._require_fitted()
         matrix = sparse_matrix(user_items, "user_items", self.num_users, self.num_items)
         check_confidences(matrix, "user_items", self.sweep)
-        return self._loss(self._entries(matrix, 0, 1), matrix, self.items.gramian(), None)
-
-    def _loss(
-        self, by_user: ops.Entries, matrix: scipy.sparse.csr_matrix, gram: tf.Tensor, ranks: Ranks | None
-    ) -> float:
-        rows = tf.convert_to_tensor(self.users.table.value[by_user.first : by_user.last])
-        total = ops.losses(by_user, tf.convert_to_tensor(self.items.table.value), gram, rows, self.sweep).sum()
-        if ranks is not None and ranks.size > 1:
-            total = float(ranks.sum(tf.constant(total, tf.float64)))
-        users, items = matrix.shape
-        for table, lengths, others in (
-            (self.users, np.diff(matrix.indptr), items),
-            (self.items, np.bincount(matrix.indices, minlength=items), users),
-        ):
-            squares = tf.reduce_sum(tf.cast(table.table.value, tf.float64) ** 2, axis=1).numpy()
-            total += float(row_regularization(self.sweep, lengths, others) @ squares)
-        weight = self.sweep.alpha * float(np.abs(matrix.data, dtype=np.float64).sum())
-        return float(total / (weight + self.sweep.unobserved_weight * (users * items - matrix.nnz)))
+        return objective(self, entries_of_rank(self, matrix), matrix, self.items.gramian(), None)
 
     # ---- new and changed rows --------------------------------------------------------------------------------------
 
@@ -310,11 +221,11 @@ class ALS(keras.Model):
         Returns:
             ``[B, F]``; zeros for a row without entries, or with dislikes only.
         """
-        return self._fold_in(self._rows_of_users(user_items), self.items, "user")
+        return fold_in(self.checked_rows(user_items, "user_items"), self.items, self.sweep, "user")
 
     def recalculate_items(self, item_users: Any) -> np.ndarray:
         """The same for items: ``[B, U]`` -> ``[B, F]``."""
-        return self._fold_in(self._rows_of_items(item_users), self.users, "item")
+        return fold_in(self._rows_of_items(item_users), self.users, self.sweep, "item")
 
     def partial_fit_users(self, users: int | Sequence[int] | np.ndarray, user_items: Any) -> None:
         """Set the factors of some users, old or new, from their rows; the items' stay as they are.
@@ -340,11 +251,11 @@ class ALS(keras.Model):
         self._set_rows(self.items, items, "items", rows)
         self.num_items = self.items.num_rows
 
-    def _rows_of_users(self, given: Any, rows: int | None = None) -> scipy.sparse.csr_matrix:
-        """``[B, I]``, checked."""
+    def checked_rows(self, rows: Any, name: str, num_rows: int | None = None) -> scipy.sparse.csr_matrix:
+        """As `Recommends.checked_rows`; rows may be as narrow as at ``fit``, and are confidences."""
         self._require_fitted()
-        matrix = sparse_matrix(given, "user_items", rows, self.num_items, self._fitted_shape[1])
-        check_confidences(matrix, "user_items", self.sweep)
+        matrix = sparse_matrix(rows, name, num_rows, self.num_items, self._fitted_shape[1])
+        check_confidences(matrix, name, self.sweep)
         return matrix
 
     def _rows_of_items(self, given: Any) -> scipy.sparse.csr_matrix:
@@ -353,20 +264,6 @@ class ALS(keras.Model):
         matrix = sparse_matrix(given, "item_users", None, self.num_users, self._fitted_shape[0])
         check_confidences(matrix, "item_users", self.sweep)
         return matrix
-
-    def _fold_in(self, matrix: scipy.sparse.csr_matrix, other: ALSFactors, what: str) -> np.ndarray:
-        exact = dataclasses.replace(self.sweep, solver="cholesky")
-        fixed = tf.convert_to_tensor(other.table.value)
-        empty = tf.zeros([matrix.shape[0], self.factors], fixed.dtype)
-        if matrix.shape[0] == 0:
-            return empty.numpy()
-        solved, bad, _ = ops.half_sweep(ops.Entries(matrix), fixed, other.gramian(), empty, exact, 0, matrix.shape[0])
-        if bad >= 0:
-            raise InputError(
-                f"The factors of {what} row {bad} are not finite{self._range_hint()}.\n"
-                "Lower the confidences, or make the model with a larger `regularization`."
-            )
-        return solved.numpy()
 
     def _set_rows(self, side: ALSFactors, given: Any, what: str, rows: np.ndarray) -> None:
         numbers = row_numbers(given, what, None)
@@ -383,7 +280,7 @@ class ALS(keras.Model):
 
     def recommend(
         self,
-        users: int | Sequence[int] | np.ndarray,
+        users: Any,
         user_items: Any = None,
         k: int = 10,
         filter_seen: bool = True,
@@ -391,63 +288,48 @@ class ALS(keras.Model):
         items: Sequence[int] | np.ndarray | None = None,
         recalculate: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The items with the highest scores ``x_u.y_i``; equal scores by lower number first.
+        """As `Recommends.recommend`; nothing is recommended to a user with factors of zero.
 
         Args:
-            users: a user's number, or ``[B]`` of them.
-            user_items: the rows of these users, ``[B, I]`` (``[1, I]`` or ``[I]`` for one); needed by ``filter_seen``
-                and ``recalculate``.
-            k: how many, from 1; no more than there are items, or ``items``.
-            filter_seen: leave out what a user has in ``user_items``, dislikes too.
-            filter_items: items to leave out for everybody.
-            items: choose among these only.
+            users: numbers, or histories, which are folded in.
+            user_items: needed by ``recalculate`` too.
+            k: as there.
+            filter_seen: as there.
+            filter_items: as there.
+            items: as there.
             recalculate: take the users' factors from ``user_items`` and not from the model; users may then be new.
-
-        Returns:
-            item numbers and scores: int32 and float32 ``[k]`` for one user, shorter where fewer are left; ``[B, k]``
-            for several, filled up with -1 and -infinity. Nothing is recommended to a user with factors of zero.
-
-        Raises:
-            InputError: unknown users or items, ``user_items`` missing or with another number of rows, or both
-                ``items`` and ``filter_items``.
         """
         self._require_fitted()
-        numbers = row_numbers(users, "users", None if recalculate else self.num_users)
-        k, rows = count(k), None
-        if filter_seen or recalculate:
-            if user_items is None:
-                raise InputError(
-                    "`filter_seen` and `recalculate` need `user_items`, the rows of these users.\nReceived: None.\n"
-                    "Give user_items=matrix[users], or filter_seen=False."
-                )
-            rows = self._rows_of_users(user_items, len(numbers))
-        queries = tf.constant(self.recalculate_users(rows)) if recalculate else _rows_of(self.users, numbers)
-        seen = rows if filter_seen else None
-        choice = Choice.of(self.items.num_rows, ("items", items), ("filter_items", filter_items))
-        ids, scores = self._best(queries, tf.convert_to_tensor(self.items.table.value), k, seen, choice)
-        return _answer(ids, scores, np.ndim(users) == 0)
+        if not recalculate:
+            return super().recommend(users, user_items, k, filter_seen, filter_items, items)
+        numbers = row_numbers(users, "users", None)
+        if user_items is None:
+            raise InputError(
+                "`recalculate` needs `user_items`, the rows of these users.\nReceived: None.\n"
+                "Give user_items=matrix[users], or recalculate=False."
+            )
+        rows = self.checked_rows(user_items, "user_items", len(numbers))
+        choice = self.item_choice(items, filter_items)
+        return answer(*self.best_items(rows, count(k), rows if filter_seen else None, choice), np.ndim(users) == 0)
 
     def similar_items(
         self,
-        items: int | Sequence[int] | np.ndarray,
+        items: Numbers,
         k: int = 10,
         filter_items: Sequence[int] | np.ndarray | None = None,
         among: Sequence[int] | np.ndarray | None = None,
         recalculate: bool = False,
         item_users: Any = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The items with the highest cosine ``y_i.y_j / |y_i| |y_j|``, the item itself first.
+        """As `Recommends.similar_items`; nothing is similar to an item with factors of zero.
 
         Args:
-            items: an item's number, or ``[B]`` of them.
-            k: how many, from 1; no more than there are items, or ``among``.
-            filter_items: items to leave out.
-            among: choose among these only.
+            items: as there.
+            k: as there.
+            filter_items: as there.
+            among: as there.
             recalculate: take the items' factors from ``item_users`` ``[B, U]``; they may then be new.
             item_users: see there.
-
-        Returns:
-            as `recommend`. Nothing is similar to an item with factors of zero.
         """
         self._require_fitted()
         new = self.recalculate_items(item_users) if recalculate and item_users is not None else None
@@ -490,29 +372,10 @@ class ALS(keras.Model):
         Raises:
             InputError: a number out of range, or a row without a solution.
         """
-        matrix = self._rows_of_users(user_items)
+        matrix = self.checked_rows(user_items, "user_items")
         k, item = count(k), row_number(item, "item", self.items.num_rows)
         row = matrix[row_number(user, "user", matrix.shape[0])]
-        liked = row.data > 0
-        if not liked.any():
-            return 0.0, np.zeros(0, np.int32), np.zeros(0, np.float32)
-        table = self.items.table.value
-        y = tf.cast(tf.gather(table, row.indices), tf.float64).numpy()
-        confidence = self.sweep.alpha * np.abs(row.data.astype(np.float64))
-        gram = self.items.gramian().numpy().astype(np.float64)
-        scale = row_regularization(self.sweep, np.array([row.nnz]), self.items.num_rows)[0]
-        a = self.sweep.unobserved_weight * gram + (y * (confidence - self.sweep.unobserved_weight)[:, None]).T @ y
-        a += scale * np.eye(self.factors)
-        wanted = tf.cast(table[item], tf.float64).numpy()
-        try:
-            parts = ((y @ np.linalg.solve(a, wanted)) * confidence)[liked]
-        except np.linalg.LinAlgError as error:
-            raise InputError(
-                "This row's factors are not determined, as the model has no regularization.\n"
-                f"Received: regularization={self.sweep.regularization}.\nTrain with a larger one."
-            ) from error
-        order = np.argsort(-parts, kind="stable")[:k]
-        return float(parts.sum()), row.indices[liked][order].astype(np.int32), parts[order].astype(np.float32)
+        return explain_row(row, item, k, self.items, self.sweep)
 
     def _similar(
         self,
@@ -530,40 +393,8 @@ class ALS(keras.Model):
             raise InputError(f"`recalculate` needs `{other}`, the rows of these {what}.\nReceived: None.")
         if new is not None and len(new) != len(numbers):
             raise InputError(f"A row is needed for each of `{what}`.\nReceived: {len(numbers)} and {len(new)} rows.")
-        table = tf.convert_to_tensor(side.table.value)
-        unit = _unit(table)
-        everything = new is None and np.array_equal(numbers, np.arange(side.num_rows))
-        queries = unit if everything else _unit(tf.constant(new) if new is not None else tf.gather(table, numbers))
-        ids, scores = self._best(queries, unit, count(k), None, choice)
-        return _answer(ids, scores, np.ndim(wanted) == 0)
-
-    def _best(
-        self,
-        queries: tf.Tensor,
-        table: tf.Tensor,
-        k: int,
-        seen: scipy.sparse.csr_matrix | None,
-        choice: Choice,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The best k rows of a table, without those seen; where fewer are left, -1 and -infinity."""
-        offsets, columns, chosen, k = None, np.zeros(0, np.int32), choice.rows, min(k, choice.most)
-        if chosen is not None:
-            table = tf.gather(table, chosen)
-        if seen is not None:
-            if chosen is not None:
-                seen = scipy.sparse.csr_matrix(seen[:, chosen])
-                seen.sort_indices()
-            offsets, columns = seen.indptr.astype(np.int64), seen.indices
-        if 0 in (queries.shape[0], table.shape[0], k):
-            shape = (queries.shape[0], k)
-            return np.full(shape, -1, np.int32), np.full(shape, -np.inf, np.float32)
-        ids, scores = ops.dot_top_k(queries, table, k, offsets, columns)
-        if chosen is not None:
-            ids = np.where(ids >= 0, chosen[ids], -1).astype(np.int32)
-        zero = ~np.any(queries.numpy(), axis=1)
-        if zero.any():
-            ids[zero], scores[zero] = -1, -np.inf
-        return ids, scores
+        found = similar_rows(tf.convert_to_tensor(side.table.value), numbers, count(k), choice, new)
+        return answer(*found, np.ndim(wanted) == 0)
 
     # ---- as a Keras model ------------------------------------------------------------------------------------------
 
@@ -571,8 +402,7 @@ class ALS(keras.Model):
         """Scores of pairs, or of all items for sparse rows of new users (their exact factors, in TensorFlow alone)."""
         self._require_fitted()
         if isinstance(inputs, tf.SparseTensor):
-            x, y = self._solve_rows(inputs)
-            return tf.matmul(x, y, transpose_b=True)
+            return self.scores(inputs)
         if not isinstance(inputs, tuple | list) or len(inputs) != 2:
             raise InputError(
                 "ALS is called with (users, items), or with sparse rows of users.\n"
@@ -582,57 +412,53 @@ class ALS(keras.Model):
         if len(users.shape) != len(items.shape) or not tf.TensorShape(users.shape).is_compatible_with(items.shape):
             raise InputError(
                 "`users` and `items` must have the same shape, a pair in each place.\n"
-                f"Received shapes: {users.shape} and {items.shape}.\nFor several items of each user use score()."
+                f"Received shapes: {users.shape} and {items.shape}.\nFor several items of each user use scores()."
             )
         return tf.reduce_sum(self.users(users) * self.items(items), axis=-1)
 
-    def score(self, users: tf.Tensor, items: tf.Tensor | None = None) -> tf.Tensor:
-        """Scores of candidates, float32 ``[B, C]``.
+    def query_vectors(self, queries: Any) -> tf.Tensor:
+        """Factors ``[B, F]`` of users, in the table's type; or of histories, which are folded in: a SciPy matrix
+        exactly as `recalculate_users`, a SparseTensor in TensorFlow alone and float32."""
+        self._require_fitted()
+        if isinstance(queries, tf.SparseTensor):
+            return self._solve(queries)
+        if are_histories(queries):
+            return tf.constant(self.recalculate_users(queries))
+        table = tf.convert_to_tensor(self.users.table.value)
+        if isinstance(queries, np.ndarray) and np.array_equal(queries, np.arange(self.users.num_rows)):
+            return table  # not a copy of all of it
+        return tf.gather(table, user_tensor(queries))
 
-        Args:
-            users: integer ``[B]``.
-            items: integer ``[B, C]``; None: all items.
-        """
-        x = self.users(users)
+    def item_vectors(self) -> tuple[tf.Tensor, None]:
+        """Factors ``[I, F]``, in the table's type, and no bias."""
+        self._require_fitted()
+        return tf.convert_to_tensor(self.items.table.value), None
+
+    def scores(self, queries: Any, items: Any = None) -> tf.Tensor:
+        """``x.y``, near 1 for what a user is sure to like; see `Recommends.scores`. 0 where `answerable` is False."""
+        x = tf.cast(self.query_vectors(queries), tf.float32)
         if items is None:
             return tf.matmul(x, tf.cast(self.items.table.value, tf.float32), transpose_b=True)
         return tf.linalg.matvec(self.items(items), x)
 
-    def preference(self, users: tf.Tensor, items: tf.Tensor | None = None) -> tf.Tensor:
-        """What is served: the score itself, near 1 for what a user is sure to like.
+    def answerable(self, queries: Any) -> tf.Tensor:
+        """bool ``[B]``: False for factors of zero, which score every item alike."""
+        self._require_fitted()
+        if not are_histories(queries):
+            return tf.reduce_any(self.query_vectors(queries) != 0, axis=1)
+        if not isinstance(queries, tf.SparseTensor):
+            queries = history_tensor(self.checked_rows(queries, "queries"), self.items.num_rows)
+        # The factors are zero where this sum is, which is cheaper.
+        return tf.reduce_any(liked_sums(queries, self.items) != 0, axis=1)
 
-        Of all items a user with factors of zero is served none: the scores are -infinity, and not 0 for each.
-        """
-        scores = self.score(users, items)
-        return scores if items is not None else _none_for_zeros(self.users(users), scores)
+    def row_axes(self) -> list[tuple[keras.Variable, Side, int]]:
+        """Both tables."""
+        self._require_fitted()
+        return [(self.users.table, "user", 0), (self.items.table, "item", 0)]
 
-    def probabilities(self, rows: tf.SparseTensor) -> tf.Tensor:
-        """What is served for histories: the scores, float32 ``[B, I]``; -infinity where the factors are zero."""
-        x, y = self._solve_rows(rows)
-        return _none_for_zeros(x, tf.matmul(x, y, transpose_b=True))
-
-    def _solve_rows(self, rows: tf.SparseTensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The factors ``[B, F]`` of users with these rows, and those of the items, float32."""
-        width, least = self.items.num_rows, self._fitted_shape[1]
-        message = f"Rows must have {width} columns, one for each item."
-        if rows.shape.rank != 2 or (rows.shape[1] is not None and not least <= rows.shape[1] <= width):
-            raise InputError(f"{message}\nReceived: shape {rows.shape}.")
-        columns = rows.dense_shape[1]
-        check = tf.debugging.Assert((columns >= least) & (columns <= width), [f"{message} Received:", columns])
-        with tf.control_dependencies([check]):
-            batch = tf.identity(rows.dense_shape[0])
-        # A stored zero is no entry, and those of a row must stand together.
-        rows = tf.sparse.reorder(tf.sparse.retain(rows, rows.values != tf.zeros([], rows.dtype)))
-        offsets = tf.searchsorted(rows.indices[:, 0], tf.range(batch + 1), out_type=tf.int64)
-        starts, lengths = offsets[:-1], offsets[1:] - offsets[:-1]
-        table = tf.convert_to_tensor(self.items.table.value)
-        y = tf.cast(table, tf.float32)
-        gram = tf.matmul(y, y, transpose_a=True)
-        exact = dataclasses.replace(self.sweep, solver="cholesky")
-        columns, values = rows.indices[:, 1], tf.cast(rows.values, tf.float32)
-        x = reference_solve(starts, lengths, columns, values, table, gram, None, exact)
-        x = tf.debugging.check_numerics(tf.cast(x, tf.float32), f"A row's factors are not finite{self._range_hint()}")
-        return x, y
+    def _solve(self, rows: tf.SparseTensor) -> tf.Tensor:
+        """The factors ``[B, F]`` of users with these rows, float32, in TensorFlow alone."""
+        return solve_rows(rows, self.items, self._fitted_shape[1], self.sweep)
 
     def export(
         self,
@@ -690,56 +516,7 @@ class ALS(keras.Model):
             raise InputError("The model knows no users and items yet.\nCall fit(user_items) first.")
 
 
-def balanced_range(lengths: np.ndarray, factors: int, sweep: ops.Sweep, rank: int, size: int) -> tuple[int, int]:
-    """The rows ``[first, last)`` of a rank, so that all ranks have about equal work.
-
-    Args:
-        lengths: ``[N]``, entries of each row.
-        factors: F.
-        sweep: what is done with them.
-        rank: of this process.
-        size: number of processes.
-    """
-    if size == 1:
-        return 0, len(lengths)
-    # Multiply-adds of a row, about.
-    if sweep.solver == "cholesky":
-        work = lengths * (factors / 2) * factors + factors**3 / 4
-    elif sweep.solver == "cg":
-        work = (sweep.cg_steps + 1.0) * (factors * factors + 3.0 * lengths * factors)
-    else:
-        work = lengths * (factors / 2) * sweep.block_size + 2.0 * factors * factors
-    total = np.cumsum(np.where(lengths > 0, work, 1.0))
-    edges = np.searchsorted(total, total[-1] * np.arange(1, size) / size)
-    edges = np.concatenate([[0], edges, [len(lengths)]])
-    return int(edges[rank]), int(edges[rank + 1])
-
-
-def _transposed(matrix: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
-    """The transpose as CSR, columns ascending."""
-    return matrix.T.tocsr()
-
-
 def _rows_of(side: ALSFactors, numbers: np.ndarray) -> tf.Tensor:
     table = tf.convert_to_tensor(side.table.value)
     everything = len(numbers) == side.num_rows and np.array_equal(numbers, np.arange(side.num_rows))
     return table if everything else tf.gather(table, numbers)
-
-
-def _none_for_zeros(x: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-    return tf.where(tf.reduce_any(x != 0, axis=1, keepdims=True), scores, -np.inf)
-
-
-def _unit(rows: tf.Tensor) -> tf.Tensor:
-    """Rows of length 1 in float32. A row of zeros has no direction: it becomes NaN, and is similar to nothing."""
-    rows = tf.cast(rows, tf.float32)
-    # The squares of very large or very small numbers would not be finite, or zero.
-    rows = rows / tf.reduce_max(tf.abs(rows), axis=1, keepdims=True)
-    return rows / tf.norm(rows, axis=1, keepdims=True)
-
-
-def _answer(ids: np.ndarray, scores: np.ndarray, one: bool) -> tuple[np.ndarray, np.ndarray]:
-    if not one:
-        return ids, scores
-    there = ids[0] >= 0
-    return ids[0][there], scores[0][there]

@@ -40,7 +40,7 @@ class Model(keras.Model):
             )
         super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
 
-    def _served(self) -> tuple[Callable[[Any], tf.Tensor], list[Any]]:
+    def served(self) -> tuple[Callable[[Any], tf.Tensor], list[Any]]:
         """What an export answers: a function of one argument, and the types of argument that it is traced for, that of
         the signature first."""
         raise NotImplementedError
@@ -66,7 +66,7 @@ class Model(keras.Model):
             **kwargs: as in Keras.
         """
         with plain_operations(list(self._flatten_layers())):
-            function, specs = self._served()
+            function, specs = self.served()
             if format != "tf_saved_model" or input_signature is not None:
                 signature = specs[:1] if input_signature is None else input_signature
                 super().export(str(filepath), format, verbose=verbose, input_signature=signature, **kwargs)
@@ -79,7 +79,7 @@ class Model(keras.Model):
             archive.add_endpoint("serve", serve, **kwargs)
             archive.write_out(str(filepath), verbose=verbose is not False)
 
-    def _check_policy(self) -> None:
+    def check_policy(self) -> None:
         """Raise InputError for a precision in which weights or losses would not be float32."""
         if self.variable_dtype != "float32" or self.compute_dtype not in _COMPUTE:
             raise InputError(

@@ -12,11 +12,15 @@ import tensorflow as tf
 
 from tfrec.errors import InputError
 from tfrec.models.base import Model
+from tfrec.models.carry import Side
+from tfrec.models.queries import are_histories, history_tensor, user_tensor
+from tfrec.models.questions import row_numbers
+from tfrec.models.recommends import Recommends
 from tfrec.models.rows import check_width, serve_rows
 
 
 @keras.saving.register_keras_serializable(package="tfrec")
-class Popularity(Model):
+class Popularity(Recommends, Model):
     """Scores every item by the number of training users who have it, the same for all users.
 
     Args:
@@ -35,6 +39,8 @@ class Popularity(Model):
         >>> model(tf.zeros([1, 3])).numpy().tolist()
         [[1.0, 0.0, 2.0]]
     """
+
+    takes_histories = True
 
     def __init__(self, num_items: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -71,17 +77,29 @@ class Popularity(Model):
         counts = tf.convert_to_tensor(self.counts)
         return tf.tile(counts[None, :], [tf.cast(rows, tf.int32), 1])
 
-    def probabilities(self, x: tf.SparseTensor | tf.Tensor) -> tf.Tensor:
-        """Each item's share of all interactions, float32 ``[B, I]``."""
-        counts = self(x)
-        return self.shown(counts, counts)
+    def checked_users(self, users: Any) -> np.ndarray:
+        """Numbers of users, int64 ``[B]``, as large as they like: all are answered alike."""
+        return row_numbers(users, "users", None)
 
-    def shown(self, best: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-        """What is shown beside the items of the scores ``best`` ``[B, k]`` of all ``scores`` ``[B, I]``: their share of
-        all interactions."""
+    def scores(self, queries: Any, items: Any = None) -> tf.Tensor:
+        """The counts for anybody, float32 ``[B, I]`` or ``[B, C]``; see `Recommends.scores`."""
+        if are_histories(queries):
+            rows = tf.cast(history_tensor(queries, self.num_items).dense_shape[0], tf.int32)
+        else:
+            rows = tf.size(user_tensor(queries))
+        counts = tf.convert_to_tensor(self.counts)
+        return tf.tile(counts[None, :], [rows, 1]) if items is None else tf.gather(counts, items)
+
+    def link(self, best: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+        """Each item's share of all interactions, float32 ``[B, k]``."""
         return best / tf.maximum(tf.reduce_sum(scores, axis=1, keepdims=True), 1.0)
 
-    def _served(self) -> tuple[Callable[[Any], tf.Tensor], list[Any]]:
+    def row_axes(self) -> list[tuple[keras.Variable, Side, int]]:
+        """The counts, one for each item; `adapt` makes them anew."""
+        return [(self.counts, "item", 0)]
+
+    def served(self) -> tuple[Callable[[Any], tf.Tensor], list[Any]]:
+        """See `Model.served`."""
         return serve_rows(self)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:

@@ -32,14 +32,20 @@ from tfrec.layers import (
 )
 from tfrec.layers.multinomial import CHUNK_BYTES
 from tfrec.models.base import FLOAT_MAX, Model, bind, check_within
+from tfrec.models.carry import Side
+from tfrec.models.queries import history_tensor
+from tfrec.models.questions import count, row_number
+from tfrec.models.recommends import Recommends, of_candidates
 from tfrec.models.rows import check_weights, check_width, checked_rows, serve_rows, sparse_rows
 
+#: Histories that `VAECF.explain` scores at once.
+EXPLAINED_ROWS = 256
 #: Turns what an input pipeline yields into a batch of sparse rows.
 Gather = Callable[[tf.Tensor], tf.SparseTensor]
 
 
 @keras.saving.register_keras_serializable(package="tfrec")
-class VAECF(Model):
+class VAECF(Recommends, Model):
     """Mult-VAE or Mult-DAE on sparse rows; nothing of size ``[B, I]`` exists on the input side.
 
     Args:
@@ -82,6 +88,8 @@ class VAECF(Model):
         TensorShape([1, 4])
     """
 
+    takes_histories = True
+
     def __init__(
         self,
         num_items: int,
@@ -98,7 +106,7 @@ class VAECF(Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._check_policy()
+        self.check_policy()
         for name, value, low in (
             ("num_items", num_items, 2),
             ("latent_dim", latent_dim, 1),
@@ -309,18 +317,69 @@ class VAECF(Model):
         check_width(input_shape, self.num_items, "x")
         return (input_shape[0], self.num_items)
 
-    def _served(self) -> tuple[Callable[[Any], tf.Tensor], list[Any]]:
+    def served(self) -> tuple[Callable[[Any], tf.Tensor], list[Any]]:
+        """See `Model.served`."""
         return serve_rows(self)
 
-    def probabilities(self, x: tf.SparseTensor | tf.Tensor) -> tf.Tensor:
-        """The distribution over all items, float32 ``[B, I]``. Rank by the logits: here different ones may round to one
-        number."""
-        return tf.nn.softmax(self(x, training=False))
+    def query_vectors(self, queries: Any) -> tf.Tensor:
+        """The decoder's last hidden layer ``[B, D]`` at the mean of z, float32."""
+        hidden, _ = self._hidden(history_tensor(queries, self.num_items), training=False)
+        return tf.cast(hidden, tf.float32)
 
-    def shown(self, best: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-        """What is shown beside the items of the scores ``best`` ``[B, k]`` of all ``scores`` ``[B, I]``: their
-        probabilities."""
+    def item_vectors(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """The last layer's kernel ``[I, D]`` and bias ``[I]``."""
+        return tf.transpose(tf.convert_to_tensor(self.item_kernel)), tf.convert_to_tensor(self.item_bias)
+
+    def scores(self, queries: Any, items: Any = None) -> tf.Tensor:
+        """Logits, as calling the model gives them; see `Recommends.scores`."""
+        return of_candidates(self._logits(self.query_vectors(queries)), items)
+
+    def link(self, best: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+        """Probabilities among all items. Rank by the logits: here different ones may round to one number."""
         return tf.exp(best - tf.reduce_logsumexp(scores, axis=1, keepdims=True))
+
+    def explain(self, user_items: Any, item: int, k: int = 10, user: int = 0) -> tuple[float, np.ndarray, np.ndarray]:
+        """Which items of a history speak for an item: by how far its logit falls when each is left out.
+
+        Args:
+            user_items: the user's row, ``[1, I]`` or ``[I]``, or several rows ``[U, I]``.
+            item: the item to explain.
+            k: how many contributions, from 1.
+            user: which row of ``user_items``.
+
+        Returns:
+            the item's logit; the items with the largest falls, int32; and the falls, float32, negative for an item
+            that speaks against. They need not add up to anything: the network is not linear in its items.
+
+        Raises:
+            InputError: a number out of range.
+        """
+        matrix = self.checked_rows(user_items, "user_items")
+        k, item = count(k), row_number(item, "item", self.num_items)
+        row = matrix[row_number(user, "user", matrix.shape[0])]
+        whole = self._logit(row, item)[0]
+        # Row i has everything but the i-th entry.
+        falls = [np.zeros(0, np.float32)]
+        for first in range(0, row.nnz, EXPLAINED_ROWS):
+            left_out = np.arange(first, min(first + EXPLAINED_ROWS, row.nnz))
+            kept = np.arange(row.nnz) != left_out[:, None]
+            lines, places = np.nonzero(kept)
+            rows = scipy.sparse.csr_matrix(
+                (row.data[places], (lines, row.indices[places])), (len(kept), self.num_items)
+            )
+            falls.append(whole - self._logit(rows, item))
+        fall = np.concatenate(falls)
+        order = np.argsort(-fall, kind="stable")[:k]
+        return float(whole), row.indices[order].astype(np.int32), fall[order]
+
+    def _logit(self, rows: scipy.sparse.csr_matrix, item: int) -> np.ndarray:
+        """One item's logits for histories ``[B, I]``, float32 ``[B]``."""
+        kernel = tf.convert_to_tensor(self.item_kernel)[:, item]
+        return (tf.linalg.matvec(self.query_vectors(rows), kernel) + self.item_bias[item]).numpy()
+
+    def row_axes(self) -> list[tuple[keras.Variable, Side, int]]:
+        """The first layer's kernel, and the last layer's kernel and bias."""
+        return [(self.encoder[0].kernel, "item", 0), (self.item_kernel, "item", 1), (self.item_bias, "item", 0)]
 
     def beta(self) -> tf.Tensor:
         """The present weight of the KL term, float32 scalar."""

@@ -87,14 +87,28 @@ def exclusions(
 
 
 def best_of_scores(
-    scores: Callable[[int, int], tf.Tensor], num_items: int, k: int, offsets: np.ndarray, excluded: np.ndarray
+    scores: Callable[[int, int], tf.Tensor],
+    num_items: int,
+    k: int,
+    offsets: np.ndarray,
+    excluded: np.ndarray,
+    width: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The twins' selection: the best k of ``scores(first, last)``, float32 ``[last - first, I]``, block by block."""
+    """The best k of ``scores(first, last)``, float32 ``[last - first, I]``, in blocks of bounded size.
+
+    Args:
+        scores: of a block of queries.
+        num_items: I.
+        k: from 1.
+        offsets: int64 ``[B + 1]``, and
+        excluded: as `dot_top_k` has them.
+        width: scores that ``scores`` computes for each query, where these are more than I.
+    """
     batch = len(offsets) - 1
     ids = np.full([batch, k], -1, np.int32)
     kept = np.full([batch, k], -np.inf, np.float32)
     most = min(k, num_items)
-    block = max(1, _SCORES // max(1, num_items))
+    block = max(1, _SCORES // max(1, width or num_items))
     for first in range(0, batch if most else 0, block):
         last = min(first + block, batch)
         found = scores(first, last).numpy()

@@ -64,28 +64,32 @@ class QuantizationAwareNeuMF(NeuMF):
         q = tf.clip_by_value(tf.round(weight / scale) + zero, float(least), float(greatest))
         return (q - zero) * scale
 
-    def _embeddings(self, rows: tf.Tensor) -> tf.Tensor:
+    def used_rows(self, rows: tf.Tensor) -> tf.Tensor:
+        """Embeddings as integers would hold them."""
         # Per table: the range of the rows at hand stands for the table's.
         axis = 1 if self.quantization.per_row else None
-        parts = [p for p in (rows[:, : self._gmf], rows[:, self._gmf :]) if p.shape[1]]
+        parts = [p for p in (rows[:, : self.gmf_width], rows[:, self.gmf_width :]) if p.shape[1]]
         return tf.concat([self._fake_weight(p, axis) for p in parts], axis=1)
 
-    def _early(self) -> list[tf.Tensor]:
-        kernel_and_bias = super()._early()
+    def early_weights(self) -> list[tf.Tensor]:
+        """The kernel as integers would hold it, and the bias."""
+        kernel_and_bias = super().early_weights()
         axis = 0 if self.quantization.per_channel else None
         return [self._fake_weight(kernel_and_bias[0], axis), kernel_and_bias[1]] if kernel_and_bias else []
 
-    def _late(self) -> list[tf.Tensor]:
+    def late_weights(self) -> list[tf.Tensor]:
+        """The kernels as integers would hold them, and the biases."""
         axis = 0 if self.quantization.per_channel else None
         found = []
-        for weight in self._late_weights():
+        for weight in self.late_variables():
             value = tf.convert_to_tensor(weight)
             if value.shape.rank == 2:
                 value = self._fake_weight(value, axis if value.shape[1] > 1 else None)
             found.append(tf.cast(value, self.compute_dtype))
         return found
 
-    def _activation(self, name: str, value: tf.Tensor) -> tf.Tensor:
+    def used_activation(self, name: str, value: tf.Tensor) -> tf.Tensor:
+        """An activation as integers would hold it, where its range is known."""
         if name not in self.ranges:
             return value
         q = self.quantization

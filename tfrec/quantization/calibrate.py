@@ -95,7 +95,7 @@ def activations(model: NeuMF, users: tf.Tensor, items: tf.Tensor) -> dict[str, t
     """The float activations of pairs, pair by pair, by the names that `quantize` uses: float32 ``[B * C, width]``."""
     gmf = model.mf_dim if model.branch != "mlp" else 0
     repeated = tf.repeat(tf.reshape(users, [-1]), tf.shape(items)[1])
-    user, item = model._gather("user", repeated), model._gather("item", tf.reshape(items, [-1]))
+    user, item = model.table_rows("user", repeated), model.table_rows("item", tf.reshape(items, [-1]))
     weights = {v.path.split("/")[-1]: tf.convert_to_tensor(v) for v in model.trainable_variables}
     found: dict[str, tf.Tensor] = {}
     last = []

@@ -27,7 +27,9 @@ import tensorflow as tf
 from tfrec.errors import InputError
 from tfrec.models import NeuMF
 from tfrec.models.base import Model
-from tfrec.models.neumf import _pairs, in_chunks, serve_pairs
+from tfrec.models.pairs import in_chunks, pairs, serve_pairs
+from tfrec.models.queries import user_tensor
+from tfrec.models.recommends import Recommends
 from tfrec.ops import int8_score, library
 from tfrec.quantization.affine import Affine, weight_affine
 from tfrec.quantization.clipping import clip_range
@@ -41,7 +43,7 @@ _EXACT = 1 << 24
 
 
 @keras.saving.register_keras_serializable(package="tfrec")
-class QuantizedNeuMF(Model):
+class QuantizedNeuMF(Recommends, Model):
     """An integer NeuMF, made by `quantize`.
 
     Args:
@@ -86,7 +88,7 @@ class QuantizedNeuMF(Model):
             return
         q = self.quantization
         for side, rows in (("user", self.num_users), ("item", self.num_items)):
-            for part, width in self._parts().items():
+            for part, width in self.parts().items():
                 self._add_map(f"{side}_{part}", (rows if q.per_row else 1, 1), weight=True)
                 self._add_integers(f"{side}_{part}", (rows, width))
         before = 2 * self.mlp_width
@@ -104,13 +106,14 @@ class QuantizedNeuMF(Model):
             self._add_map(name, ())
         self.built = True
 
-    def _parts(self) -> dict[str, int]:
+    def parts(self) -> dict[str, int]:
+        """The branches and the widths of their embeddings."""
         return {n: w for n, w in (("gmf", self.gmf_width), ("mlp", self.mlp_width)) if w}
 
     def _final_widths(self) -> dict[str, int]:
         last = {"gmf": self.gmf_width, "mlp": self.hidden_dims[-1] if self.hidden_dims else 0}
         if self.split_final:
-            return {n: last[n] for n in self._parts()}
+            return {n: last[n] for n in self.parts()}
         return {"final": last["gmf"] + last["mlp"]}
 
     def _other_activations(self) -> list[str]:
@@ -185,34 +188,43 @@ class QuantizedNeuMF(Model):
 
     def call(self, inputs: Any, training: bool | None = None) -> tf.Tensor:
         """Logits float32 ``[B, C]``, see `tfrec.models.NeuMF`."""
-        return self.score(*_pairs(inputs))
+        return self.scores(*pairs(inputs))
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int | None]:
         """``[B, C]``."""
         shape = tuple(input_shape["item"] if isinstance(input_shape, dict) else input_shape[1])
         return (shape[0], shape[1] if len(shape) == 2 else 1)
 
-    def preference(self, users: tf.Tensor, items: tf.Tensor | None = None) -> tf.Tensor:
-        """The probability that a user takes an item. Rank by `score`: here different logits may round to one number."""
-        return tf.sigmoid(self.score(users, items))
-
-    def shown(self, best: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-        """What is shown beside items with the scores ``best``: their `preference`."""
+    def link(self, best: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+        """The probability that a user takes an item. Rank by `scores`: here different ones may round to one number."""
         return tf.sigmoid(best)
 
-    def _served(self) -> tuple[Callable[[Any], tf.Tensor], list[Any]]:
+    def carry_over(self, old: Any, users: Any, items: Any) -> None:
+        """Refused: integers have the ranges of their model's weights.
+
+        Raises:
+            InputError: always.
+        """
+        raise self.cannot("cannot start from an earlier model", "Carry over the float NeuMF, train it, and quantize it")
+
+    def served(self) -> tuple[Callable[[Any], tf.Tensor], list[Any]]:
+        """See `Model.served`."""
         return serve_pairs(self)
 
-    def score(self, users: tf.Tensor, items: tf.Tensor | None = None) -> tf.Tensor:
+    def scores(self, queries: Any, items: Any = None) -> tf.Tensor:
         """Logits of candidates.
 
         Args:
-            users: int ``[B]``.
+            queries: numbers of users, int ``[B]``.
             items: int ``[B, C]``, or None for all items in order (C = I).
 
         Returns:
             float32 ``[B, C]``.
+
+        Raises:
+            InputError: histories.
         """
+        users = user_tensor(queries)
         user_ids, user_index = tf.unique(tf.reshape(users, [-1]), out_idx=tf.int64)
         if items is None:
             item_ids, item_index = tf.range(self.num_items, dtype=tf.int64), None
@@ -237,7 +249,7 @@ class QuantizedNeuMF(Model):
 
     @property
     def runs_natively(self) -> bool:
-        """Whether `score` is one native operation on int8; else it is a simulation with the same result."""
+        """Whether `scores` is one native operation on int8; else it is a simulation with the same result."""
         q = self.quantization
         # Then zero points are known without looking at the variables: 0, or the least integer.
         known = q.relu_ranges or q.mode == "symmetric"
@@ -283,7 +295,7 @@ class QuantizedNeuMF(Model):
                 self._value("gmf_kernel")[:, 0],
                 self._scale("gmf_kernel")[0, 0],
             )
-        bias = tf.add_n([self._value(f"{n}_bias") for n in self._parts()])
+        bias = tf.add_n([self._value(f"{n}_bias") for n in self.parts()])
         user_index, item_index = tf.cast(user_index, tf.int32), tf.cast(item_index, tf.int32)
         return int8_score(user_index=user_index, item_index=item_index, gmf=gmf, bias=bias, **mlp)
 
@@ -461,7 +473,7 @@ def _fill(made: QuantizedNeuMF, values: dict[str, np.ndarray], statistics: Stati
 
     for side in ("user", "item"):
         table = values[f"{side}_embedding"]
-        for part in made._parts():
+        for part in made.parts():
             own = table[:, : made.gmf_width] if part == "gmf" else table[:, made.gmf_width :]
             weight(f"{side}_{part}", own, 1 if q.per_row else None)
     for i in range(1, len(made.hidden_dims) + 1):

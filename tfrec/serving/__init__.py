@@ -1,6 +1,7 @@
 """Trained models as SavedModels that need TensorFlow alone."""
 
-from tfrec.serving.export import Recommender, export
-from tfrec.serving.user_items import UserItemRecommender
+from tfrec.serving.export import export
+from tfrec.serving.histories import ServedHistories
+from tfrec.serving.users import ServedUsers
 
-__all__ = ["Recommender", "UserItemRecommender", "export"]
+__all__ = ["ServedHistories", "ServedUsers", "export"]

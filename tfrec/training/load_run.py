@@ -16,7 +16,7 @@ from tfrec.errors import InputError
 from tfrec.models import ALS, VAECF, NeuMF, Popularity
 from tfrec.quantization import QuantizedNeuMF
 from tfrec.recipes import RECIPES
-from tfrec.serving import Recommender, UserItemRecommender
+from tfrec.serving import ServedHistories, ServedUsers
 from tfrec.training.run_folder import RunFolder
 from tfrec.training.vocabulary import Vocabulary
 
@@ -87,9 +87,7 @@ def check_sizes(folder: RunFolder, model: keras.Model, num_users: int | None, nu
             )
 
 
-def load_recommender(
-    folder: RunFolder, vocabulary: Vocabulary, raw_ids: bool = True
-) -> Recommender | UserItemRecommender:
+def load_recommender(folder: RunFolder, vocabulary: Vocabulary, raw_ids: bool = True) -> ServedHistories | ServedUsers:
     """The run's best model as it is served.
 
     Raises:
@@ -97,8 +95,8 @@ def load_recommender(
     """
     model = load_known_model(folder, vocabulary)
     if vocabulary.user_ids is None or vocabulary.seen is None:
-        return Recommender(model, vocabulary.item_ids, vocabulary.labels, vocabulary.popularity, raw_ids)
-    return UserItemRecommender(
+        return ServedHistories(model, vocabulary.item_ids, vocabulary.labels, vocabulary.popularity, raw_ids)
+    return ServedUsers(
         model,
         vocabulary.user_ids,
         vocabulary.item_ids,

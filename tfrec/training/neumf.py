@@ -72,7 +72,7 @@ def train_neumf(recipe: str, config: NeuMFRun, folder: RunFolder, started: float
         folder,
         training,
         config.evaluation,
-        validate=lambda: measure_items(model.score, candidates["validation"], config.evaluation),
+        validate=lambda: measure_items(model.scores, candidates["validation"], config.evaluation),
         samples=samples,
         unit="samples",
         steps=sampler.steps_per_epoch,
@@ -279,7 +279,7 @@ def _announce(
 ) -> None:
     size = distributed.size()
     where = f"after epoch {first_epoch} of " if first_epoch else "into "
-    lazy = [t.removesuffix("_embedding") for t in model._lazy_tables]
+    lazy = [t.removesuffix("_embedding") for t in model.lazy_tables]
     print(
         f"{recipe}: {data.train.shape[0]:,} users, {data.train.shape[1]:,} items, {data.train.nnz:,} positives with "
         f"{sampler.num_negatives} negatives each ({sampler.sampling}); {model.count_params():,} parameters, batches of "

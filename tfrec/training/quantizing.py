@@ -109,7 +109,7 @@ def _quantize(
         statistics = _calibrate(model, data, fraction, seed)
     made = quantize(model, statistics, config)
     before = measure_all_items(source, data, candidates, run_config.evaluation)
-    after = measure_items(made.score, candidates, run_config.evaluation)
+    after = measure_items(made.scores, candidates, run_config.evaluation)
     result = {
         "quantization": asdict(config),
         "calibration": {"fraction": fraction, "seed": seed, "pairs": statistics.samples},
@@ -225,7 +225,7 @@ def distinct_scores(model: Any, candidates: Candidates) -> float:
     else:
         users = candidates.users[:256]
         items = candidates.block(tf.constant(users))
-    scores = model.score(tf.constant(users), items).numpy()
+    scores = model.scores(tf.constant(users), items).numpy()
     return float(np.mean([len(np.unique(row)) for row in scores]))
 
 
@@ -234,7 +234,7 @@ def speed(model: Any, made: QuantizedNeuMF, candidates: Candidates) -> dict[str,
     users = candidates.users[:256]
     items = None if candidates.protocol == "all" else candidates.block(tf.constant(users))
     pairs = len(users) * (model.num_items if items is None else int(items.shape[1]))
-    ways = {n: tf.function(m.score) for n, m in (("float", model), ("quantized", made))}
+    ways = {n: tf.function(m.scores) for n, m in (("float", model), ("quantized", made))}
     seconds: dict[str, list[float]] = {n: [] for n in ways}
     for turn in range(6):
         for name, way in ways.items():

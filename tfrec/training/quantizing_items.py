@@ -101,7 +101,7 @@ def query_vectors(
     """From users and their rows to query vectors ``[B, F]``, given these item vectors."""
     if not isinstance(model, ALS):
         hidden = tf.function(
-            lambda x: model._hidden(x, training=False)[0],
+            model.query_vectors,
             input_signature=[tf.SparseTensorSpec([None, model.num_items], tf.float32)],
         )
         return lambda users, seen: hidden(to_sparse_tensor(seen)).numpy().astype(np.float32)

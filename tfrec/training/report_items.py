@@ -53,7 +53,7 @@ def measure_all_items(
     model: Any, data: PreparedItems, candidates: Candidates, config: CandidateConfig
 ) -> dict[str, Report]:
     """``model``, ``popularity`` and, where the truth is known, ``oracle`` -> report."""
-    scorers: dict[str, CandidateScorer] = {"model": model.score, "popularity": popularity_scorer(data.popularity())}
+    scorers: dict[str, CandidateScorer] = {"model": model.scores, "popularity": popularity_scorer(data.popularity())}
     if data.oracle is not None:
         scorers["oracle"] = _oracle_scorer(data)
     return {name: measure_items(score, candidates, config) for name, score in scorers.items()}

@@ -30,7 +30,7 @@ some = tf.range(asked, dtype=tf.int64)
 chosen = tf.constant(random.integers(0, items, (asked, candidates)))
 rows, notes = [], []
 for name, way in (("float32", model), ("int8", made)):
-    score = tf.function(way.score)
+    score = tf.function(way.scores)
     speeds = asked * candidates / seconds(lambda score=score: score(some, chosen).numpy(), rounds)
     rows.append(row(f"NeuMF, {asked} users x {candidates:,} candidates, {name}", speeds, "pairs/s"))
 where = (
@@ -39,9 +39,9 @@ where = (
     else "simulated, on the GPU"
 )
 notes.append(f"int8 NeuMF: {where}")
-on_device = made.score(some, chosen).numpy()
+on_device = made.scores(some, chosen).numpy()
 with tf.device("CPU:0"):
-    on_cpu = made.score(some, chosen).numpy()
+    on_cpu = made.scores(some, chosen).numpy()
 apart = float(np.abs(on_device - on_cpu).max() / max(np.abs(on_cpu).max(), 1e-9))
 notes.append(f"int8 scores on this device and on the CPU: at most {apart:.1e} of the largest apart")
 if not apart < 1e-5:

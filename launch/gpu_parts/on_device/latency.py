@@ -38,7 +38,7 @@ def best_of_vae(x: tf.SparseTensor) -> tf.Tensor:
 @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, None], tf.int64)])
 def score(some: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
     """Scores of candidates."""
-    return neumf.score(some, candidates)
+    return neumf.scores(some, candidates)
 
 
 for number in (1, 64):

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfrec.errors import InputError
 from tfrec.models import NeuMF
-from tfrec.serving import UserItemRecommender, export
+from tfrec.serving import ServedUsers, export
 
 USERS = np.array(["ada", "grace", "ünal"], dtype=object)
 ITEMS = np.array([10, 20, 30, 40, 50])
@@ -20,13 +20,13 @@ def parts(tmp_path_factory):
     model = NeuMF(3, 5, mf_dim=4, layer_dims=(8, 6))
     for weight in model.trainable_variables:
         weight.assign(np.random.default_rng(1).normal(size=weight.shape))
-    recommender = UserItemRecommender(model, USERS, ITEMS, LABELS, np.array([2.0, 1, 1, 2, 3]), SEEN)
+    recommender = ServedUsers(model, USERS, ITEMS, LABELS, np.array([2.0, 1, 1, 2, 3]), SEEN)
     path = export(recommender, tmp_path_factory.mktemp("served") / "1")
     return model, tf.saved_model.load(str(path))
 
 
 def probabilities(model):
-    return 1 / (1 + np.exp(-model.score(tf.range(3)).numpy()))
+    return 1 / (1 + np.exp(-model.scores(tf.range(3)).numpy()))
 
 
 def test_recommend(parts):
@@ -93,7 +93,7 @@ def test_vocabulary(parts):
 
 def test_numbers_instead_of_raw_ids():
     model = NeuMF(3, 5, mf_dim=4, layer_dims=(8, 6))
-    recommender = UserItemRecommender(model, USERS, ITEMS, LABELS, np.ones(5), SEEN, raw_ids=False)
+    recommender = ServedUsers(model, USERS, ITEMS, LABELS, np.ones(5), SEEN, raw_ids=False)
     answer = recommender.recommend(tf.constant([0, 3], tf.int64), tf.constant(3))
     assert set(answer["ids"][0].numpy()) == {1, 2, 4}
     assert answer["known"].numpy().tolist() == [True, False]
@@ -102,6 +102,6 @@ def test_numbers_instead_of_raw_ids():
 def test_rejects_what_does_not_fit():
     model = NeuMF(3, 5, mf_dim=4, layer_dims=(8, 6))
     with pytest.raises(InputError, match="`user_ids` must be of size 3"):
-        UserItemRecommender(model, USERS[:2], ITEMS, LABELS, np.ones(5), SEEN)
+        ServedUsers(model, USERS[:2], ITEMS, LABELS, np.ones(5), SEEN)
     with pytest.raises(InputError, match="`seen` must be of size"):
-        UserItemRecommender(model, USERS, ITEMS, LABELS, np.ones(5), SEEN[:2])
+        ServedUsers(model, USERS, ITEMS, LABELS, np.ones(5), SEEN[:2])

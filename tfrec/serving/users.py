@@ -36,14 +36,13 @@ from tfrec.evaluation.counts import true_in_row
 from tfrec.serving.ids import IdTable
 
 
-class UserItemRecommender(tf.Module):
-    """Users in, recommendations or scores of candidates out, around a model with ``preference(users, items)``.
+class ServedUsers(tf.Module):
+    """Users in, recommendations or scores of candidates out, around a model that knows users by number.
 
     Args:
-        model: `NeuMF`, `ALS` or another with ``preference(users, items or None)``, by which items are ranked;
-            those with -infinity are left out. Where different scores could round to one preference, the model has
-            ``score(users, items or None)`` too, by which they are ranked then, as in evaluation, and ``shown(the best
-            scores, all scores)``, which gives what is shown beside them.
+        model: one with ``num_users`` and ``num_items``, see `tfrec.models.recommends.Recommends`. Items are ranked by
+            its ``scores``, as in evaluation; beside the winners stands what its ``link`` makes of them; and where it
+            is not ``answerable``, the row is empty.
         user_ids: ``[U]`` raw ids, int64 or text, in the model's order.
         item_ids: ``[I]`` raw ids, int64 or text, in the model's order.
         labels: ``[I]`` titles.
@@ -121,8 +120,11 @@ class UserItemRecommender(tf.Module):
         )
         with tf.control_dependencies([check]):
             user, known = self._users.number(user_ids)
-        of_model = self._scores(user)
+        of_model = self._model.scores(user)
+        # Nothing, and not the first items of the catalogue with equal scores.
+        silent = known & ~self._model.answerable(user)
         scores = tf.where(known[:, None], of_model, self._popularity[None, :])
+        scores = tf.where(silent[:, None], float("-inf"), scores)
         starts = tf.gather(self._offsets, user)
         # An unknown user has nothing.
         lengths = tf.where(known, tf.gather(self._offsets, user + 1) - starts, 0)
@@ -135,18 +137,13 @@ class UserItemRecommender(tf.Module):
         best, number = tf.math.top_k(scores, k)
         there = best > float("-inf")
         # The few that won, after ranking: as probabilities different scores may round to one number.
-        shown = tf.where(known[:, None], shown_scores(self._model, best, of_model), best)
+        shown = tf.where(known[:, None], self._model.link(best, of_model), best)
         return {
             "ids": self._items.ids(tf.where(there, number, self._num_items)),
             "scores": tf.where(there, shown, 0.0),
             "counts": tf.cast(true_in_row(there), tf.int32),
             "known": known,
         }
-
-    def _scores(self, users: tf.Tensor, items: tf.Tensor | None = None) -> tf.Tensor:
-        """What items are ranked by."""
-        rank = self._model.score if hasattr(self._model, "shown") else self._model.preference
-        return rank(users, items)
 
     def _score(self, user_ids: tf.Tensor, item_ids: tf.Tensor) -> dict[str, tf.Tensor]:
         check = tf.debugging.Assert(
@@ -157,11 +154,6 @@ class UserItemRecommender(tf.Module):
             user, user_known = self._users.number(user_ids)
             item, item_known = self._items.number(item_ids)
         known = user_known[:, None] & item_known
-        scores = self._scores(user, item)
-        scores = tf.where(known, shown_scores(self._model, scores, scores), 0.0)
+        scores = self._model.scores(user, item)
+        scores = tf.where(known, self._model.link(scores, scores), 0.0)
         return {"scores": scores, "known": known}
-
-
-def shown_scores(model: keras.Model, best: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-    """What is shown beside items with the scores ``best`` ``[B, k]``, of all ``scores`` ``[B, I]``."""
-    return model.shown(best, scores) if hasattr(model, "shown") else best
