@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -24,13 +24,16 @@ import tensorflow as tf
 from tfrec.errors import InputError
 from tfrec.layers.memory import free_bytes
 from tfrec.models import ease_solve
-from tfrec.models.als_inputs import count, row_number, sparse_matrix
 from tfrec.models.base import FLOAT_MAX, Model
+from tfrec.models.best import answer, best_by_scores
+from tfrec.models.queries import history_tensor
+from tfrec.models.questions import Choice, count, row_number, row_numbers
+from tfrec.models.recommends import Numbers, Recommends, of_candidates
 from tfrec.models.rows import check_width, serve_rows, sparse_rows
 
 
 @keras.saving.register_keras_serializable(package="tfrec")
-class EASE(Model):
+class EASE(Recommends, Model):
     """A linear model of the items, without latent factors: accurate where items are few thousand and users many.
 
     Its time and memory depend on the number of items alone, almost: the weights take 4 I^2 bytes, and `fit` I^3
@@ -56,7 +59,6 @@ class EASE(Model):
     """
 
     takes_histories = True
-    num_users = None
 
     def __init__(self, num_items: int, regularization: float = 500.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -106,7 +108,7 @@ class EASE(Model):
                 occurs twice, counts whose squares float32 does not hold, too little memory, or a regularization with
                 which float32 is not enough; only after the last has the model lost the weights it had.
         """
-        matrix = sparse_matrix(user_items, "user_items", None, self.num_items)
+        matrix = self.checked_rows(user_items, "user_items")
         _check_counts(matrix, self.regularization)
         needed = float(ease_solve.working_bytes(matrix))
         _check_memory(self.num_items, needed, "fit, besides its weights,")
@@ -166,16 +168,16 @@ class EASE(Model):
         Raises:
             InputError: numbers of users, which the model does not know, or rows of another width.
         """
-        rows = self._rows(queries)
+        rows = history_tensor(queries, self.num_items)
         weights = tf.convert_to_tensor(self.item_weights)
         if items is None:
             return tf.sparse.sparse_dense_matmul(rows, weights)
         items = tf.cast(tf.convert_to_tensor(items), tf.int64)
 
-        def of_all() -> tf.Tensor:
-            return tf.gather(tf.sparse.sparse_dense_matmul(rows, weights), items, batch_dims=1)
+        def from_all() -> tf.Tensor:
+            return of_candidates(tf.sparse.sparse_dense_matmul(rows, weights), items)
 
-        def of_candidates() -> tf.Tensor:
+        def one_by_one() -> tf.Tensor:
             row, item = rows.indices[:, 0], rows.indices[:, 1]
             places = item[:, None] * self.num_items + tf.gather(items, row)
             parts = tf.gather(tf.reshape(weights, [-1]), places) * rows.values[:, None]
@@ -183,17 +185,50 @@ class EASE(Model):
 
         # Whichever makes fewer numbers.
         few = tf.size(rows.values, tf.int64) * tf.shape(items, tf.int64)[1] <= rows.dense_shape[0] * self.num_items
-        return tf.ensure_shape(tf.cond(few, of_candidates, of_all), items.shape)
-
-    def link(self, best: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-        """What is shown: the scores themselves, near 1 for what the history speaks for."""
-        return best
+        return tf.ensure_shape(tf.cond(few, one_by_one, from_all), items.shape)
 
     def answerable(self, queries: Any) -> tf.Tensor:
         """bool ``[B]``: False for a history without entries, whose scores are all 0."""
-        rows = self._rows(queries)
+        rows = history_tensor(queries, self.num_items)
         entries = tf.cast(rows.values != 0, tf.int32)
         return tf.math.unsorted_segment_sum(entries, rows.indices[:, 0], rows.dense_shape[0]) > 0
+
+    def similar_items(
+        self,
+        items: Numbers,
+        k: int = 10,
+        filter_items: Sequence[int] | np.ndarray | None = None,
+        among: Sequence[int] | np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The items j with the highest weights ``B_ij``: how much having item i once adds to the score of j.
+
+        This is no cosine, and not the same both ways: it is what i says about j beyond what other items say. It may be
+        negative. The item itself has no weight, and is left out.
+
+        Args:
+            items: an item's number, or ``[B]`` of them.
+            k: how many, from 1; no more than there are items, or ``among``.
+            filter_items: items to leave out.
+            among: choose among these only.
+
+        Returns:
+            as `recommend`.
+
+        Raises:
+            InputError: unknown items.
+        """
+        numbers = row_numbers(items, "items", self.num_items)
+        choice = Choice.of(self.num_items, ("among", among), ("filter_items", filter_items))
+        itself = scipy.sparse.csr_matrix(
+            (np.ones(len(numbers), np.float32), (np.arange(len(numbers)), numbers)), (len(numbers), self.num_items)
+        )
+        weights = tf.convert_to_tensor(self.item_weights)
+
+        def rows(first: int, last: int) -> tf.Tensor:
+            return tf.gather(weights, numbers[first:last])
+
+        best = best_by_scores(rows, len(numbers), self.num_items, count(k), itself, choice)
+        return answer(*best, np.ndim(items) == 0)
 
     def explain(self, user_items: Any, item: int, k: int = 10, user: int = 0) -> tuple[float, np.ndarray, np.ndarray]:
         """Which of a user's items speak for an item: its score is the sum over the history of ``x_i B_ij``.
@@ -211,7 +246,7 @@ class EASE(Model):
         Raises:
             InputError: a number out of range, or rows of another width.
         """
-        matrix = sparse_matrix(user_items, "user_items", None, self.num_items)
+        matrix = self.checked_rows(user_items, "user_items")
         k, item = count(k), row_number(item, "item", self.num_items)
         row = matrix[row_number(user, "user", matrix.shape[0])]
         places = np.stack([row.indices, np.full(row.nnz, item)], axis=1)
@@ -219,26 +254,14 @@ class EASE(Model):
         order = np.argsort(-parts, kind="stable")[:k]
         return float(parts.sum()), row.indices[order].astype(np.int32), parts[order].astype(np.float32)
 
-    def _rows(self, queries: Any) -> tf.SparseTensor:
-        """Histories, float32."""
-        if scipy.sparse.issparse(queries):
-            matrix = sparse_matrix(queries, "queries", None, self.num_items).tocoo()
-            index = np.stack([matrix.row, matrix.col], axis=1).astype(np.int64)
-            return tf.SparseTensor(index, matrix.data, matrix.shape)
-        if not isinstance(queries, tf.SparseTensor) and np.ndim(queries) < 2:
-            raise InputError(
-                f"EASE knows no users by number.\nReceived: shape {np.shape(queries)}.\n"
-                "Give their histories, sparse rows of all items. Models that know users: als and neumf."
-            )
-        return tf.cast(sparse_rows(queries, self.num_items, "queries"), tf.float32)
-
     # ---- as a Keras model ------------------------------------------------------------------------------------------
 
     def call(self, x: tf.SparseTensor | tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """`scores` of all items."""
-        return self.scores(x)
+        return self.scores(sparse_rows(x, self.num_items, "x"))
 
-    def _served(self) -> tuple[Callable[[Any], tf.Tensor], list[Any]]:
+    def served(self) -> tuple[Callable[[Any], tf.Tensor], list[Any]]:
+        """See `Model.served`."""
         return serve_rows(self)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
