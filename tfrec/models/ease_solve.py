@@ -107,10 +107,10 @@ def mirror(dense: np.ndarray) -> None:
 
 
 def weight_error(inverse: np.ndarray, matrix: scipy.sparse.csr_matrix, regularization: float) -> float:
-    """The largest error of a weight in some columns: those of the items with most entries, and others evenly spread.
+    """About the largest error of a weight in some columns: of the items with most entries, and others evenly spread.
 
     One step of refinement says how far a column p_j of P is off: by ``P (G p_j - e_j)``, with the residual in float64
-    and G multiplied as ``X' (X p) + lambda p``. The same step on the weights is their error, to first order.
+    and G multiplied as ``X' (X p) + lambda p``. The error is that by P_jj, as the weights are.
 
     Args:
         inverse: P, float32 ``[I, I]``, both triangles.
@@ -127,9 +127,7 @@ def weight_error(inverse: np.ndarray, matrix: scipy.sparse.csr_matrix, regulariz
         p = inverse[:, columns].astype(np.float64)
         residual = wide.T @ (wide @ p) + regularization * p
         residual[place] -= 1.0
-        better = p - inverse @ residual.astype(np.float32)
-        difference = p / p[place] - better / better[place]
-        return float(np.abs(difference).max())
+        return float(np.abs((inverse @ residual.astype(np.float32)) / p[place]).max())
 
 
 def check_weight_error(error: float) -> None:
