@@ -52,10 +52,10 @@ class EASE(Recommends, Model):
     Example:
         >>> import scipy.sparse
         >>> plays = scipy.sparse.csr_matrix([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]])
-        >>> model = EASE(num_items=4, regularization=1.0)
+        >>> model = EASE(num_items=4, regularization=2.0)
         >>> _ = model.fit(plays, verbose=0)
         >>> model(tf.constant([[1.0, 0, 0, 0]])).numpy().round(3).tolist()
-        [[0.0, 0.667, 0.0, 0.0]]
+        [[0.0, 0.5, 0.0, 0.0]]
     """
 
     takes_histories = True
