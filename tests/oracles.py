@@ -202,6 +202,15 @@ def als_loss(matrix, users, items, alpha, regularization, unobserved_weight, fre
     return total / weight.sum()
 
 
+def ease_weights(matrix, regularization):
+    """Steck (2019), equation 8: ``B_ij = -P_ij / P_jj`` with ``P = (X'X + lambda I)^-1``, and zeros on the diagonal."""
+    gram = (matrix.T @ matrix).toarray().astype(np.float64)
+    inverse = np.linalg.inv(gram + regularization * np.eye(len(gram)))
+    weights = inverse / -np.diag(inverse)
+    np.fill_diagonal(weights, 0)
+    return weights
+
+
 def top_k(queries, items, k, excluded):
     """Best items of each query, equal scores by lower number; excluded ones are absent."""
     scores = np.asarray(queries, np.float64) @ np.asarray(items, np.float64).T
