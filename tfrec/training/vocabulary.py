@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from tfrec.data.cache import get_ids, put_ids
 from tfrec.data.files import DAMAGE, atomic_write, read_npz, reason
 from tfrec.errors import InputError
 
@@ -77,3 +77,35 @@ class Vocabulary:
             raise ValueError(
                 f"{items} items, titles of {self.labels.shape}, popularity of {self.popularity.shape} finite numbers"
             )
+
+
+def pack_strings(strings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An object array of ``str`` as UTF-8 bytes (uint8) and offsets (int64, one more than strings)."""
+    encoded = [s.encode() for s in strings]
+    offsets = np.zeros(len(encoded) + 1, np.int64)
+    np.cumsum([len(e) for e in encoded], out=offsets[1:])
+    return np.frombuffer(b"".join(encoded), np.uint8), offsets
+
+
+def unpack_strings(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """The inverse of `pack_strings`."""
+    raw = data.tobytes()
+    bounds = offsets.tolist()
+    return np.array([raw[a:b].decode() for a, b in itertools.pairwise(bounds)] + [None], dtype=object)[:-1]
+
+
+def put_ids(arrays: dict[str, np.ndarray], name: str, ids: np.ndarray | None) -> None:
+    """Add ids or titles, numbers or text, to what is going to be saved."""
+    if ids is None:
+        return
+    if ids.dtype == object:
+        arrays[f"{name}_bytes"], arrays[f"{name}_offsets"] = pack_strings(ids)
+    else:
+        arrays[name] = ids
+
+
+def get_ids(arrays: dict[str, np.ndarray], name: str) -> np.ndarray | None:
+    """What `put_ids` added under ``name``."""
+    if f"{name}_bytes" in arrays:
+        return unpack_strings(arrays[f"{name}_bytes"], arrays[f"{name}_offsets"])
+    return arrays.get(name)
