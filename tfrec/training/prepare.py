@@ -188,7 +188,7 @@ def check_evaluation(config: EvaluationConfig | CandidateConfig, num_items: int)
                 f"A metric's cutoff must not exceed the number of items.\nReceived: {name} for {num_items} items.\n"
                 f"Lower it, e.g. --evaluation.metrics recall@{small} ndcg@{small} --evaluation.monitor ndcg@{small}."
             )
-        if isinstance(config, CandidateConfig) and metric.name == "coverage":
+        if isinstance(config, CandidateConfig) and metric.of_catalogue:
             raise InputError(f"{name} is not defined for a ranking among candidates.\nLeave it out.")
     if config.monitor not in metrics:
         raise InputError(
