@@ -131,7 +131,8 @@ def metrics():
     scores = np.random.default_rng(0).integers(0, 9, (97, split.train.shape[1])).astype(np.float32)
     report = evaluate_full_ranking(
         lambda rows, _: scores[rows], split.test_in, split.test_out,
-        ["recall@20", "ndcg@50", "mrr@5", "coverage@2"], block_users=10,
+        ["recall@20", "ndcg@50", "mrr@5", "coverage@2", "novelty@3", "gini@5"],
+        train=split.train, block_users=10,
         rank=distributed.rank(), size=distributed.size(), sum_across_ranks=distributed.sum_across_ranks,
     )  # fmt: skip
     return {name: np.array(value) for name, value in report.metrics.items()}

@@ -44,16 +44,18 @@ def test_equals_sorting_everything(case, ties):
 @pytest.mark.parametrize("block_users", [1, 7, 37, 100])
 def test_block_size_does_not_matter(case, block_users):
     scores, seen, targets = case
-    metrics = [*METRICS, "coverage@3"]
-    whole = evaluate_full_ranking(lambda rows, _: scores[rows], seen, targets, metrics, block_users=64)
-    blocks = evaluate_full_ranking(lambda rows, _: scores[rows], seen, targets, metrics, block_users=block_users)
+    metrics = [*METRICS, "coverage@3", "novelty@5", "gini@3"]
+    whole, blocks = (
+        evaluate_full_ranking(lambda rows, _: scores[rows], seen, targets, metrics, train=seen, block_users=size)
+        for size in (64, block_users)
+    )
     assert blocks.metrics == whole.metrics
 
 
 def test_ranks_together_equal_one(case):
     """Three ranks, each with its blocks; what they would sum is summed here."""
     scores, seen, targets = case
-    metrics = [*METRICS, "coverage@3"]
+    metrics = [*METRICS, "coverage@3", "novelty@5", "gini@3"]
     sums: list[list[np.ndarray]] = []
 
     def recorder(log):
@@ -62,16 +64,32 @@ def test_ranks_together_equal_one(case):
     for rank in range(3):
         sums.append([])
         evaluate_full_ranking(
-            lambda rows, _: scores[rows], seen, targets, metrics,
+            lambda rows, _: scores[rows], seen, targets, metrics, train=seen,
             block_users=5, rank=rank, size=3, sum_across_ranks=recorder(sums[-1]),
         )  # fmt: skip
     totals = iter([sum(parts) for parts in zip(*sums, strict=True)])
     together = evaluate_full_ranking(
-        lambda rows, _: scores[rows], seen, targets, metrics,
+        lambda rows, _: scores[rows], seen, targets, metrics, train=seen,
         block_users=5, rank=0, size=3, sum_across_ranks=lambda _: next(totals),
     )  # fmt: skip
-    alone = evaluate_full_ranking(lambda rows, _: scores[rows], seen, targets, metrics, block_users=5)
+    alone = evaluate_full_ranking(lambda rows, _: scores[rows], seen, targets, metrics, train=seen, block_users=5)
     assert together.metrics == alone.metrics
+
+
+def test_metrics_of_the_catalogue(case, random):
+    scores, seen, targets = case
+    train = scipy.sparse.csr_matrix(random.choice([0, 1, 5, -1], (90, 60), p=[0.6, 0.2, 0.1, 0.1]).astype(np.float32))
+    train.data[:10] = 0  # a stored zero is nobody's item, as a dislike is
+    popularity = (train.toarray() > 0).sum(axis=0)
+    names = ["coverage@2", "novelty@2", "gini@2", "novelty@7", "gini@7", "ndcg@3"]
+    report = evaluate_full_ranking(lambda rows, _: scores[rows], seen, targets, names, train=train, block_users=10)
+    assert list(report.metrics) == names
+    assert list(report.per_user) == ["ndcg@3"]
+    had = [set(row.indices.tolist()) for row in seen]
+    for name in names[:-1]:
+        kind, k = name.split("@")
+        expected = oracles.catalogue_metric(scores, had, int(k), kind, popularity, 90)
+        np.testing.assert_allclose(report.metrics[name], expected, rtol=1e-12)
 
 
 def test_fewer_candidates_than_the_cutoff():
@@ -96,6 +114,8 @@ def test_each_coverage_counts_its_own_first_places():
     [
         ({"metrics": ["ndcg@61"]}, "exceed the number of items"),
         ({"ties": "first"}, "ties"),
+        ({"metrics": ["novelty@3"]}, "(?s)novelty@3 asks how popular.*train=None"),
+        ({"train": scipy.sparse.csr_matrix((9, 61))}, "(?s)`train` must have.*60 items"),
         ({"block_users": 0}, "block_users"),
         ({"targets": scipy.sparse.csr_matrix((37, 60))}, "No user has a target"),
         ({"targets": scipy.sparse.csr_matrix((36, 60))}, "same shape"),

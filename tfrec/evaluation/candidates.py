@@ -33,13 +33,11 @@ from tfrec.data.device_integers import DeviceIntegers
 from tfrec.errors import InputError
 from tfrec.evaluation.counts import true_in_row
 from tfrec.evaluation.full_ranking import Report, alone
-from tfrec.metrics import TIES, Metric, TiedRanks, Ties
+from tfrec.metrics import REGISTRY, TIES, Metric, TiedRanks, Ties
 
 Protocol = Literal["exact", "nvidia", "mlperf", "file", "all"]
 #: Scores candidates: (users int64 ``[B]``, items int64 ``[B, C]`` or None for all) -> ``[B, C]``.
 CandidateScorer = Callable[[tf.Tensor, tf.Tensor | None], Any]
-#: Metrics of a ranking with one target.
-_METRICS = ("recall", "recall_relevant", "precision", "hit_rate", "ndcg", "map", "mrr", "auc")
 
 
 class Candidates:
@@ -218,8 +216,9 @@ def evaluate_candidates(
     if ties not in TIES:
         raise InputError(f"`ties` must be one of {', '.join(TIES)}.\nReceived: {ties!r}.")
     for metric in wanted:
-        if metric.name not in _METRICS:
-            raise InputError(f"{metric} is not defined for sampled candidates.\nUse {', '.join(_METRICS)}.")
+        if metric.of_catalogue:
+            known = ", ".join(name for name, definition in REGISTRY.items() if not definition.of_catalogue)
+            raise InputError(f"{metric} is not defined for sampled candidates.\nUse {known}.")
         if metric.k is not None and metric.k > candidates.num_candidates:
             raise InputError(
                 f"A cutoff must not exceed the number of candidates.\nReceived: {metric} for "

@@ -205,7 +205,7 @@ def check_evaluation(config: EvaluationConfig, num_items: int) -> None:
                 f"A metric's cutoff must not exceed the number of items.\nReceived: {name} for {num_items} items.\n"
                 f"Lower it, e.g. --evaluation.metrics recall@{small} ndcg@{small} --evaluation.monitor ndcg@{small}."
             )
-        if config.protocol != "all" and metric.name == "coverage":
+        if config.protocol != "all" and metric.of_catalogue:
             raise InputError(f"{name} is not defined for a ranking among candidates.\nLeave it out.")
     if config.monitor not in metrics:
         raise InputError(
