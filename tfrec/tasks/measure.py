@@ -112,6 +112,7 @@ class Measure:
                 part.seen,
                 part.targets,
                 config.metrics,
+                train=self._split.train.matrix,
                 gains=config.gains,
                 block_users=max(1, min(config.block_users, _MOST_SCORES // num_items)),
                 **shared,
