@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from tfrec.data.datasets import load_source
 from tfrec.data.digest import digest
 from tfrec.data.files import combined_checksum
 from tfrec.data.ncf import load_ncf, ncf_files
-from tfrec.data.table_files import table_files
+from tfrec.data.tables import table_files
 from tfrec.errors import InputError
 
 #: The data sets that there are, and what `tfrec.fit` is given in Python.
@@ -206,7 +206,7 @@ def read_source(config: SourceConfig, in_memory: InMemory | None = None) -> Sour
         return Source(files.train, None, files.test_items, files.test_negatives, files.notes)
     if config.path is not None:
         return Source(read_file(config, config.path))
-    settings = {"synthetic": config.synthetic, "synthetic-catalog": config.catalog}.get(config.name)
+    settings: Any = {"synthetic": config.synthetic, "synthetic-catalog": config.catalog}.get(config.name)
     folder = config.dir or os.environ.get("TFREC_DATA")
     found = load_source(config.name, folder, **({} if settings is None else asdict(settings)))
     if found.test_items is not None:
