@@ -35,7 +35,7 @@ def ease() -> EASERun:
 
 def ease_ml1m() -> EASERun:
     """EASE on MovieLens-1M, strong generalization with 600 + 600 held-out users."""
-    return EASERun(data=DataConfig(name="ml-1m", heldout_users=600))
+    return EASERun(data=DataConfig(name="ml-1m", heldout_users=600), model=EASEConfig(regularization=800.0))
 
 
 def ease_ml20m() -> EASERun:
