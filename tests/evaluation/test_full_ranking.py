@@ -7,6 +7,7 @@ from tfrec.data import load, strong_generalization
 from tfrec.errors import InputError
 from tfrec.evaluation import evaluate_full_ranking
 from tfrec.metrics import Metric, tied_ranks
+from tfrec.ranks import Ranks
 
 METRICS = ["recall@3", "recall_relevant@7", "precision@3", "hit_rate@2", "ndcg@10", "map@5", "mrr@10"]
 
@@ -58,19 +59,25 @@ def test_ranks_together_equal_one(case):
     metrics = [*METRICS, "coverage@3", "novelty@5", "gini@3"]
     sums: list[list[np.ndarray]] = []
 
-    def recorder(log):
-        return lambda values: (log.append(values.copy()), values)[1]
+    class Recorded(Ranks):
+        def sum(self, values):
+            sums[-1].append(values.copy())
+            return values
+
+    class Summed(Ranks):
+        def sum(self, values):
+            return next(totals)
 
     for rank in range(3):
         sums.append([])
         evaluate_full_ranking(
             lambda rows, _: scores[rows], seen, targets, metrics, train=seen,
-            block_users=5, rank=rank, size=3, sum_across_ranks=recorder(sums[-1]),
+            block_users=5, ranks=Recorded(rank, 3),
         )  # fmt: skip
     totals = iter([sum(parts) for parts in zip(*sums, strict=True)])
     together = evaluate_full_ranking(
         lambda rows, _: scores[rows], seen, targets, metrics, train=seen,
-        block_users=5, rank=0, size=3, sum_across_ranks=lambda _: next(totals),
+        block_users=5, ranks=Summed(0, 3),
     )  # fmt: skip
     alone = evaluate_full_ranking(lambda rows, _: scores[rows], seen, targets, metrics, train=seen, block_users=5)
     assert together.metrics == alone.metrics

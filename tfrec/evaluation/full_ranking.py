@@ -17,6 +17,7 @@ import tensorflow as tf
 from tfrec.errors import InputError
 from tfrec.evaluation.counts import true_in_row
 from tfrec.metrics import TIES, Exposure, Metric, TiedRanks, Ties, tied_ranks
+from tfrec.ranks import ALONE, Ranks
 
 #: Scores the items for a block of users: (rows ``[B]``, what they have seen ``[B, I]``) -> ``[B, I]``.
 Scorer = Callable[[np.ndarray, scipy.sparse.csr_matrix], Any]
@@ -54,11 +55,6 @@ class Report:
         }
 
 
-def alone(values: np.ndarray) -> np.ndarray:
-    """The sum over the processes where there is one."""
-    return values
-
-
 def evaluate_full_ranking(
     score: Scorer,
     seen: scipy.sparse.csr_matrix,
@@ -69,9 +65,7 @@ def evaluate_full_ranking(
     ties: Ties = "expected",
     gains: Gains | None = None,
     block_users: int = 512,
-    rank: int = 0,
-    size: int = 1,
-    sum_across_ranks: Callable[[np.ndarray], np.ndarray] = alone,
+    ranks: Ranks = ALONE,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Metrics of a scorer, the mean over the users who have targets.
@@ -89,9 +83,7 @@ def evaluate_full_ranking(
         ties: ``expected``, ``pessimistic`` or ``optimistic``.
         gains: what a target is worth to NDCG; None: all the same, and targets of different values are an error.
         block_users: users scored at once.
-        rank: of this process.
-        size: number of processes.
-        sum_across_ranks: sums a float64 array over the processes; every process calls it equally often.
+        ranks: who shares the work; each takes every size-th block of users.
         progress: called with the number of users done.
 
     Raises:
@@ -111,39 +103,37 @@ def evaluate_full_ranking(
     shown = {m.k: np.zeros(num_items) for m in wanted if m.of_catalogue and m.k is not None}
     blocks = range(0, num_users, block_users)
     error: InputError | None = None
-    for start in blocks[rank::size]:
+    for start in blocks[ranks.rank :: ranks.size]:
         rows = np.arange(start, min(start + block_users, num_users))
         try:
-            ranks, top = _block(
+            placed, top = _block(
                 score, rows, seen[rows[0] : rows[-1] + 1], targets[rows[0] : rows[-1] + 1], depth, all_ranks
             )
             if gains in ("linear", "exponential"):
-                ranks = replace(ranks, gain=targets[rows[0] : rows[-1] + 1].data.astype(np.float64))
+                placed = replace(placed, gain=targets[rows[0] : rows[-1] + 1].data.astype(np.float64))
         except InputError as caught:
             # The other ranks are on their way to the sum below: meet them there, then stop together.
             error = caught
             break
-        ranks = ranks.resolve(ties)
+        placed = placed.resolve(ties)
         for i, metric in enumerate(ranking):
-            values[i, rows] = np.nan_to_num(metric(ranks), nan=_ABSENT)
+            values[i, rows] = np.nan_to_num(metric(placed), nan=_ABSENT)
         for k, times in shown.items():
             first = top[:, :k]
             times += np.bincount(first[first >= 0], minlength=num_items)
         if progress is not None:
             progress(int(rows[-1]) + 1)
-    failed = sum_across_ranks(np.array([float(error is not None)]))[0]
+    failed = ranks.sum(np.array([float(error is not None)]))[0]
     if error is not None:
         raise error
     if failed:
         raise InputError("The evaluation failed on another rank; its message is in that rank's output.")
-    values = sum_across_ranks(values)
+    values = ranks.sum(values)
     per_user = {str(m): np.where(values[i] == _ABSENT, np.nan, values[i]) for i, m in enumerate(ranking)}
     with_targets = int((np.diff(targets.indptr) > 0).sum())
     found = {name: float(np.nanmean(value)) for name, value in per_user.items()}
     popularity, num_train = _popularity(train)
-    exposure = {
-        k: Exposure(sum_across_ranks(times).astype(np.int64), popularity, num_train) for k, times in shown.items()
-    }
+    exposure = {k: Exposure(ranks.sum(times).astype(np.int64), popularity, num_train) for k, times in shown.items()}
     found |= {str(m): m.of(exposure[m.k]) for m in wanted if m.of_catalogue and m.k is not None}
     return Report(
         metrics={str(m): found[str(m)] for m in wanted},

@@ -24,7 +24,7 @@ from tfrec import ops
 from tfrec.errors import InputError
 from tfrec.layers import ALSFactors
 from tfrec.layers.als_factors import check_factors, check_rows
-from tfrec.models.als_fit import Callback, Ranks, check_confidences, entries_of_rank, objective, sweep_in_turn
+from tfrec.models.als_fit import Callback, check_confidences, entries_of_rank, objective, sweep_in_turn
 from tfrec.models.als_rows import explain_row, fold_in, liked_sums, solve_rows
 from tfrec.models.best import answer, similar_rows
 from tfrec.models.carry import Side
@@ -32,6 +32,7 @@ from tfrec.models.matrices import sparse_matrix
 from tfrec.models.queries import are_histories, history_tensor, user_tensor
 from tfrec.models.questions import Choice, count, row_number, row_numbers
 from tfrec.models.recommends import Numbers, Recommends
+from tfrec.ranks import ALONE, Ranks
 
 
 @keras.saving.register_keras_serializable(package="tfrec")
@@ -163,7 +164,7 @@ class ALS(Recommends, keras.Model):
         callback: Callback | None = None,
         verbose: int = 1,
         calculate_training_loss: bool = False,
-        ranks: Ranks | None = None,
+        ranks: Ranks = ALONE,
         initial_iteration: int = 0,
     ) -> keras.callbacks.History:
         """Solve for users and items in turn, ``iterations`` times, from the factors as they are.
@@ -173,7 +174,7 @@ class ALS(Recommends, keras.Model):
             callback: called after each iteration with its number, seconds and loss.
             verbose: 1: a progress bar (on rank 0); 0: silent.
             calculate_training_loss: compute `training_loss` after each iteration, for ``callback`` and the history.
-            ranks: when several processes share the work; each passes the whole matrix.
+            ranks: who shares the work, `tfrec.distributed.everyone()`; each passes the whole matrix.
             initial_iteration: iterations made by an earlier fit, whose factors the model has.
 
         Returns:
@@ -208,7 +209,7 @@ class ALS(Recommends, keras.Model):
         self._require_fitted()
         matrix = sparse_matrix(user_items, "user_items", self.num_users, self.num_items)
         check_confidences(matrix, "user_items", self.sweep)
-        return objective(self, entries_of_rank(self, matrix), matrix, self.items.gramian(), None)
+        return objective(self, entries_of_rank(self, matrix), matrix, self.items.gramian(), ALONE)
 
     # ---- new and changed rows --------------------------------------------------------------------------------------
 

@@ -93,9 +93,7 @@ class Measure:
         with tqdm(total=num_users, unit="user", desc="evaluating", leave=False, disable=not shown) as bar:
             shared: dict[str, Any] = {
                 "ties": config.ties,
-                "rank": distributed.rank(),
-                "size": distributed.size(),
-                "sum_across_ranks": distributed.sum_across_ranks,
+                "ranks": distributed.everyone(),
                 "progress": lambda done: bar.update(done - bar.n),
             }
             assert config.metrics is not None
