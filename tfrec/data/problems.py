@@ -12,6 +12,8 @@ from tfrec.errors import InputError
 
 #: A Python keyword argument and its value.
 Option = tuple[str, Any]
+#: Gets past rows that cannot be read.
+DROP: tuple[Option, ...] = (("bad_rows", "drop"),)
 
 
 @dataclass(frozen=True)

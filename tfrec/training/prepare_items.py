@@ -14,7 +14,7 @@ from tfrec.data import Interactions, Synthetic, SyntheticCatalog, leave_one_out
 from tfrec.data.files import combined_checksum
 from tfrec.data.ncf import load_ncf, load_ncf_ml1m, ncf_files
 from tfrec.data.report import Report
-from tfrec.data.tables import table_files
+from tfrec.data.table_files import table_files
 from tfrec.data.value_kinds import threshold
 from tfrec.errors import InputError
 from tfrec.training.prepare import load_interactions, positive
