@@ -172,14 +172,14 @@ def read_ids(role: str, name: str, column: pa.ChunkedArray, text_ids: bool) -> I
 
 
 def _no_id(role: str, name: str, bad: np.ndarray, received: str = "nothing") -> Problem:
-    fix = f"Mend or remove the row, name another column for the {role} (now `{name}`), or leave such rows out: "
+    fix = f"Correct or remove the row, name another column for the {role} (now `{name}`), or leave such rows out: "
     return Problem(
         f"the {role} id is missing", received, fix + either(dict(DROP)) + ".", DROP, bad, f"without {role} id"
     )
 
 
 def _bad_id(role: str, name: str, what: str, shown: str, bad: np.ndarray, options: Any = ()) -> Problem:
-    fix = f"Mend or remove the row, name another column for the {role} (now `{name}`), "
+    fix = f"Correct or remove the row, name another column for the {role} (now `{name}`), "
     if options:
         fix += "take all ids as text (text_ids=True, --data.text-ids), "
     fix += f"or leave such rows out: {either(dict(DROP))}."
@@ -283,11 +283,14 @@ def read_values(name: str, column: pa.ChunkedArray, decimal: str) -> tuple[np.nd
 
 def _bad_value(name: str, shown: str, bad: np.ndarray, hint: str = "", options: Any = DROP) -> Problem:
     is_number = shown == "nothing" or shown.strip("'+-").lower() in ("nan", "inf", "infinity")
-    fix = f"Mend or remove the row, name another column for the rating (now `{name}`), {hint}or leave such rows out: "
+    fix = (
+        f"Correct or remove the row, name another column for the rating (now `{name}`), {hint}or leave such rows "
+        f"out: {either(dict(DROP))}."
+    )
     return Problem(
         "the rating must be a finite number" if is_number else f"column `{name}` must be a number",
         shown,
-        fix + either(dict(DROP)) + ".",
+        fix,
         options,
         bad,
         "with a rating that is no number",

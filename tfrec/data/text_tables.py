@@ -98,8 +98,8 @@ def read_text(path: Path, columns: dict[str, str], options: TextOptions) -> Part
             Problem(
                 f"expected {len(present)} columns ({', '.join(present)[:200]})",
                 f"{count}: {text[:200]!r}" + (f" ({malformed:,} such rows)" if malformed > 1 else ""),
-                f"Mend or remove the line (a quote that is not closed does this, or a {delimiter!r} inside a value), "
-                f"or leave such rows out: {either(dict(DROP))}.",
+                f"Correct or remove the line (a quote that is not closed does this, or a {delimiter!r} inside a "
+                f"value), or leave such rows out: {either(dict(DROP))}.",
                 DROP,
                 place=f"{path}, line {line}",
             )
@@ -112,8 +112,8 @@ def _quote_problem(path: Path, first: int, last: int | None) -> Problem:
     return Problem(
         f"a quote opens here and {closed}",
         None,
-        f"Mend the quote. If quotes mean nothing in this file: {either({'quoting': 'off'})}. If values do span lines: "
-        f"{either({'quoting': 'on'})}.",
+        f"Correct the quote. If quotes mean nothing in this file: {either({'quoting': 'off'})}. If values do span "
+        f"lines: {either({'quoting': 'on'})}.",
         (("quoting", "off"),),
         place=f"{path}, line {first}",
     )
@@ -188,7 +188,8 @@ def _guessed_encoding(file: TextFile) -> tuple[TextFile, Problem]:
     advice = f"Name its encoding: {either(options)}, which reads {found.sample!r} here. If that is wrong, try another."
     if found.mixed:
         advice = (
-            f"Other lines are {file.encoding} text, so mend this one; or read all of it otherwise: {either(options)}."
+            f"Other lines are {file.encoding} text, so correct this one; or read all of it otherwise: "
+            f"{either(options)}."
         )
     problem = Problem(
         f"not {file.encoding.replace('-', '')} text" if not file.named else f"not {file.encoding} text, as was named",

@@ -114,7 +114,7 @@ def _bad_time(name: str, shown: str, bad: np.ndarray, expected: str = "a number 
     return Problem(
         f"the timestamp must be {expected}",
         shown,
-        f"Mend or remove the row, name another column for the timestamp (now `{name}`), or leave such rows out: "
+        f"Correct or remove the row, name another column for the timestamp (now `{name}`), or leave such rows out: "
         f"{either(dict(DROP))}.",
         DROP,
         bad,
