@@ -12,7 +12,8 @@ from tfrec.data.cache import cached
 from tfrec.data.files import combined_checksum
 from tfrec.data.interactions import Interactions
 from tfrec.data.registry import REGISTRY, Loaded
-from tfrec.data.tables import from_table, table_files
+from tfrec.data.table_files import table_files
+from tfrec.data.tables import from_table
 from tfrec.errors import InputError
 
 #: What `load` accepts.

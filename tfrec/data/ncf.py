@@ -42,7 +42,7 @@ from tfrec.data.published import (
 )
 from tfrec.data.published_sets import load_published
 from tfrec.data.registry import Loaded, data_set
-from tfrec.data.tables import check_readable
+from tfrec.data.text_files import check_readable
 from tfrec.errors import InputError
 
 _PUBLISHER = "https://raw.githubusercontent.com/hexiangnan/neural_collaborative_filtering/master/Data"

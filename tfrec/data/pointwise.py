@@ -99,11 +99,6 @@ class PointwiseSampler:
         """Steps that see every positive once; the last one is as small as what is left."""
         return math.ceil(self.num_positives / self.positives_per_step)
 
-    @property
-    def local_positives(self) -> int:
-        """The most positives that this or another rank has in a step."""
-        return -(-self.positives_per_step // self.size)
-
     def steps(self) -> tf.data.Dataset:
         """For each step of an epoch the number of this rank's positives, int64 scalars.
 

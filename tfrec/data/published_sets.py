@@ -13,7 +13,8 @@ from tfrec.data.files import cache_folder, checksum
 from tfrec.data.interactions import Interactions, ValueKind
 from tfrec.data.published import FieldKind, Form, read_rows
 from tfrec.data.registry import Loaded, data_set
-from tfrec.data.tables import build_interactions, check_readable
+from tfrec.data.table_columns import build_interactions
+from tfrec.data.text_files import check_readable
 from tfrec.data.titles import read_titles
 from tfrec.errors import InputError
 

@@ -16,7 +16,7 @@ from tfrec.data.datasets import load_source
 from tfrec.data.digest import digest
 from tfrec.data.files import combined_checksum
 from tfrec.data.ncf import load_ncf, ncf_files
-from tfrec.data.tables import table_files
+from tfrec.data.table_files import table_files
 from tfrec.errors import InputError
 
 #: The data sets that there are, and what `tfrec.fit` is given in Python.
