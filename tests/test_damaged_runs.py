@@ -20,7 +20,7 @@ from tfrec.quantize import run_quantize
 from tfrec.recommend import Arguments as Recommend
 from tfrec.recommend import recommend
 from tfrec.train import parse, train
-from tfrec.training.checkpoint import load_state, save_state
+from tfrec.runs.checkpoint import load_state, save_state
 from tfrec.training.vocabulary import Vocabulary
 
 
