@@ -57,9 +57,7 @@ def test_damage_and_other_models_are_told(tmp_path):
     with np.load(path) as arrays:
         wide = {n: a.astype(np.float64) if a.dtype == np.float32 else a for n, a in arrays.items()}
     np.savez(path, **wide)
-    with pytest.raises(
-        InputError, match=r"weight:only/kernel of float32 \(4, 3\).\nReceived: float64 \(4, 3\)"
-    ):
+    with pytest.raises(InputError, match=r"weight:only/kernel of float32 \(4, 3\).\nReceived: float64 \(4, 3\)"):
         load_state(path, make(), optimizer=True)
     path.write_bytes(whole[:-300])
     with pytest.raises(InputError, match="damaged"):
