@@ -26,6 +26,7 @@ def carry_over(run: Path, family: Family[Any], model: Any, data: TrainingSet) ->
         InputError: a run of another family or version, or of ids of another type, or items of the earlier run that the
             data does not have any more.
     """
+    from tfrec import distributed
     from tfrec.runs.folder import RunFolder
     from tfrec.runs.loading import load_run_model, load_vocabulary
 
@@ -59,6 +60,8 @@ def carry_over(run: Path, family: Family[Any], model: Any, data: TrainingSet) ->
     users = _places(vocabulary.user_ids[:known], data.user_ids)
     items = _places(vocabulary.item_ids, data.item_ids)
     model.carry_over(old, users, items)
+    if distributed.rank() != 0:
+        return
     print(
         f"Continuing {printable(run)}: {int((users >= 0).sum()):,} of {len(users):,} users and "
         f"{int((items >= 0).sum()):,} of {len(items):,} items carry over.",

@@ -4,7 +4,10 @@ from pathlib import Path
 
 
 def resident_bytes(field: str) -> int:
-    """``VmRSS`` (now) or ``VmHWM`` (highest so far). Unlike ``getrusage`` it does not start from the parent's."""
+    """``VmRSS`` (now), ``VmHWM`` (highest so far) or ``RssAnon`` (now, without what is mapped from files).
+
+    Unlike ``getrusage`` it does not start from the parent's.
+    """
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field):
             return int(line.split()[1]) * 1024

@@ -136,6 +136,7 @@ class Recommends:
         filter_seen: bool = True,
         filter_items: Sequence[int] | np.ndarray | None = None,
         items: Sequence[int] | np.ndarray | None = None,
+        *,
         linked: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The items with the highest `scores`; equal scores by lower number first.
@@ -166,8 +167,8 @@ class Recommends:
             queries: Any = self.checked_rows(users, "users")
             seen = queries if user_items is None else self.checked_rows(user_items, "user_items", queries.shape[0])
         else:
-            one = np.ndim(users) == 0
             queries = self.checked_users(users)
+            one = np.ndim(users) == 0
             if filter_seen and user_items is None:
                 raise InputError(
                     "`filter_seen` needs `user_items`, the rows of these users.\nReceived: None.\n"

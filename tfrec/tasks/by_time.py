@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
-from tfrec.data import by_time
+import numpy as np
+
+from tfrec.data import Interactions, by_time
 from tfrec.errors import InputError
 from tfrec.tasks.config import DataConfig
 from tfrec.tasks.source import Source
@@ -37,13 +40,14 @@ class ByTime(Task):
         assert config.test_share is not None
         everything, words = positives(source.events, config.min_rating, keep="first")
         everything = enough(everything, config.min_user_events, config.min_item_events)
+        # Events and not pairs: what comes later of a pair must not be in the value that training sees.
         found = by_time(
-            everything,
+            _of_those_in(everything, source.events),
             validation_share=config.validation_share,
             test_share=config.test_share,
             validation_from=config.validation_from,
             test_from=config.test_from,
-            min_rating=None,
+            min_rating=None if config.min_rating == "all" else config.min_rating,
             dislikes=True,
         )
         validation, test = known_parts(found.train, found.validation, found.test, found.users)
@@ -58,3 +62,21 @@ class ByTime(Task):
             oracle=source.oracle,
             sha256=source.sha256,
         )
+
+
+def _of_those_in(pairs: Interactions, events: Interactions) -> Interactions:
+    """The events of users and items that ``pairs`` has; the others are counted."""
+    users = np.bincount(pairs.user_index, minlength=events.num_users) > 0
+    items = np.bincount(pairs.item_index, minlength=events.num_items) > 0
+    kept = users[events.user_index] & items[events.item_index]
+    left_out = len(events) - int(np.count_nonzero(kept))
+    if left_out == 0:
+        return events
+    return replace(
+        events,
+        user_index=events.user_index[kept],
+        item_index=events.item_index[kept],
+        values=events.values[kept],
+        timestamps=None if events.timestamps is None else events.timestamps[kept],
+        left_out={**events.left_out, "of users or items without enough positive pairs": left_out},
+    )

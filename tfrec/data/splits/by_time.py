@@ -174,14 +174,24 @@ class _FirstTimes:
     """The time of the first event of each pair, whichever row of it a merge keeps."""
 
     def __init__(self, interactions: Interactions, times: np.ndarray) -> None:
-        number = interactions.pair_numbers()
-        order = np.lexsort((times, number))
-        first = np.flatnonzero(np.diff(number[order], prepend=-1))
-        self._numbers, self._times = number[order][first], times[order][first]
+        self._numbers = self._times = None
+        if interactions.num_pairs < len(interactions):
+            number = interactions.pair_numbers()
+            order = np.lexsort((times, number))
+            number = number[order]
+            first = np.flatnonzero(np.diff(number, prepend=-1))
+            self._numbers, self._times = number[first], times[order[first]]
 
     def __call__(self, events: Interactions) -> np.ndarray:
         """int64 ``[N]`` for events or pairs of the same users and items."""
-        return self._times[np.searchsorted(self._numbers, events.pair_numbers())]
+        assert events.timestamps is not None
+        if self._numbers is None or self._times is None:
+            return events.timestamps
+        number = events.pair_numbers()
+        order = np.argsort(number)  # looked up in order, they are near each other in memory
+        found = np.empty(len(number), np.int64)
+        found[order] = self._times[np.searchsorted(self._numbers, number[order])]
+        return found
 
 
 def _subset(interactions: Interactions, kept: np.ndarray) -> Interactions:
