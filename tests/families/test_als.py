@@ -10,9 +10,6 @@ import numpy as np
 import pytest
 import scipy.sparse
 import tensorflow as tf
-from tfrec.training.load_run import load_model
-from tfrec.training.run_folder import RunFolder
-from tfrec.training.vocabulary import Vocabulary
 
 from tests.starting import SMALL_DATA, report_of, run, start
 from tfrec.errors import InputError

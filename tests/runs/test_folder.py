@@ -10,9 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from tfrec.training.load_run import load_config, load_model, load_recommender, load_vocabulary
-from tfrec.training.report import table, write_json
-from tfrec.training.run_folder import RunFolder
 
 from tfrec.data.arrow import read_table, write_table
 from tfrec.data.files import check_file
