@@ -71,6 +71,8 @@ class Vocabulary:
             entries = of_users.lists["items"]
             values = of_users.lists.get("values", np.ones(len(entries), np.float32))
             shape = (len(of_users.columns["id"]), len(columns["id"]))
+            if len(entries) and entries.max() >= shape[1]:
+                raise ValueError(f"it has item number {entries.max():,}, and {items.name} has {shape[1]:,} items")
             histories = scipy.sparse.csr_matrix((values, entries, of_users.offsets), shape=shape)
             histories.check_format(full_check=True)
             found = cls(
@@ -95,7 +97,8 @@ class Vocabulary:
         for name, array in (("titles", self.item_titles), ("popularity", self.popularity), ("weights", self.weights)):
             if array is not None and array.shape != items:
                 raise ValueError(f"{items} items, {name} of {array.shape}")
-        if not np.isfinite(self.popularity).all() or not np.isfinite(self.histories.data).all():
+        numbers = [self.popularity, self.histories.data, *([] if self.weights is None else [self.weights])]
+        if not all(np.isfinite(array).all() for array in numbers):
             raise ValueError("numbers are not finite")
         if self.histories.shape != (len(self.user_ids), len(self.item_ids)):
             raise ValueError(f"histories of {self.histories.shape}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -130,16 +131,20 @@ class _Scorer:
         self._model, self._rows = model, rows
         self._part = part
         self._resident: ResidentMatrix | None = None
-        num_items = part.seen.shape[1]
-        if self._by_number:
-            self._users = tf.constant(part.users, tf.int64)
-            self._forward = tf.function(
-                lambda users: model.scores(users), input_signature=[tf.TensorSpec([None], tf.int64)]
-            )
-        else:
-            self._forward = tf.function(
-                lambda rows: model.scores(rows), input_signature=[tf.SparseTensorSpec([None, num_items], tf.float32)]
-            )
+        self._users = tf.constant(part.users, tf.int64) if self._by_number else None
+        self._graph: Any = None
+
+    @cached_property
+    def _forward(self) -> Any:
+        """Scores of all items, of a block of users or of rows."""
+        spec: Any = tf.TensorSpec([None], tf.int64)
+        if not self._by_number:
+            spec = tf.SparseTensorSpec([None, self._part.seen.shape[1]], tf.float32)
+        model = self._model
+        self._graph = tf.function(lambda queries: model.scores(queries), input_signature=[spec])
+        # Not called through `tf.function`, which takes one run after the other in a process for one that is traced
+        # again and again, and warns.
+        return self._graph.get_concrete_function()
 
     def everything(self, rows: np.ndarray, seen: scipy.sparse.csr_matrix) -> tf.Tensor:
         """Scores of all items."""

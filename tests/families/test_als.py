@@ -10,42 +10,42 @@ import numpy as np
 import pytest
 import scipy.sparse
 import tensorflow as tf
-from tfrec.training.load_run import load_model
-from tfrec.training.run_folder import RunFolder
-from tfrec.training.vocabulary import Vocabulary
 
-from tests.training.test_commands import command, run
-from tfrec.data import confidence
+from tests.starting import SMALL_DATA, report_of, run, start
 from tfrec.errors import InputError
 from tfrec.recommend import Arguments, recommend
+from tfrec.recommender import Recommender
 from tfrec.train import parse, train
 
-SMALL = ["als", "--data.synthetic.num-users", "300", "--data.synthetic.num-items", "150", "--model.factors", "8"]
+SMALL = ["als", *SMALL_DATA, "--model.factors", "8"]
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
-    out, _ = run("train", *SMALL, "--model.training-loss", "--output-dir", "run", cwd=folder)
+    out, _ = run("train", *SMALL, "--training.training-loss", "--output-dir", "run", cwd=folder)
     return folder, out
 
 
 @pytest.fixture(scope="module")
 def folded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("folded")
-    run("train", *SMALL, "--data.split", "users", "--output-dir", "run", cwd=folder)
-    return folder
+    out, _ = run("train", *SMALL, "--data.split", "held_out_users", "--output-dir", "run", cwd=folder)
+    return folder, out
 
 
 def test_everything_is_written(finished):
     folder, out = finished
     names = {p.name for p in (folder / "run").iterdir() if not p.name.startswith(".")}
-    assert names == {"config.json", "history.csv", "checkpoint", "model.keras", "vocabulary.npz", "metrics.json"}
-    metrics = json.loads((folder / "run" / "metrics.json").read_text())
+    assert names == {"config.json", "history.csv", "checkpoint", "model.keras", "items.arrow", "users.arrow",
+                     "test_users.arrow", "metrics.json"}  # fmt: skip
+    metrics = report_of(folder / "run")
     assert metrics["test"]["model"]["ndcg@100"] > metrics["test"]["popularity"]["ndcg@100"]
     assert metrics["training"]["factor_bytes"] == (300 + 150) * 8 * 2
-    split = metrics["data"]["split"]
-    assert split["train_events"] + split["test_events"] == metrics["data"]["events"]
+    split = metrics["split"]
+    parts = [split[name] for name in ("train_events", "validation_targets", "test_targets")]
+    assert sum(parts) == metrics["data"]["report"]["kept"] == metrics["data"]["events"]
+    assert [p / sum(parts) for p in parts] == pytest.approx([0.7, 0.1, 0.2], abs=0.02)
     losses = [float(line.split(",")[2]) for line in (folder / "run" / "history.csv").read_text().splitlines()[1:]]
     assert len(losses) == 10
     assert losses[-1] < losses[0]
@@ -55,23 +55,21 @@ def test_everything_is_written(finished):
 
 def test_a_second_start_trains_nothing(finished):
     folder, _ = finished
-    out, _ = run("train", *SMALL, "--model.training-loss", "--output-dir", "run", cwd=folder)
+    out, _ = run("train", *SMALL, "--training.training-loss", "--output-dir", "run", cwd=folder)
     assert "has this run already" in out
 
 
 @pytest.mark.parametrize("kind", ["finished", "folded"])
 def test_evaluate(request, kind):
-    made = request.getfixturevalue(kind)
-    folder = made[0] if kind == "finished" else made
-    reported = json.loads((folder / "run" / "metrics.json").read_text())["test"]
-    run("evaluate", "run", "--json", "same.json", cwd=folder)
-    assert json.loads((folder / "same.json").read_text())["test"] == reported
-    if kind == "finished":
-        _, err = run("evaluate", "run", "--part", "validation", cwd=folder, code=2)
-        assert "holds out entries for test only" in err
-    else:
-        _, err = run("evaluate", "run", "--negatives", "9", cwd=folder, code=2)
-        assert "Leave out --protocol, --negatives" in err
+    folder, _ = request.getfixturevalue(kind)
+    reported = report_of(folder / "run")
+    for part in ("test", "validation"):
+        run("evaluate", "run", "--part", part, "--json", "same.json", cwd=folder)
+        assert json.loads((folder / "same.json").read_text())[part] == reported[part]
+    _, err = run("evaluate", "run", "--negatives", "9", cwd=folder, code=2)
+    assert "Leave out --negatives" in err
+    _, err = run("evaluate", "run", "--protocol", "exact", cwd=folder, code=2)
+    assert "Only --data.split latest_item has one target" in err
 
 
 def test_recommend(finished):
@@ -99,8 +97,9 @@ def test_lists(finished):
     head, *lines = [line.split("\t") for line in (folder / "s.tsv").read_text().splitlines()]
     assert head == ["item_id", "title", "rank", "similar_id", "similar_title", "score"]
     assert len(lines) == 450
-    assert lines[0][:5] == ["0", "Item 00000", "1", "0", "Item 00000"]
-    assert float(lines[0][5]) == pytest.approx(1, abs=1e-3)
+    assert lines[0][:3] == ["0", "Item 00000", "1"]
+    assert not any(line[0] == line[3] for line in lines)  # an item is not among those similar to it
+    assert all(0 < float(line[5]) <= 1.001 for line in lines[::3])
     head, *lines = [line.split("\t") for line in (folder / "r.tsv").read_text().splitlines()]
     assert head == ["user_id", "rank", "item_id", "title", "score"]
     assert [line[0] for line in lines[::3]] == [str(user) for user in range(300)]
@@ -119,17 +118,41 @@ def test_lists(finished):
         recommend(Arguments(folder / "run", write_similar=folder / "t.csv", write_recommendations=folder / "t.csv"))
 
 
-def test_new_users_of_a_folded_run(folded):
-    out, _ = run("recommend", "run", "--items", "Item 00003", "7", "-k", "5", cwd=folded)
-    assert len(out.strip().splitlines()) == 6
-    _, err = run("recommend", "run", "--write-recommendations", "r.tsv", cwd=folded, code=2)
-    assert "Train with --data.split entries" in err
+def test_choices(finished):
+    folder, _ = finished
+
+    def shown(*arguments):
+        out, _ = run("recommend", "run", *arguments, cwd=folder)
+        return [int(line.rsplit("[", 1)[1].rstrip("]")) for line in out.splitlines() if "[" in line]
+
+    best = shown("--user", "12", "-k", "5")
+    assert shown("--user", "12", "-k", "4", "--exclude", str(best[1])) == [best[0], *best[2:]]
+    assert shown("--user", "12", "-k", "2", "--among", str(best[3]), str(best[0])) == [best[0], best[3]]
+    similar = shown("--similar-to", "3", "-k", "3")
+    assert shown("--similar-to", "3", "-k", "2", "--exclude", str(similar[0])) == similar[1:]
+    out, _ = run("recommend", "run", "--user", "12", "--explain", str(best[0]), "-k", "3", cwd=folder)
+    first, *reasons = out.splitlines()
+    assert f"[{best[0]}]: score " in first
+    assert len(reasons) == 3
+    _, err = run("recommend", "run", "--user", "12", "13", "--explain", "7", cwd=folder, code=2)
+    assert "--explain goes with one --user" in err
+    _, err = run("recommend", "run", "--similar-to", "3", "--explain", "7", cwd=folder, code=2)
+    assert "--explain goes with one --user" in err
+
+
+def test_everybody_of_a_run_that_held_out_users(folded):
+    """Held-out users are answered by what they have."""
+    folder, _ = folded
+    out, _ = run("recommend", "run", "--items", "Item 00003", "7", "-k", "5", cwd=folder)
+    assert len(out.strip().splitlines()) == 5
+    run("recommend", "run", "--write-recommendations", "r.tsv", "-k", "2", cwd=folder)
+    lines = [line.split("\t") for line in (folder / "r.tsv").read_text().splitlines()[1:]]
+    assert {line[0] for line in lines} == {str(user) for user in range(300)}
 
 
 @pytest.mark.parametrize("kind", ["finished", "folded"])
 def test_export_answers_as_the_model_with_tensorflow_alone(request, kind):
-    made = request.getfixturevalue(kind)
-    folder = made[0] if kind == "finished" else made
+    folder, _ = request.getfixturevalue(kind)
     run("export", "run", "served/1", cwd=folder)
     code = (
         "import tensorflow as tf, numpy as np\n"
@@ -147,24 +170,26 @@ def test_export_answers_as_the_model_with_tensorflow_alone(request, kind):
     assert done.returncode == 0, done.stderr
     with np.load(folder / "answer.npz") as found:
         ids, scores = found["ids"][0], found["scores"][0]
-    model = load_model(RunFolder.existing(folder / "run"))
+    recommender = Recommender.load(folder / "run")
+    table = recommender.recommend([12], k=5) if kind == "finished" else recommender.recommend_to([[3, 7, 20]], k=5)
+    assert ids.tolist() == table["item"].to_pylist()
+    np.testing.assert_allclose(scores, table["score"].to_numpy(), rtol=1e-3, atol=1e-4)
+    # And as the model itself: of a new user, solved for exactly.
+    model, raw = recommender.model, recommender.vocabulary.item_ids
+    number = {item: n for n, item in enumerate(raw.tolist())}
     if kind == "finished":
-        wanted = model.scores(tf.constant([12]), tf.constant(ids[None])).numpy()[0]
-        np.testing.assert_allclose(scores, wanted, atol=1e-4)
+        wanted = model.scores(tf.constant([12]), tf.constant([[number[i] for i in ids]])).numpy()[0]
     else:
-        # Columns are in another order than ids; a new user with these three, solved for exactly.
-        raw = Vocabulary.load(folder / "run" / "vocabulary.npz").item_ids
         row = scipy.sparse.csr_matrix(np.isin(raw, [3, 7, 20])[None].astype(np.float32))
-        wanted_ids, wanted = model.recommend(0, row, k=5, recalculate=True)
-        assert ids.tolist() == raw[wanted_ids].tolist()
-        np.testing.assert_allclose(scores, wanted, rtol=1e-3)
+        wanted = model.scores(row).numpy()[0, [number[i] for i in ids]]
+    np.testing.assert_allclose(scores, wanted, rtol=1e-3, atol=1e-4)
     assert (np.diff(scores) <= 0).all()
 
 
 def test_killed_and_started_again(tmp_path):
-    arguments = [*SMALL, "--model.iterations", "400", "--checkpoint-seconds", "0"]
+    arguments = [*SMALL, "--model.iterations", "150", "--training.checkpoint-seconds", "0"]
     run("train", *arguments, "--output-dir", "whole", cwd=tmp_path)
-    process = command("train", *arguments, "--output-dir", "killed", cwd=tmp_path)
+    process = start("train", *arguments, "--output-dir", "killed", cwd=tmp_path)
     deadline = time.monotonic() + 120
     for line in process.stdout:
         if line.startswith("iteration 5") or time.monotonic() > deadline:
@@ -174,7 +199,7 @@ def test_killed_and_started_again(tmp_path):
     assert not (tmp_path / "killed" / "metrics.json").exists()
     out, _ = run("train", *arguments, "--output-dir", "killed", cwd=tmp_path)
     assert "Resuming after iteration" in out
-    whole, killed = (json.loads((tmp_path / n / "metrics.json").read_text())["test"] for n in ("whole", "killed"))
+    whole, killed = (report_of(tmp_path / name)["test"] for name in ("whole", "killed"))
     assert whole == killed
 
 
@@ -183,9 +208,10 @@ def test_killed_and_started_again(tmp_path):
     [
         (["--model.factors", "0"], "`factors` must be a whole number from 1 to 1024"),
         (["--model.regularization", "-1"], "`regularization` must be at least 0"),
-        (["--model.alpha", "nan"], "`alpha` must be above 0"),
+        (["--model.alpha", "0"], "`alpha` must be above 0"),
+        (["--model.alpha", "nan"], "`alpha` must be finite.\nReceived: --model.alpha nan."),
         (["--data.test-share", "1.5"], "`target_share` must lie between 0 and 1"),
-        (["--data.split", "users", "--model.confidence", "bm25"], "would differ from those in training"),
+        (["--data.split", "held_out_users", "--model.confidence", "bm25"], "would differ from those in training"),
         (["--model.confidence", "bm25", "--model.bm25-b", "2"], "`k1` must be above 0 and `b` in"),
     ],
 )
@@ -208,27 +234,3 @@ def test_a_table_with_odd_rows(tmp_path):
     run("train", *arguments, cwd=tmp_path)
     out, _ = run("recommend", "run", "--similar-to", "sigur rós 1 ✓", "-k", "2", cwd=tmp_path)
     assert out.startswith("Similar to Sigur Rós 1 ✓:")
-
-
-def test_confidence_weights():
-    """Against the formulas, one entry at a time."""
-    dense = np.array([[5, 0, 1, 0], [0, 2, 3, 0], [1, 1, 0, 4.0]])
-    matrix = scipy.sparse.csr_matrix(dense)
-    users, items = dense.shape
-    per_item = dense.sum(0)
-    for u in range(users):
-        count = (dense[u] > 0).sum()
-        idf = np.log(items) - np.log(1 + count)
-        for i in range(items):
-            v = dense[u, i]
-            if not v:
-                continue
-            norm = 1 - 0.8 + 0.8 * per_item[i] / per_item.mean()
-            bm25 = idf * v * (100 + 1) / (100 * norm + v)
-            assert confidence.bm25(matrix)[u, i] == pytest.approx(max(bm25, 0), rel=1e-5)
-            assert confidence.tf_idf(matrix)[u, i] == pytest.approx(max(np.sqrt(v) * idf, 0), rel=1e-5)
-            assert confidence.log(matrix, 2.0)[u, i] == pytest.approx(np.log(1 + v / 2), rel=1e-5)
-    with pytest.raises(InputError, match="values from 0"):
-        confidence.bm25(-matrix)
-    with pytest.raises(InputError, match="`epsilon` must be above 0"):
-        confidence.log(matrix, 0.0)

@@ -1,7 +1,8 @@
-"""The commands, as a person starts them."""
+"""VAE-CF's commands, as a person starts them."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,28 +11,12 @@ import time
 import numpy as np
 import pytest
 
+from tests.starting import report_of, run, run_apart, start
+
 SMALL = [
     "--data.synthetic.num-users", "400", "--data.synthetic.num-items", "150", "--model.hidden-dims", "16",
-    "--model.latent-dim", "8", "--training.global-batch-size", "60", "--training.deterministic",
+    "--model.latent-dim", "8", "--training.global-batch-size", "60",
 ]  # fmt: skip
-
-
-def command(name, *arguments, cwd, **environment):
-    return subprocess.Popen(
-        [sys.executable, "-m", f"tfrec.{name}", *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd,
-        env={**os.environ, **environment},
-    )  # fmt: skip
-
-
-def run(name, *arguments, cwd, code=0, **environment):
-    process = command(name, *arguments, cwd=cwd, **environment)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == code, out + err
-    if code == 2:
-        assert "Traceback" not in err, err
-        assert "\x1b" not in err
-    return out, err
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +32,8 @@ def test_everything_is_written(finished):
     run_folder = folder / "run"
     names = {p.name for p in run_folder.iterdir() if not p.name.startswith(".")}
     assert names == {
-        "config.json", "history.csv", "learning_curve.png", "logs", "checkpoint", "model.keras", "vocabulary.npz",
-        "metrics.json",
+        "config.json", "history.csv", "learning_curve.png", "logs", "checkpoint", "model.keras", "items.arrow",
+        "users.arrow", "test_users.arrow", "metrics.json",
     }  # fmt: skip
     assert not [p for p in run_folder.rglob("*.part*")]
     metrics = json.loads((run_folder / "metrics.json").read_text())
@@ -56,7 +41,12 @@ def test_everything_is_written(finished):
         assert set(metrics[part]) == {"model", "popularity", "oracle"}
         assert {"recall@20", "recall@50", "ndcg@100", "users"} <= set(metrics[part]["model"])
         assert metrics[part]["oracle"]["ndcg@100"] > metrics[part]["popularity"]["ndcg@100"]
-    assert metrics["data"]["split"]["heldout_users"] == 40
+    split = metrics["split"]
+    assert (split["name"], split["users"], split["validation_users"], split["test_users"]) == (
+        "held_out_users", 320, 40, 40
+    )  # fmt: skip
+    assert metrics["family"] == "vae-cf"
+    assert metrics["shipped"] == {"measured_on": "training", "trained_on": "training"}
     assert metrics["config"]["training"]["epochs"] == 4
     assert {"tensorflow", "keras", "tfrec"} <= set(metrics["versions"])
     assert len(metrics["training"]["users_per_second"]) == 4
@@ -115,26 +105,23 @@ def test_changed_data_is_noticed(tmp_path):
                  "ndcg@10", "--evaluation.monitor", "ndcg@10", "--output-dir", "run"]  # fmt: skip
     run("train", *arguments, cwd=tmp_path)
     (tmp_path / "my.csv").write_text(table(1))
-    for name, rest in (("train", arguments), ("evaluate", ["run"]), ("recommend", ["run", "--user", "3"])):
+    for name, rest in (("train", arguments), ("evaluate", ["run"])):
         _, err = run(name, *rest, cwd=tmp_path, code=2)
         assert "the file has changed" in err
+    (tmp_path / "my.csv").unlink()
+    # A run knows what its users have: no training file is needed to recommend.
+    out, _ = run("recommend", "run", "--user", "3", "-k", "2", cwd=tmp_path)
+    assert out.startswith("3 has 8 items: ")
 
 
-@pytest.mark.parametrize(
-    "name", ["config.json", "metrics.json", "model.keras", "vocabulary.npz", "checkpoint/last.npz"]
-)
+@pytest.mark.parametrize("name", ["config.json", "metrics.json", "checkpoint/last.npz"])
 def test_damaged_files_are_told(finished, tmp_path, name):
-    import shutil
-
     shutil.copytree(finished[0] / "run", tmp_path / "run")
     (tmp_path / "run" / name).write_bytes(b"")
-    if name in ("model.keras", "vocabulary.npz"):
-        _, err = run("recommend", "run", "--items", "7", cwd=tmp_path, code=2)
-    else:
-        if name == "checkpoint/last.npz":
-            (tmp_path / "run" / "metrics.json").unlink()
-        arguments = ["vae-cf", *SMALL, "--training.epochs", "4", "--output-dir", "run"]
-        _, err = run("train", *arguments, cwd=tmp_path, code=2)
+    if name == "checkpoint/last.npz":
+        (tmp_path / "run" / "metrics.json").unlink()
+    arguments = ["vae-cf", *SMALL, "--training.epochs", "4", "--output-dir", "run"]
+    _, err = run("train", *arguments, cwd=tmp_path, code=2)
     assert "error: " in err
 
 
@@ -152,11 +139,15 @@ def test_recommend(finished):
     folder, _ = finished
     out, _ = run("recommend", "run", "--items", "Item 00003", "7", "-k", "5", cwd=folder)
     lines = out.strip().splitlines()
-    assert lines[0] == "Because of Item 00003, Item 00007"
-    assert len(lines) == 6
-    assert not any("[3]" in line or "[7]" in line for line in lines[1:])
+    assert len(lines) == 5
+    assert [line.split()[0] for line in lines] == ["1", "2", "3", "4", "5"]
+    assert not any("[3]" in line or "[7]" in line for line in lines)
     out, _ = run("recommend", "run", "--user", "12", "-k", "150", cwd=folder)
-    assert "items are left that were not seen" in out
+    about, *lines, left = out.strip().splitlines()
+    assert about.startswith("12 has ")
+    has = int(about.split()[2])
+    assert len(lines) == 150 - has
+    assert left == f"Only {150 - has} items are left."
     _, err = run("recommend", "run", "--items", "item 0000", cwd=folder, code=2)
     assert "Did you mean" in err
     _, err = run("recommend", "run", "--user", "4000", cwd=folder, code=2)
@@ -183,6 +174,7 @@ def test_killed_in_mid_epoch_and_started_again(tmp_path):
     arguments = [
         "vae-cf",
         *SMALL,
+        "--training.deterministic",
         "--training.epochs",
         "6",
         "--training.validate-every",
@@ -190,8 +182,8 @@ def test_killed_in_mid_epoch_and_started_again(tmp_path):
         "--model.kl-anneal-steps",
         "20",
     ]
-    run("train", *arguments, "--output-dir", "whole", cwd=tmp_path)
-    process = command("train", *arguments, "--output-dir", "killed", cwd=tmp_path)
+    run_apart("train", *arguments, "--output-dir", "whole", cwd=tmp_path)
+    process = start("train", *arguments, "--output-dir", "killed", cwd=tmp_path)
     for line in process.stdout:
         if line.startswith("epoch 3/"):
             break
@@ -199,7 +191,7 @@ def test_killed_in_mid_epoch_and_started_again(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (tmp_path / "killed" / "metrics.json").exists()
-    out, _ = run("train", *arguments, "--output-dir", "killed", cwd=tmp_path)
+    out, _ = run_apart("train", *arguments, "--output-dir", "killed", cwd=tmp_path)
     assert "Resuming" in out
     whole, killed = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("whole", "killed"))
     assert killed["test"] == whole["test"]
@@ -211,7 +203,7 @@ def test_killed_in_mid_epoch_and_started_again(tmp_path):
 
 
 def test_interrupted(tmp_path):
-    process = command("train", "vae-cf", *SMALL, "--training.epochs", "500", "--output-dir", "run", cwd=tmp_path)
+    process = start("train", "vae-cf", *SMALL, "--training.epochs", "500", "--output-dir", "run", cwd=tmp_path)
     for line in process.stdout:
         if line.startswith("epoch 2/"):
             break
@@ -227,6 +219,7 @@ def test_own_table(tmp_path):
     lines = ["who,what,stars,name"]
     lines += [f"ü{u},{i},{random.integers(1, 6)},Films 🎬 {i}" for u in range(60) for i in random.permutation(40)[:20]]
     (tmp_path / "my.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (tmp_path / "them.txt").write_text("ü7\n\nü8\n", encoding="utf-8")
     out, _ = run(
         "train", "--data.path", "my.csv", "--data.user", "who", "--data.item", "what", "--data.rating", "stars",
         "--data.title", "name", "--training.epochs", "2", "--training.global-batch-size", "10",
@@ -234,8 +227,9 @@ def test_own_table(tmp_path):
         "--evaluation.metrics", "recall@5", "ndcg@10", "--evaluation.monitor", "ndcg@10", cwd=tmp_path,
     )  # fmt: skip
     assert "Test ndcg@10: model" in out
-    out, _ = run("recommend", "run", "--user", "ü7", "-k", "3", cwd=tmp_path)
-    assert "Films 🎬" in out
+    out, _ = run("recommend", "run", "--user", "ü7", "ü8", "-k", "3", cwd=tmp_path)
+    assert out.count("Films 🎬") == 12  # three of what each has, and three for each
+    assert run("recommend", "run", "--users-from", "them.txt", "-k", "3", cwd=tmp_path)[0] == out
 
 
 @pytest.mark.parametrize(
@@ -256,6 +250,10 @@ def test_own_table(tmp_path):
         (["--output-dir", "other"], "is not empty and not the folder of a run"),
         (["--training.epoch", "3"], "nrecognized"),
         (["vae-fc"], "vae-cf"),
+        (["--data.split", "latest-item"], "latest_item"),
+        (["--data.test-share", "0.3"], "--data.test-share means nothing with --data.split held_out_users"),
+        (["--evaluation.protocol", "exact"], "Only --data.split latest_item has one target"),
+        (["--data.name", "in-memory"], "handed over in Python"),
     ],
 )
 def test_rejects(tmp_path, arguments, match):
@@ -271,7 +269,7 @@ def test_rejects(tmp_path, arguments, match):
 
 def test_popularity_recipe(tmp_path):
     run("train", "popularity", "--output-dir", "run", *SMALL[:4], cwd=tmp_path)
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]
+    metrics = report_of(tmp_path / "run")["test"]
     assert metrics["model"] == metrics["popularity"]
     run("export", "run", "served", cwd=tmp_path)
 
@@ -291,8 +289,8 @@ def test_two_ranks(tmp_path):
 
     if importlib.util.find_spec("horovod") is None:
         pytest.skip("needs Horovod, which launch/setup builds")
-    arguments = ["-m", "tfrec.train", "vae-cf", *SMALL, "--training.epochs", "3", "--model.dropout", "0",
-                 "--model.no-variational"]  # fmt: skip
+    arguments = ["-m", "tfrec.train", "vae-cf", *SMALL, "--training.deterministic", "--training.epochs", "3",
+                 "--model.dropout", "0", "--model.no-variational"]  # fmt: skip
     results = []
     for ranks in (1, 2):
         start = [str(Path(sys.executable).with_name("horovodrun")), "-np", "2"] if ranks == 2 else []

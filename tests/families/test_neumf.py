@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.training.test_commands import command, run
+from tests.starting import report_of, run, run_apart, start
 from tfrec.errors import InputError
+from tfrec.runs.vocabulary import Vocabulary
 from tfrec.train import parse, train
 
 SMALL = [
@@ -33,16 +34,17 @@ def test_everything_is_written(finished):
     folder, out, err = finished
     names = {p.name for p in (folder / "run").iterdir() if not p.name.startswith(".")}
     assert names == {
-        "config.json", "history.csv", "learning_curve.png", "logs", "checkpoint", "model.keras", "vocabulary.npz",
-        "metrics.json",
+        "config.json", "history.csv", "learning_curve.png", "logs", "checkpoint", "model.keras", "items.arrow",
+        "users.arrow", "test_users.arrow", "metrics.json",
     }  # fmt: skip
-    metrics = json.loads((folder / "run" / "metrics.json").read_text())
+    metrics = report_of(folder / "run")
     for part in ("validation", "test"):
         assert set(metrics[part]) == {"model", "popularity", "oracle"}
         hits = {name: report["hit_rate@10"] for name, report in metrics[part].items()}
         assert hits["popularity"] < hits["oracle"]
         assert metrics[part]["model"]["users"] == 300
-    assert metrics["data"]["split"]["train_events"] + 600 == metrics["data"]["events"]
+    assert metrics["split"]["train_events"] + 600 == metrics["data"]["events"]
+    assert metrics["split"]["name"] == "latest_item"
     assert metrics["training"]["gradient_bytes_per_step"] > 0
     assert "gradients per step" in out
     assert out.strip().splitlines()[-1].endswith("are in run")
@@ -51,7 +53,7 @@ def test_everything_is_written(finished):
 
 def test_evaluate(finished):
     folder, _, _ = finished
-    reported = json.loads((folder / "run" / "metrics.json").read_text())["test"]
+    reported = report_of(folder / "run")["test"]
     run("evaluate", "run", "--json", "same.json", cwd=folder)
     assert json.loads((folder / "same.json").read_text())["test"] == reported
     run("evaluate", "run", "--protocol", "all", "--metrics", "hit_rate@10", "auc", "--json", "all.json", cwd=folder)
@@ -70,7 +72,7 @@ def test_recommend(finished):
     _, err = run("recommend", "run", "--user", "300", cwd=folder, code=2)
     assert "no such user" in err
     _, err = run("recommend", "run", "--items", "7", cwd=folder, code=2)
-    assert "Give --user" in err
+    assert "Ask for users of the data, or train vae-cf, als or ease" in err
 
 
 def test_export_serves(finished):
@@ -79,9 +81,9 @@ def test_export_serves(finished):
     assert "Signature score: user_ids raw [B], item_ids raw [B, C]" in out
     served = tf.saved_model.load(str(folder / "served/1"))
     answer = served.signatures["serving_default"](user_ids=tf.constant([3, 999], tf.int64), k=tf.constant(400))
-    with np.load(folder / "run" / "vocabulary.npz") as vocabulary:
-        has = vocabulary["seen_items"][vocabulary["seen_offsets"][3] : vocabulary["seen_offsets"][4]]
-        most_popular = int(vocabulary["item_ids"][vocabulary["popularity"].argmax()])
+    vocabulary = Vocabulary.load(folder / "run" / "items.arrow", folder / "run" / "users.arrow")
+    has = vocabulary.item_ids[vocabulary.histories[3].indices]
+    most_popular = int(vocabulary.item_ids[vocabulary.popularity.argmax()])
     count = int(answer["counts"][0])
     ids = answer["ids"].numpy()
     assert count == 400 - len(has)
@@ -99,15 +101,15 @@ def test_export_serves(finished):
 def test_killed_in_mid_epoch_and_started_again(tmp_path):
     """kill -9, the same command again, and the same bits as a run that nobody killed."""
     arguments = [*SMALL, "--training.epochs", "5", "--training.embedding-update", "lazy", "--training.deterministic"]
-    run("train", *arguments, "--output-dir", "whole", cwd=tmp_path)
-    process = command("train", *arguments, "--output-dir", "killed", cwd=tmp_path)
+    run_apart("train", *arguments, "--output-dir", "whole", cwd=tmp_path)
+    process = start("train", *arguments, "--output-dir", "killed", cwd=tmp_path)
     for line in process.stdout:
         if line.startswith("epoch 2/"):
             break
     time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    out, _ = run("train", *arguments, "--output-dir", "killed", cwd=tmp_path)
+    out, _ = run_apart("train", *arguments, "--output-dir", "killed", cwd=tmp_path)
     assert "Resuming" in out
     whole, killed = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("whole", "killed"))
     assert killed["test"] == whole["test"]
@@ -120,7 +122,7 @@ def test_killed_in_mid_epoch_and_started_again(tmp_path):
 def test_threshold_stops(tmp_path):
     arguments = [*SMALL, "--training.epochs", "50", "--training.threshold", "0.3", "--output-dir", "run"]
     run("train", *arguments, cwd=tmp_path)
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    metrics = report_of(tmp_path / "run")
     assert metrics["training"]["epochs"] < 50
     assert metrics["validation"]["model"]["hit_rate@10"] >= 0.3
 
@@ -142,8 +144,8 @@ def test_ncf_files(tmp_path):
     arguments = ["neumf", "--data.path", "data", "--data.format", "ncf", "--training.epochs", "1",
                  "--evaluation.negatives", "20", "--output-dir", "run"]  # fmt: skip
     run("train", *arguments, cwd=tmp_path)
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert metrics["data"]["split"]["negatives_per_user"] == 20
+    metrics = report_of(tmp_path / "run")
+    assert metrics["split"]["negatives_per_user"] == 20
     assert metrics["test"]["model"]["users"] == 40
     (folder / "x.test.negative").write_text("\n".join(negative[:-1]) + "\n")
     for name, rest in (("train", arguments), ("evaluate", ["run"])):
@@ -151,14 +153,32 @@ def test_ncf_files(tmp_path):
         assert "has changed" in err or "ends after 39 of 40" in err
 
 
-def test_refit(tmp_path):
-    run("train", *SMALL, "--training.epochs", "2", "--training.refit", "--output-dir", "run", cwd=tmp_path)
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert metrics["training"]["refit_epochs"] == metrics["training"]["best_epoch"]
+def test_train_on_validation(tmp_path):
+    options = ["--training.epochs", "2", "--training.train-on-validation", "--output-dir", "run"]
+    out, _ = run("train", *SMALL, *options, cwd=tmp_path)
+    metrics = report_of(tmp_path / "run")
+    assert f"for {metrics['training']['best_epoch']} epochs." in out
+    assert metrics["shipped"] == {"measured_on": "training and validation", "trained_on": "training and validation"}
     _, err = run("evaluate", "run", "--part", "validation", cwd=tmp_path, code=2)
-    assert "refit" in err
+    assert "trained on the validation part too" in err
     run("evaluate", "run", "--json", "e.json", cwd=tmp_path)
     assert json.loads((tmp_path / "e.json").read_text())["test"] == metrics["test"]
+
+
+def test_refit(tmp_path):
+    """Measured without the test items, shipped with them: the report says both, and nothing is measured on it again."""
+    out, _ = run("train", *SMALL, "--training.epochs", "2", "--output-dir", "plain", cwd=tmp_path)
+    out, _ = run("train", *SMALL, "--training.epochs", "2", "--training.refit", "--output-dir", "run", cwd=tmp_path)
+    metrics = report_of(tmp_path / "run")
+    assert metrics["test"]["model"] == report_of(tmp_path / "plain")["test"]["model"]
+    assert {k: metrics["shipped"][k] for k in ("measured_on", "trained_on")} == {
+        "measured_on": "training", "trained_on": "everything"
+    }  # fmt: skip
+    assert "the model in the folder was trained on everything" in out
+    _, err = run("evaluate", "run", cwd=tmp_path, code=2)
+    assert "nothing is left to measure it on" in err
+    items, users = tmp_path / "run" / "items.arrow", tmp_path / "run" / "users.arrow"
+    assert Vocabulary.load(items, users).popularity.sum() == metrics["data"]["events"]
 
 
 @pytest.mark.parametrize(
@@ -229,7 +249,7 @@ def test_a_catalogue_with_a_tensor_train(tmp_path):
     options += ["--data.catalog.category-size", "400"]  # 20 x 20, the last two digits of 8,000
     options += ["--training.global-batch-size", "2000", "--training.epochs", "4", "--output-dir", "run"]
     run("train", "neumf-tt-10m", *options, cwd=tmp_path)
-    test = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]
+    test = report_of(tmp_path / "run")["test"]
     oracle, model, popularity = (test[name]["hit_rate@10"] for name in ("oracle", "model", "popularity"))
     assert oracle > popularity + 0.1
     assert oracle + 0.02 > model > popularity

@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from tfrec.training.load_run import load_config, load_model, load_recommender, load_vocabulary
-from tfrec.training.report import table, write_json
-from tfrec.training.run_folder import RunFolder
 
+from tfrec.data.arrow import read_table, write_table
 from tfrec.data.files import check_file
 from tfrec.errors import InputError
+from tfrec.fitting import load_config, load_recommender
+from tfrec.recommender import Recommender
+from tfrec.runs.folder import RunFolder
+from tfrec.runs.loading import load_run_model, load_vocabulary
+from tfrec.runs.report import table, write_json
 from tfrec.train import parse, train
 
 ARGUMENTS = [
@@ -56,11 +59,13 @@ def test_numbers_that_json_has_no_word_for(tmp_path):
 
 def test_opening_one_run_after_another_keeps_nothing(finished):
     """Neither graphs nor tables: a server that reloads every night must not grow."""
-    folder = RunFolder.existing(finished)
     query = tf.constant([3, 7], tf.int64), tf.constant([0, 2], tf.int64), tf.constant(5)
 
     def opened():
-        load_recommender(folder, load_vocabulary(folder), raw_ids=False).recommend(*query)
+        recommender = Recommender.load(finished)
+        recommender.served(raw_ids=False).recommend(*query)
+        recommender.recommend_to([["Item 00003", 7]], k=5)
+        del recommender
         gc.collect()
         return sum(isinstance(o, tf.Graph | tf.Variable) for o in gc.get_objects())
 
@@ -81,17 +86,18 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("name", ["config", "metrics", "model", "vocabulary"])
+@pytest.mark.parametrize("name", ["config", "metrics", "model", "items", "users"])
 def test_damaged(copied, name, damage):
     path = getattr(copied, name)
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
     read = {
         "config": lambda: load_config(copied),
         "metrics": copied.read_metrics,
-        "model": lambda: load_model(copied),
-        "vocabulary": lambda: load_vocabulary(copied),
+        "model": lambda: load_run_model(copied, ["VAECF"]),
+        "items": lambda: load_vocabulary(copied),
+        "users": lambda: load_vocabulary(copied),
     }[name]
-    if damage == "not utf-8" and name in ("model", "vocabulary"):
+    if damage == "not utf-8" and name == "model":
         return  # a zip archive is looked for from its end: nothing is lost
     with pytest.raises(InputError) as caught:
         read()
@@ -102,7 +108,7 @@ def test_damaged(copied, name, damage):
         assert f"remove {copied.metrics} and give the training command again" in lines[1]
 
 
-@pytest.mark.parametrize("name", ["metrics", "model", "vocabulary"])
+@pytest.mark.parametrize("name", ["metrics", "model", "items", "users"])
 def test_what_the_message_says_to_do_brings_the_file_back(copied, name, capsys, monkeypatch):
     reported = copied.read_metrics()["test"]
     getattr(copied, name).write_bytes(b"")
@@ -110,7 +116,7 @@ def test_what_the_message_says_to_do_brings_the_file_back(copied, name, capsys, 
     monkeypatch.setattr("tfrec.models.VAECF.fit", lambda *_, **__: pytest.fail("trained anew"))
     train(*parse([*ARGUMENTS, str(copied.path)]), 0.0)
     assert copied.read_metrics()["test"] == reported
-    load_recommender(copied, load_vocabulary(copied), raw_ids=False)
+    load_recommender(copied)
 
 
 def test_a_damaged_best_epoch_is_told_when_training_goes_on(copied, capsys):
@@ -127,18 +133,29 @@ def test_a_damaged_best_epoch_is_told_when_training_goes_on(copied, capsys):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"labels_offsets": np.array([0, 1])},
-        {"popularity": np.ones(3)},
-        {"popularity": np.full(150, np.nan)},
-        {"item_ids": np.ones((150, 2), np.int64)},
-        {"item_ids": np.full(150, 0.5)},
+        {"popularity": np.full(150, np.nan, np.float32)},
+        {"weight": np.full(150, np.inf, np.float32)},
+        {"popularity": None},
+        {"id": None},
+        {"id": np.full(150, 0.5)},
     ],
-    ids=str,
+    ids=["popularity nan", "weight infinite", "no popularity", "no ids", "fractions as ids"],
 )
-def test_vocabularies_whose_parts_do_not_fit(copied, changes):
-    with np.load(copied.vocabulary) as stored:
-        arrays = {**stored, **changes}
-    np.savez(copied.vocabulary, **arrays)
+def test_items_that_make_no_sense(copied, changes):
+    columns = {**read_table(copied.items).columns, **changes}
+    write_table(copied.items, {name: column for name, column in columns.items() if column is not None})
+    with pytest.raises(InputError, match="damaged"):
+        load_vocabulary(copied)
+
+
+@pytest.mark.parametrize(
+    ("entries", "values"),
+    [([150], [1]), ([-1], [1]), ([3], [np.nan])],
+    ids=["an item too many", "a negative one", "no number"],
+)
+def test_histories_that_make_no_sense(copied, entries, values):
+    lists = {"items": np.array(entries, np.int32), "values": np.array(values, np.float32)}
+    write_table(copied.users, {"id": np.array([4])}, lists=(np.array([0, 1]), lists))
     with pytest.raises(InputError, match="damaged"):
         load_vocabulary(copied)
 
@@ -147,7 +164,7 @@ def test_a_model_of_another_run(copied, tmp_path):
     train(*parse(["popularity", *ARGUMENTS[1:5], "--output-dir", str(tmp_path / "other")]), 0.0)
     shutil.copy(tmp_path / "other" / "model.keras", copied.model)
     with pytest.raises(InputError, match="is of another run: .* is of VAECF.\nReceived: Popularity."):
-        load_model(copied)
+        load_recommender(copied)
 
 
 def test_files_of_the_run_are_not_overwritten(copied):

@@ -6,19 +6,20 @@ import json
 import keras
 import numpy as np
 import pytest
-from tfrec.configs import EvaluationConfig, TrainingConfig
-from tfrec.training.fitting import restore_best
-from tfrec.training.recorder import Recorder
-from tfrec.training.run_folder import RunFolder
 
+from tfrec.errors import InputError
 from tfrec.evaluation import Report
+from tfrec.families.config import FitConfig
+from tfrec.runs.checkpoint import load_state
+from tfrec.runs.folder import RunFolder
+from tfrec.runs.recorder import Recorder, check_loss
 
 MONITOR = "ndcg@10"
 
 
 def tiny():
     """A model of one weight."""
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False, name="only")])
     model.compile(keras.optimizers.SGD(0.25), "mse")
     model.optimizer.build(model.trainable_variables)
     return model
@@ -43,9 +44,9 @@ def run(tmp_path, values, progress=None, **training):
         validated.append(epoch)
         return Report({MONITOR: values[epoch - 1]}, 1, 0, {}, "expected")
 
-    training = TrainingConfig(**{"epochs": len(values), **training})
+    training = FitConfig(**{"epochs": len(values), **training})
     recorder = Recorder(
-        folder, training, EvaluationConfig(monitor=MONITOR), validate, samples=70, unit="users", steps=7,
+        folder, training, MONITOR, validate, samples=70, unit="users", steps=7,
         progress=progress,
     )  # fmt: skip
     recorder.set_model(model)
@@ -62,7 +63,7 @@ def run(tmp_path, values, progress=None, **training):
 
 def saved(path):
     with np.load(path) as arrays:
-        return float(arrays["weight.0"][0, 0]), json.loads(arrays["progress"].tobytes())
+        return float(arrays["weight:only/kernel"][0, 0]), json.loads(arrays["progress"].tobytes())
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_the_best_epoch_is_the_first_of_the_highest_value(tmp_path, values, best
     assert progress["rows"] == recorder.rows[:best]
     assert saved(tmp_path / "checkpoint/last.npz")[0] == 3
     model = tiny()
-    restore_best(recorder.folder, model)
+    load_state(recorder.folder.best, model, optimizer=False)
     assert weight(model) == best
 
 
@@ -127,7 +128,7 @@ def test_a_run_that_is_through_is_saved_as_it_ended(tmp_path, values, options, l
 def test_checkpoints_come_every_so_many_epochs(tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr(
-        "tfrec.training.recorder.save_state",
+        "tfrec.runs.recorder.save_state",
         lambda path, model, progress, optimizer: written.append((path.name, progress["epoch"], optimizer)),
     )
     run(tmp_path, [0.5, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], checkpoint_every=3)
@@ -151,7 +152,7 @@ def test_a_resumed_run_goes_on_with_the_next_epoch(tmp_path):
 
 def test_history_has_each_epoch_and_each_value(tmp_path, monkeypatch):
     clock = iter([0.0, 2.0, 10.0, 14.0, 20.0, 21.0])
-    monkeypatch.setattr("tfrec.training.recorder.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("tfrec.runs.recorder.time.perf_counter", lambda: next(clock))
     run(tmp_path, [0.1, 0.2, 0.3], validate_every=2)
     with (tmp_path / "history.csv").open() as stream:
         rows = list(csv.DictReader(stream))
@@ -162,3 +163,11 @@ def test_history_has_each_epoch_and_each_value(tmp_path, monkeypatch):
         [2, 9, 0.25, 4, 17.5, 0.2],
         [3, 8, 0.25, 1, 70, 0.3],
     ]
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_ends_training_at_its_epoch(loss):
+    training = FitConfig()
+    with pytest.raises(InputError, match=rf"epoch 3(?s:.*)--training.learning-rate {training.learning_rate:g}"):
+        check_loss(loss, 3, training)
+    check_loss(0.5, 3, training)

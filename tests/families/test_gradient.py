@@ -3,19 +3,19 @@
 import math
 
 import pytest
-from tfrec.configs import NeuMFTrainingConfig, TrainingConfig
-from tfrec.training.fitting import check_updates, learning_rate, noise_seed
-from tfrec.training.neumf import is_lazy
 
 from tfrec import distributed
 from tfrec.errors import InputError
+from tfrec.families.config import FitConfig
+from tfrec.families.gradient import check_updates, learning_rate, noise_seed
+from tfrec.families.neumf import NeuMFTraining, is_lazy
 
 PEAK = 0.4
 
 
 def rates(updates, steps=1, **options):
     """What the optimizer takes as learning rate in its first updates."""
-    found = learning_rate(TrainingConfig(**{"learning_rate": PEAK, "epochs": 10} | options), steps)
+    found = learning_rate(FitConfig(**{"learning_rate": PEAK, "epochs": 10} | options), steps)
     return [float(found(t)) if callable(found) else found for t in range(updates)]
 
 
@@ -53,7 +53,7 @@ def test_cosine_after_a_warm_up(warmup):
 
 
 def test_a_warm_up_as_long_as_the_training_is_refused():
-    training = TrainingConfig(epochs=2, warmup_steps=5, backward_passes_per_step=2)
+    training = FitConfig(epochs=2, warmup_steps=5, backward_passes_per_step=2)
     check_updates(training, 6)  # 6 updates
     with pytest.raises(InputError, match="less than the number of updates, 5"):
         check_updates(training, 5)
@@ -71,12 +71,12 @@ def test_no_two_ranks_and_seeds_share_their_noise(monkeypatch):
 
 
 def test_a_table_is_updated_by_rows_where_a_batch_has_few_of_them():
-    auto = NeuMFTrainingConfig()
+    auto = NeuMFTraining()
     # Of 1,000 rows 100 draws reach 1,000 (1 - exp(-.1)) = 95, 2,000 draws 865.
     assert is_lazy(auto, 100, 1_000)
     assert not is_lazy(auto, 2_000, 1_000)
     # 431 draws reach .35; 440 a little more.
     assert is_lazy(auto, 425, 1_000)
     assert not is_lazy(auto, 440, 1_000)
-    assert is_lazy(NeuMFTrainingConfig(embedding_update="lazy"), 2_000, 1_000)
-    assert not is_lazy(NeuMFTrainingConfig(embedding_update="dense"), 1, 1_000)
+    assert is_lazy(NeuMFTraining(embedding_update="lazy"), 2_000, 1_000)
+    assert not is_lazy(NeuMFTraining(embedding_update="dense"), 1, 1_000)
