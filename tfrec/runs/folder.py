@@ -21,7 +21,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import math
 import os
 import shutil
 from pathlib import Path
@@ -149,7 +148,6 @@ class RunFolder:
         Raises:
             InputError: as `look`, or another process trains into it, or the data changed since an earlier start.
         """
-        _check_finite(identity)
         make_folder(self.path, "the run (--output-dir)")
         try:
             self._lock = (self.path / ".lock").open("a")
@@ -283,14 +281,3 @@ class RunFolder:
                     path.unlink()
             elif folder.exists():
                 shutil.rmtree(folder)
-
-
-def _check_finite(settings: Any, name: str = "") -> None:
-    """Raise InputError for a setting that is no number or infinite: no setting means anything then."""
-    if isinstance(settings, dict):
-        for key, value in settings.items():
-            _check_finite(value, f"{name}.{key}" if name else key)
-    elif isinstance(settings, float) and not math.isfinite(settings):
-        raise InputError(
-            f"`{name.rsplit('.', 1)[-1]}` must be finite.\nReceived: --{name.replace('_', '-')} {settings}."
-        )
