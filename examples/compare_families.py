@@ -48,7 +48,7 @@ TRIALS: dict[str, list[dict[str, Any]]] = {
     ],
     "neumf": [
         {"branch": b, "mf_dim": d, "layer_dims": (64, 32, 16), "gmf_weights": "ones", "embedding_l2": w,
-         "learning_rate": r, "epochs": 12, "patience": 3, "negatives": 8}
+         "learning_rate": r, "epochs": 12, "patience": 3, "training.negatives": 8}
         for b, d, w, r in (
             ("gmf", 64, 0.01, 0.005), ("gmf", 64, 0.03, 0.005), ("gmf", 64, 0.1, 0.005), ("gmf", 32, 0.03, 0.005),
             ("gmf", 128, 0.03, 0.005), ("gmf", 64, 0.03, 0.002), ("neumf", 64, 0.03, 0.005), ("neumf", 64, 0.01, 0.002),
