@@ -18,17 +18,20 @@ from typing import Any
 CLASSES = {
     "ALS": "tfrec.models",
     "ALSFactors": "tfrec.layers",
+    "ALSQueries": "tfrec.quantization",
     "Adam": "tfrec.optimizers",
     "AlignedDense": "tfrec.layers",
     "CachedTTEmbedding": "tfrec.layers",
     "NeuMF": "tfrec.models",
     "Popularity": "tfrec.models",
     "QuantizationAwareNeuMF": "tfrec.quantization",
+    "QuantizedItems": "tfrec.quantization",
     "QuantizedNeuMF": "tfrec.quantization",
     "SparseDense": "tfrec.layers",
     "TTEmbedding": "tfrec.layers",
     "TTEmbeddingBag": "tfrec.layers",
     "VAECF": "tfrec.models",
+    "VAECFQueries": "tfrec.quantization",
 }
 
 
