@@ -503,7 +503,7 @@ def test_carry_over_from_another_form(new, old):
 
 @of(lambda family: not family.carries)
 def test_who_cannot_carry_over_says_what_to_do(name):
-    with pytest.raises(InputError, match="Carry over the float NeuMF"):
+    with pytest.raises(InputError, match="Carry over the float"):
         learned(name).carry_over(learned(name), np.arange(SIZE), np.arange(SIZE))
 
 

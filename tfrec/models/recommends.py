@@ -136,6 +136,7 @@ class Recommends:
         filter_seen: bool = True,
         filter_items: Sequence[int] | np.ndarray | None = None,
         items: Sequence[int] | np.ndarray | None = None,
+        linked: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The items with the highest `scores`; equal scores by lower number first.
 
@@ -147,6 +148,7 @@ class Recommends:
             filter_seen: leave out what a user has in ``user_items``, dislikes too.
             filter_items: items to leave out for everybody.
             items: choose among these only.
+            linked: give what is shown beside the winners, see `link`, in place of their scores.
 
         Returns:
             item numbers and scores: int32 and float32 ``[k]`` for one user, shorter where fewer are left; ``[B, k]``
@@ -164,28 +166,29 @@ class Recommends:
             queries: Any = self.checked_rows(users, "users")
             seen = queries if user_items is None else self.checked_rows(user_items, "user_items", queries.shape[0])
         else:
-            queries = self.checked_users(users)
             one = np.ndim(users) == 0
+            queries = self.checked_users(users)
             if filter_seen and user_items is None:
                 raise InputError(
                     "`filter_seen` needs `user_items`, the rows of these users.\nReceived: None.\n"
                     "Give user_items=matrix[users], or filter_seen=False."
                 )
             seen = self.checked_rows(user_items, "user_items", len(queries)) if filter_seen else None
-        return answer(*self.best_items(queries, k, seen if filter_seen else None, choice), one)
+        return answer(*self.best_items(queries, k, seen if filter_seen else None, choice, linked), one)
 
     def best_items(
-        self, queries: Any, k: int, seen: scipy.sparse.csr_matrix | None, choice: Choice
+        self, queries: Any, k: int, seen: scipy.sparse.csr_matrix | None, choice: Choice, linked: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """Lists for queries that are checked: int64 ``[B]``, or CSR ``[B, I]``; see `best_by_vectors`."""
         num_queries = queries.shape[0]
         table, bias = self.item_vectors() if self.has_item_vectors() else (None, None)
-        if table is not None and bias is None and num_queries:
+        link = self.link if linked and type(self).link is not Recommends.link else None
+        if table is not None and bias is None and link is None and num_queries:
             vectors = self.query_vectors(queries)
             ids, scores = best_by_vectors(vectors, tf.cast(table, vectors.dtype), k, seen, choice)
         else:
             ids, scores = best_by_scores(
-                lambda first, last: self.scores(queries[first:last]), num_queries, self.num_items, k, seen, choice
+                lambda first, last: self.scores(queries[first:last]), num_queries, self.num_items, k, seen, choice, link
             )
         silent = ~self.answerable(queries).numpy()
         ids[silent], scores[silent] = -1, -np.inf

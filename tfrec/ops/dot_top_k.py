@@ -10,8 +10,8 @@ import tensorflow as tf
 from tfrec.errors import InputError
 from tfrec.ops.native import library
 
-#: Scores that are held at once where they come in blocks.
-BLOCK_SCORES = 1 << 24
+#: Scores that the twin holds at once.
+_SCORES = 1 << 24
 #: A list may be longer than there are items, up to this: kMaxPadding in custom_ops/dot_top_k/dot_top_k.h.
 MAX_PADDING = 65_536
 
@@ -93,6 +93,7 @@ def best_of_scores(
     offsets: np.ndarray,
     excluded: np.ndarray,
     width: int | None = None,
+    shown: Callable[[tf.Tensor], tf.Tensor] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The best k of ``scores(first, last)``, float32 ``[last - first, I]``, in blocks of bounded size.
 
@@ -103,21 +104,25 @@ def best_of_scores(
         offsets: int64 ``[B + 1]``, and
         excluded: as `dot_top_k` has them.
         width: scores that ``scores`` computes for each query, where these are more than I.
+        shown: what is given in place of the best scores ``[last - first, k]`` of a block, called after ``scores``.
     """
     batch = len(offsets) - 1
     ids = np.full([batch, k], -1, np.int32)
     kept = np.full([batch, k], -np.inf, np.float32)
     most = min(k, num_items)
-    block = max(1, BLOCK_SCORES // max(1, width or num_items))
+    block = max(1, _SCORES // max(1, width or num_items))
     for first in range(0, batch if most else 0, block):
         last = min(first + block, batch)
         found = scores(first, last).numpy()
+        if shown is not None:
+            found = found.copy()  # it looks at the scores too
         row = np.repeat(np.arange(last - first), np.diff(offsets[first : last + 1]))
         column = excluded[offsets[first] : offsets[last]]
         inside = column < num_items
         found[row[inside], column[inside]] = -np.inf
         found[np.isnan(found)] = -np.inf
         best, number = (t.numpy() for t in tf.math.top_k(found, most))
-        ids[first:last, :most] = np.where(best > -np.inf, number, -1)
-        kept[first:last, :most] = best
+        there = best > -np.inf
+        ids[first:last, :most] = np.where(there, number, -1)
+        kept[first:last, :most] = best if shown is None else np.where(there, shown(tf.constant(best)), -np.inf)
     return ids, kept
