@@ -166,8 +166,8 @@ class Recommends:
             queries: Any = self.checked_rows(users, "users")
             seen = queries if user_items is None else self.checked_rows(user_items, "user_items", queries.shape[0])
         else:
-            one = np.ndim(users) == 0
             queries = self.checked_users(users)
+            one = np.ndim(users) == 0
             if filter_seen and user_items is None:
                 raise InputError(
                     "`filter_seen` needs `user_items`, the rows of these users.\nReceived: None.\n"

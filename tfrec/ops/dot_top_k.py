@@ -10,8 +10,8 @@ import tensorflow as tf
 from tfrec.errors import InputError
 from tfrec.ops.native import library
 
-#: Scores that the twin holds at once.
-_SCORES = 1 << 24
+#: Scores that are held at once where they come in blocks.
+BLOCK_SCORES = 1 << 24
 #: A list may be longer than there are items, up to this: kMaxPadding in custom_ops/dot_top_k/dot_top_k.h.
 MAX_PADDING = 65_536
 
@@ -110,7 +110,7 @@ def best_of_scores(
     ids = np.full([batch, k], -1, np.int32)
     kept = np.full([batch, k], -np.inf, np.float32)
     most = min(k, num_items)
-    block = max(1, _SCORES // max(1, width or num_items))
+    block = max(1, BLOCK_SCORES // max(1, width or num_items))
     for first in range(0, batch if most else 0, block):
         last = min(first + block, batch)
         found = scores(first, last).numpy()
