@@ -12,6 +12,7 @@ from typing import Any
 from tfrec.errors import InputError
 from tfrec.families.als import ALSFamily
 from tfrec.families.config import RunConfig, identity
+from tfrec.families.derivation import CompressSettings, Derivation, Finished, Made, QuantizeSettings
 from tfrec.families.family import Family, Outcome, Trainer
 from tfrec.families.neumf import NeuMFFamily
 from tfrec.families.popularity import PopularityFamily
@@ -58,8 +59,13 @@ __all__ = [
     "DEFAULT_RECIPE",
     "FAMILIES",
     "RECIPES",
+    "CompressSettings",
+    "Derivation",
     "Family",
+    "Finished",
+    "Made",
     "Outcome",
+    "QuantizeSettings",
     "RunConfig",
     "Trainer",
     "family_named",

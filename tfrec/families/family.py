@@ -11,6 +11,7 @@ import numpy as np
 
 from tfrec.errors import InputError
 from tfrec.families.config import RunConfig
+from tfrec.families.derivation import CompressSettings, Derivation, QuantizeSettings
 from tfrec.tasks import Task, TrainingSet
 
 if TYPE_CHECKING:
@@ -110,6 +111,33 @@ class Family(ABC, Generic[C]):
     def weights(self, config: C, data: TrainingSet) -> np.ndarray | None:
         """``[I]``: the value that an item has in the history of somebody new; None: 1."""
         return None
+
+    def quantizing(self, settings: QuantizeSettings) -> Derivation:
+        """How its runs become runs of integers.
+
+        Raises:
+            InputError: they cannot, or settings out of range.
+        """
+        raise self._cannot("quantizing", "be quantized")
+
+    def compressing(self, settings: CompressSettings) -> Derivation:
+        """How the tables of its runs become smaller.
+
+        Raises:
+            InputError: they cannot, or settings out of range.
+        """
+        raise self._cannot("compressing", "be compressed")
+
+    def _cannot(self, method: str, what: str) -> InputError:
+        """The error of a family without a method, which names those with it."""
+        from tfrec.families import FAMILIES
+
+        can = [
+            name for name, family in FAMILIES.items() if getattr(type(family), method) is not getattr(Family, method)
+        ]
+        return InputError(
+            f"A model of this family cannot {what}.\nReceived: a run of {self.name}.\nThese can: {', '.join(can)}."
+        )
 
 
 def liked(matrix: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
