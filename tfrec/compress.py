@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +21,7 @@ class Arguments:
     """The run's folder; it is not changed."""
     out: Annotated[Path, tyro.conf.Positional]
     """The new folder, with the compressed model in the place of the run's: evaluate, recommend and export read it."""
-    settings: Annotated[CompressSettings, tyro.conf.arg(name="")] = CompressSettings()
+    settings: Annotated[CompressSettings, tyro.conf.arg(name="")] = field(default_factory=CompressSettings)
     """How."""
     data_dir: Path | None = None
     """Folder with the data set, if it is not where $TFREC_DATA says."""

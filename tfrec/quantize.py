@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +25,7 @@ class Arguments:
     """The run's folder; it is not changed."""
     out: Annotated[Path | None, tyro.conf.Positional] = None
     """The new folder. Default: RUN-int8, RUN-int4 for 4 bits."""
-    settings: Annotated[QuantizeSettings, tyro.conf.arg(name="")] = QuantizeSettings()
+    settings: Annotated[QuantizeSettings, tyro.conf.arg(name="")] = field(default_factory=QuantizeSettings)
     """How."""
     data_dir: Path | None = None
     """Folder with the data set, if it is not where $TFREC_DATA says."""

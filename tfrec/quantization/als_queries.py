@@ -28,7 +28,8 @@ class _Fixed:
 
     def __init__(self, value: tf.Tensor) -> None:
         self.value = value
-        self.num_rows, self.factors = value.shape
+        self.num_rows: int = value.shape[0]
+        self.factors: int = value.shape[1]
 
     @property
     def table(self) -> _Fixed:
@@ -74,7 +75,7 @@ class ALSQueries(keras.layers.Layer):
     def of(cls, model: ALS) -> ALSQueries:
         """Those of a fitted model."""
         users = model.user_factors
-        made = cls(*users.shape, model.factor_dtype, model.sweep, model.get_config()["fitted_shape"][1])
+        made = cls(len(users), model.factors, model.factor_dtype, model.sweep, model.get_config()["fitted_shape"][1])
         made.users.assign(users)
         return made
 
