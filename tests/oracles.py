@@ -50,6 +50,25 @@ def metric(scores, relevant, seen, k, name, ties="expected"):
     return metric_of_order(order, relevant, k, name)
 
 
+def catalogue_metric(scores, seen, k, name, popularity=None, num_users=None):
+    """A metric of what all users are shown, user by user and place by place; equal scores by lower number first."""
+    num_items = len(scores[0])
+    places = []
+    for u, row in enumerate(scores):
+        left = [i for i in range(num_items) if i not in seen[u]]
+        places += sorted(left, key=lambda i: (-row[i], i))[:k]
+    if name == "coverage":
+        return len(set(places)) / num_items
+    if name == "novelty":
+        return sum(-np.log2(max(popularity[i], 1) / num_users) for i in places) / len(places)
+    if name == "gini":
+        # As the mean difference between any two items, over twice the mean, and scaled so that 1 can be reached.
+        counts = [places.count(i) for i in range(num_items)]
+        differences = sum(abs(a - b) for a in counts for b in counts) / num_items**2
+        return differences / (2 * np.mean(counts)) * num_items / (num_items - 1)
+    raise ValueError(name)
+
+
 def liang_split(
     user, item, value, heldout, min_rating=3.5, min_user_events=5, min_item_events=0, share=0.2, seed=98765
 ):
@@ -200,6 +219,15 @@ def als_loss(matrix, users, items, alpha, regularization, unobserved_weight, fre
         penalty = regularization * (count + unobserved_weight * others) ** frequency_exponent
         total += (penalty * (table**2).sum(1)).sum()
     return total / weight.sum()
+
+
+def ease_weights(matrix, regularization):
+    """Steck (2019), equation 8: ``B_ij = -P_ij / P_jj`` with ``P = (X'X + lambda I)^-1``, and zeros on the diagonal."""
+    gram = (matrix.T @ matrix).toarray().astype(np.float64)
+    inverse = np.linalg.inv(gram + regularization * np.eye(len(gram)))
+    weights = inverse / -np.diag(inverse)
+    np.fill_diagonal(weights, 0)
+    return weights
 
 
 def top_k(queries, items, k, excluded):

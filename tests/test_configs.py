@@ -3,7 +3,6 @@
 import json
 
 import pytest
-
 from tfrec.configs import from_json, identity
 from tfrec.recipes import RECIPES, named
 from tfrec.training.run_folder import RunFolder

@@ -5,6 +5,7 @@ import io
 import signal
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pyarrow as pa
@@ -158,23 +159,25 @@ def test_a_killed_run_leaves_nothing_half_written(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", [".tsv", ".csv", ".parquet"])
 def test_memory_is_that_of_a_block(tmp_path, suffix):
     users, k, size = 40_000, 50, 1_000
-    lists = np.tile(np.arange(k), (size, 1))
-    scores = np.ones((size, k), np.float32)
+    given, most_blocks, most_bytes = [], 0, 0
 
     def made():
-        nonlocal held
+        nonlocal most_blocks, most_bytes
         for first in range(0, users, size):
-            held = max(held, pa.total_allocated_bytes())
-            yield np.arange(first, first + size), lists, scores
+            block = (np.arange(first, first + size), np.tile(np.arange(k), (size, 1)), np.ones((size, k), np.float32))
+            given.append(weakref.ref(block[1]))
+            yield block
+            del block
+            most_blocks = max(most_blocks, sum(r() is not None for r in given))
+            most_bytes = max(most_bytes, pa.total_allocated_bytes() - before)
 
-    held = 0
     titles = np.array(["x" * 30] * k, object)
-    written = write_lists(
-        tmp_path / f"r{suffix}", {"user_id": np.arange(users)}, {"item_id": np.arange(k), "title": titles}, made()
-    )
-    assert written == users * k
-    # All lines have 30 bytes of title alone; a block of them is 1.5 MB, all of them are 60.
-    assert held - pa.total_allocated_bytes() < 15e6
+    names, columns = {"user_id": np.arange(users)}, {"item_id": np.arange(k), "title": titles}
+    before = pa.total_allocated_bytes()
+    assert write_lists(tmp_path / f"r{suffix}", names, columns, made()) == users * k
+    assert most_blocks == 1
+    # All lines have 60 MB of titles alone; those of a block have 1.5.
+    assert most_bytes < 15e6
 
 
 @pytest.mark.parametrize("name", ["r.txt", "r", "r.tsv.gz", "\x1b.x"])

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 import tensorflow as tf
+from tfrec.training.load_run import load_recommender, load_vocabulary
+from tfrec.training.run_folder import RunFolder
 
 from tests.placement import Placement, registered
 from tfrec.data.device_integers import DeviceIntegers
@@ -16,8 +18,6 @@ from tfrec.ops import als
 from tfrec.ops.native import library
 from tfrec.quantization import QuantizationConfig, calibrate, quantize
 from tfrec.train import parse, train
-from tfrec.training.load_run import load_recommender, load_vocabulary
-from tfrec.training.run_folder import RunFolder
 
 DATA = ["--data.synthetic.num-users", "400", "--data.synthetic.num-items", "2500"]
 NEUMF = ["neumf", *DATA, "--model.mf-dim", "8", "--model.layer-dims", "16", "8", "--training.epochs", "1",

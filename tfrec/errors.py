@@ -1,10 +1,10 @@
-"""The errors a user can mend, those of several ranks, and the one warning class."""
+"""The errors a user can correct, those of several ranks, and the one warning class."""
 
 
 class InputError(ValueError):
     """Something the user gave cannot be used: a file, a column, an option, a folder.
 
-    The message says what was expected, what came and how to mend it. Commands print it without a traceback
+    The message says what was expected, what came and how to correct it. Commands print it without a traceback
     and exit with status 2.
     """
 

@@ -22,6 +22,8 @@ from tfrec.errors import InputError
 from tfrec.evaluation import evaluate_full_ranking
 from tfrec.lists import check_lists_path, write_lists
 from tfrec.metrics import Ties
+from tfrec.models.best import best_by_scores
+from tfrec.models.questions import Choice
 from tfrec.names import ItemNames, UserNames
 from tfrec.printing import printable
 from tfrec.runs.loading import load_model
@@ -396,14 +398,13 @@ class Recommender:
         return scores
 
     def _popular(self, seen: scipy.sparse.csr_matrix, k: int, choice: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        from tfrec.models import Popularity
-
-        if type(self.model).__name__ != "Popularity":
-            model = Popularity(len(self.vocabulary.item_ids))
-            model.counts.assign(self.vocabulary.popularity.astype(np.float32))
-        else:
-            model = self.model
-        return model.recommend(seen, k=k, linked=True, **choice)
+        """What most users have, with its share of all interactions."""
+        counts, (num_users, num_items) = self.vocabulary.popularity, seen.shape
+        share = tf.constant(counts / max(float(counts.sum()), 1.0), tf.float32)
+        chosen = Choice.of(num_items, ("among", choice.get("items")), ("exclude", choice.get("filter_items")))
+        return best_by_scores(
+            lambda first, last: tf.tile(share[None], [last - first, 1]), num_users, num_items, k, seen, chosen
+        )
 
     def _similar(
         self, items: np.ndarray, k: int, exclude: Sequence[Any], among: Sequence[Any] | None

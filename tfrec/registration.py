@@ -22,6 +22,7 @@ CLASSES = {
     "Adam": "tfrec.optimizers",
     "AlignedDense": "tfrec.layers",
     "CachedTTEmbedding": "tfrec.layers",
+    "EASE": "tfrec.models",
     "NeuMF": "tfrec.models",
     "Popularity": "tfrec.models",
     "QuantizationAwareNeuMF": "tfrec.quantization",

@@ -7,8 +7,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from tfrec.data import load
-from tfrec.data.datasets import DATASETS, NAMES
+from tfrec.data import NAMES, Synthetic, SyntheticCatalog, load, load_source
+from tfrec.data.published_sets import DATASETS
+from tfrec.data.registry import Loaded, data_set
 from tfrec.errors import InputError
 
 CSV = {
@@ -98,7 +99,36 @@ def check(name, events):
 
 
 def test_every_data_set_has_a_layout_here():
-    assert set(FILES) == set(DATASETS) == set(NAMES) - {"synthetic"}
+    assert set(FILES) == set(DATASETS) == set(NAMES) - {"synthetic", "synthetic-catalog", "ncf-ml-1m"}
+
+
+def test_a_new_data_set_is_one_decorated_function(monkeypatch):
+    monkeypatch.setattr("tfrec.data.registry.REGISTRY", {})
+
+    @data_set("nobody", settings=Synthetic)
+    def read(data_dir, **settings):
+        return Loaded(Synthetic(**settings).interactions())
+
+    from tfrec.data import registry
+
+    assert registry.REGISTRY["nobody"].load("nobody", None, {"num_users": 3}).events.num_users == 3
+    with pytest.raises(ValueError, match="already"):
+        data_set("nobody")(read)
+
+
+def test_what_a_data_set_has_beside_its_events():
+    found = load_source("synthetic", num_users=9, num_items=8)
+    assert found.oracle == Synthetic(num_users=9, num_items=8)
+    assert found.test_items is None
+    found = load_source("synthetic-catalog", num_users=9, num_items=80, category_size=10)
+    assert found.oracle == SyntheticCatalog(num_users=9, num_items=80, category_size=10)
+    assert found.events.num_items == load("synthetic-catalog", num_users=9, num_items=80).num_items == 80
+
+
+def test_held_out_items_of_the_ncf_paper(real_data):
+    found = load_source("ncf-ml-1m", real_data("ncf-ml-1m"))
+    assert found.test_negatives.shape == (6040, 99)
+    assert len(found.events) == 1_000_209 - 6040
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -249,8 +279,10 @@ def test_rejects(tmp_path):
         load("ml-21m")
     with pytest.raises(InputError, match="does not exist"):
         load("ml-1m", tmp_path / "none")
-    with pytest.raises(InputError, match="Only `synthetic`"):
+    with pytest.raises(InputError, match="(?s)ml-1m has no setting num_users.*Known: none"):
         load("ml-1m", tmp_path, num_users=3)
+    with pytest.raises(InputError, match="(?s)synthetic has no setting users.*Known: num_users, "):
+        load("synthetic", users=3)
     root = unpacked(tmp_path, "ml-20m", "ml-20m")
     (root / "ml-20m" / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,31,lots,1\n")
     with pytest.raises(InputError, match=r"(?s)ratings\.csv, line 2.*must be a number.*'lots'"):

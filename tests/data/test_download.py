@@ -119,20 +119,51 @@ def test_a_zip_that_leads_outside(tmp_path, name):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "out.lock"]
 
 
-def test_links_and_absurd_sizes(tmp_path):
-    link = tarfile.TarInfo("x/ratings.csv")
-    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-    with pytest.raises(InputError, match="is a link"):
-        unpack(make_tar(tmp_path / "a.tar.gz", [(link, b"")]), tmp_path / "out", ["ratings.csv"])
+def test_a_zip_with_a_link(tmp_path):
     info = zipfile.ZipInfo("x/ratings.csv")
     info.external_attr = 0o120777 << 16
     with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
         archive.writestr(info, "/etc/passwd")
     with pytest.raises(InputError, match="is a link"):
         unpack(tmp_path / "b.zip", tmp_path / "out", ["ratings.csv"])
-    up = tarfile.TarInfo("../ratings.csv")
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "match"),
+    [
+        (tarfile.SYMTYPE, "/etc/passwd", "is a link"),
+        (tarfile.SYMTYPE, "../../passwd", "is a link"),
+        (tarfile.LNKTYPE, "/etc/passwd", "is a link"),
+        (tarfile.LNKTYPE, "../../passwd", "is a link"),
+        (tarfile.CHRTYPE, "", "is a device"),
+        (tarfile.FIFOTYPE, "", "is a device"),
+        (tarfile.SYMTYPE, "other.csv", r"does not hold ratings\.csv"),
+    ],
+)
+def test_members_of_a_tar_that_are_no_files(tmp_path, kind, target, match):
+    info = tarfile.TarInfo("x/ratings.csv")
+    info.type, info.linkname = kind, target
+    with pytest.raises(InputError, match=match):
+        unpack(make_tar(tmp_path / "a.tar.gz", [(info, b"")]), tmp_path / "out", ["ratings.csv"])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["../ratings.csv", "x/../../ratings.csv"])
+def test_a_tar_that_leads_outside(tmp_path, name):
+    wanted, harm = tarfile.TarInfo("x/ratings.csv"), tarfile.TarInfo(name)
+    archive = make_tar(tmp_path / "a.tar.gz", [(wanted, b"1"), (harm, b"2")])
     with pytest.raises(InputError, match="leads outside"):
-        unpack(make_tar(tmp_path / "c.tar.gz", [(up, b"1")]), tmp_path / "out", ["ratings.csv"])
+        unpack(archive, tmp_path / "out", ["ratings.csv"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tar_is_unpacked(tmp_path):
+    wanted, other = tarfile.TarInfo("/x/Ratings.csv"), tarfile.TarInfo("x/links.csv")
+    wanted.mode = 0o4777
+    folder = unpack(make_tar(tmp_path / "a.tar.gz", [(wanted, b"1"), (other, b"2")]), tmp_path / "out", ["ratings.csv"])
+    (file,) = folder.iterdir()
+    assert (file.name, file.read_bytes()) == ("ratings.csv", b"1")
+    assert file.stat().st_mode & 0o7022 == 0
 
 
 def test_only_wanted_files_and_all_of_them(tmp_path):

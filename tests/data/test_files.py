@@ -103,9 +103,12 @@ def test_cache_round_trip_and_damage(tmp_path):
     for name in ("user_index", "item_index", "values", "user_ids", "item_ids", "timestamps", "item_titles"):
         np.testing.assert_array_equal(getattr(made, name), getattr(again, name))
     assert made.summary() == again.summary()
-    path = next(tmp_path.glob("*.npz"))
-    path.write_bytes(path.read_bytes()[:-500])
-    assert len(cached({"a": 1}, lambda: made, tmp_path)) == len(made)
+    for name in ("events", "users", "items"):
+        path = next(tmp_path.glob(f"*/{name}.arrow"))
+        path.write_bytes(path.read_bytes()[:-500])
+        remade = []
+        assert len(cached({"a": 1}, lambda remade=remade: remade.append(1) or made, tmp_path)) == len(made)
+        assert remade == [1]
 
 
 def test_lock_is_free_after_its_holder_died(tmp_path):

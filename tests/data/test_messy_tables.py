@@ -278,7 +278,7 @@ def test_other_encodings_are_named_with_a_guess(tmp_path):
     with pytest.raises(InputError, match="utf-16-le"):
         from_table(write(tmp_path, text.encode("utf-16-le")), **UIN)
     mixed = write(tmp_path, text.encode() + b"bob,Z\xfcrich,1\n")
-    with pytest.raises(InputError, match=r"(?s)line 4: not utf8 text.*mend this one"):
+    with pytest.raises(InputError, match=r"(?s)line 4: not utf8 text.*correct this one"):
         from_table(mixed, **UIN)
     with pytest.raises(InputError, match="one that Python knows"):
         from_table(path, encoding="latin-99", **UIN)

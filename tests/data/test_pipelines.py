@@ -6,6 +6,7 @@ import tensorflow as tf
 from tfrec.data.csr import ResidentMatrix, to_sparse_tensor
 from tfrec.data.pipelines import sparse_batches, steps_per_epoch, user_batches
 from tfrec.errors import InputError
+from tfrec.ranks import Ranks
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def epoch_of(batches, steps):
 @pytest.mark.parametrize("batch", [1, 4, 7, 23, 100])
 def test_every_user_once_and_equal_steps(size, batch):
     steps = steps_per_epoch(23, batch)
-    ranks = [epoch_of(user_batches(23, batch, seed=1, rank=r, size=size), steps + 1) for r in range(size)]
+    ranks = [epoch_of(user_batches(23, batch, seed=1, ranks=Ranks(r, size)), steps + 1) for r in range(size)]
     assert {len(r) for r in ranks} == {steps}
     assert sorted(u for r in ranks for b in r for u in b) == list(range(23))
     # Step for step the ranks share the batch that one rank would have.
@@ -74,4 +75,4 @@ def test_rejects():
     with pytest.raises(InputError, match="global_batch_size"):
         user_batches(5, 0)
     with pytest.raises(InputError, match="rank"):
-        user_batches(5, 5, rank=2, size=2)
+        user_batches(5, 5, ranks=Ranks(2, 2))

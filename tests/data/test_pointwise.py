@@ -9,6 +9,7 @@ import tensorflow as tf
 from tfrec.data.complement import Complement
 from tfrec.data.pointwise import PointwiseSampler
 from tfrec.errors import InputError
+from tfrec.ranks import Ranks
 
 
 def matrix(users=50, items=40, density=0.2, seed=0):
@@ -21,7 +22,7 @@ def epoch(train, number=0, size=1, **options):
     """All samples of an epoch, per step and rank."""
     found = []
     for rank in range(size):
-        source = PointwiseSampler(train, **options, rank=rank, size=size)
+        source = PointwiseSampler(train, **options, ranks=Ranks(rank, size))
         draw = tf.function(source.batch)
         counts = [int(c) for c in source.steps()]
         first = number * source.steps_per_epoch
@@ -155,7 +156,6 @@ FULL = scipy.sparse.csr_matrix(np.array([[1, 0, 0], [1, 1, 1]], np.float32))
         (matrix(), {"global_batch_size": 1 << 20}, "at most an epoch, 2,000 samples"),
         (matrix(), {"num_negatives": -1}, "num_negatives"),
         (matrix(), {"seed": -1}, "seed"),
-        (matrix(), {"rank": 2, "size": 2}, "rank"),
         (matrix(), {"sampling": "some"}, "sampling"),
     ],
 )

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import strategies as st
 
 from tfrec.data import load, published
-from tfrec.data.datasets import DATASETS
 from tfrec.data.ncf import load_ncf
+from tfrec.data.published_sets import DATASETS
 from tfrec.errors import InputError
 
 NUMBERS = sorted(set(DATASETS) - {"lastfm-360k"})

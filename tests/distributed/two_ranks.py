@@ -39,7 +39,7 @@ def train(optimizer, *, epochs=2, batches=None, callbacks=(), **options):
     model.compile(optimizer)
     distributed.distribute(model, **options)
     if batches is None:
-        batches = sparse_batches(matrix(), BATCH, epochs=None, rank=distributed.rank(), size=distributed.size())
+        batches = sparse_batches(matrix(), BATCH, epochs=None, ranks=distributed.everyone())
     history = model.fit(
         batches,
         steps_per_epoch=steps_per_epoch(USERS, BATCH),
@@ -69,7 +69,7 @@ def equal():
 def overflow():
     """mixed_float16, and a weight on the last rank in its third step that makes its gradient infinite."""
     keras.config.set_dtype_policy("mixed_float16")
-    batches = sparse_batches(matrix(), BATCH, epochs=None, rank=distributed.rank(), size=distributed.size())
+    batches = sparse_batches(matrix(), BATCH, epochs=None, ranks=distributed.everyone())
     if distributed.rank() == distributed.size() - 1:
         batches = batches.enumerate().map(
             lambda i, x: (x, x, tf.fill([x.dense_shape[0]], tf.where(tf.equal(i, 2), 3e38, 1.0)))
@@ -131,8 +131,9 @@ def metrics():
     scores = np.random.default_rng(0).integers(0, 9, (97, split.train.shape[1])).astype(np.float32)
     report = evaluate_full_ranking(
         lambda rows, _: scores[rows], split.test_in, split.test_out,
-        ["recall@20", "ndcg@50", "mrr@5", "coverage@2"], block_users=10,
-        rank=distributed.rank(), size=distributed.size(), sum_across_ranks=distributed.sum_across_ranks,
+        ["recall@20", "ndcg@50", "mrr@5", "coverage@2", "novelty@3", "gini@5"],
+        train=split.train, block_users=10,
+        ranks=distributed.everyone(),
     )  # fmt: skip
     return {name: np.array(value) for name, value in report.metrics.items()}
 
@@ -147,7 +148,7 @@ def neumf():
         ("accumulated", (), {"backward_passes_per_step": 2}),
     ):
         keras.utils.set_random_seed(5 + distributed.rank())
-        sampler = PointwiseSampler(matrix(), 3_001, 4, rank=distributed.rank(), size=distributed.size())
+        sampler = PointwiseSampler(matrix(), 3_001, 4, ranks=distributed.everyone())
         model = NeuMF(USERS, ITEMS, mf_dim=8, layer_dims=(16, 8), dropout=0.0, embedding_l2=0.01)
         model.compile(Adam(1e-2, lazy=bool(lazy)), sampler=sampler.batch, lazy_tables=lazy, steps_per_execution=4)
         distributed.distribute(model, **options)
@@ -162,7 +163,7 @@ def neumf():
 def shared_rows():
     """Lazy tables of which every rank has every row in every step: the weights' bits on each rank."""
     keras.utils.set_random_seed(5)
-    sampler = PointwiseSampler(matrix(), 6_001, 4, rank=distributed.rank(), size=distributed.size())
+    sampler = PointwiseSampler(matrix(), 6_001, 4, ranks=distributed.everyone())
     model = NeuMF(USERS, ITEMS, mf_dim=8, layer_dims=(16, 8), dropout=0.0)
     tables = ("user_embedding", "item_embedding")
 
@@ -185,7 +186,7 @@ def tensor_train():
     """NeuMF with tensor-train tables, and a layer that updates itself: weights after some epochs."""
     found = {}
     keras.utils.set_random_seed(5 + distributed.rank())
-    sampler = PointwiseSampler(matrix(), 3_001, 4, rank=distributed.rank(), size=distributed.size())
+    sampler = PointwiseSampler(matrix(), 3_001, 4, ranks=distributed.everyone())
     model = NeuMF(USERS, ITEMS, 8, (16, 8), dropout=0.0, user_embedding="tt", item_embedding="tt", embedding_ranks=4)
     model.compile(Adam(1e-2), sampler=sampler.batch)
     distributed.distribute(model)
@@ -214,7 +215,7 @@ def neumf_overflow():
     """mixed_float16 with sparse gradients, and an infinite weight on the last rank in the third step."""
     keras.config.set_dtype_policy("mixed_float16")
     keras.utils.set_random_seed(5)
-    sampler = PointwiseSampler(matrix(), 3_001, 4, rank=distributed.rank(), size=distributed.size())
+    sampler = PointwiseSampler(matrix(), 3_001, 4, ranks=distributed.everyone())
     model = NeuMF(USERS, ITEMS, mf_dim=8, layer_dims=(16, 8), dropout=0.0)
     tables = ("user_embedding", "item_embedding")
 
@@ -261,7 +262,7 @@ def als():
             model = ALS(
                 12, 0.5, iterations=3, solver=solver, block_size=5, factor_dtype=kind, seed=2, frequency_exponent=0.5
             )
-            history = model.fit(_plays(), verbose=0, calculate_training_loss=True, ranks=distributed.RowExchange())
+            history = model.fit(_plays(), verbose=0, calculate_training_loss=True, ranks=distributed.everyone())
             name = f"{kind}.{solver}"
             found |= {f"{name}.users": model.user_factors, f"{name}.items": model.item_factors}
             found[f"{name}.loss"] = np.array(history.history["loss"])
@@ -277,7 +278,7 @@ def als_failure():
     items[plays[300].indices] = 6e-8
     model.items.table.assign(items)
     try:
-        model.fit(plays, verbose=0, ranks=distributed.RowExchange())
+        model.fit(plays, verbose=0, ranks=distributed.everyone())
     except InputError as error:
         seen = float("not finite" in str(error))
     else:

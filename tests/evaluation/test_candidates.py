@@ -11,6 +11,7 @@ from tfrec.data import leave_one_out, load
 from tfrec.data.ncf import load_ncf_ml1m
 from tfrec.errors import InputError
 from tfrec.evaluation import Candidates, evaluate_candidates
+from tfrec.ranks import Ranks
 
 METRICS = ["hit_rate@3", "ndcg@3", "mrr@3", "mrr", "auc"]
 
@@ -130,19 +131,24 @@ def test_ranks_share_the_users():
     parts = []
     total = np.zeros(0)
 
-    def keep(values):
-        parts.append(values)
-        return values
+    class Recorded(Ranks):
+        def sum(self, values):
+            parts.append(values)
+            return values
+
+    class Summed(Ranks):
+        def sum(self, values):
+            return total if values.shape == total.shape else values
 
     for rank in range(3):
         parts.clear()
-        evaluate_candidates(scores_of(table), Candidates(seen, positives, 9), METRICS, block_pairs=40,
-                            rank=rank, size=3, sum_across_ranks=keep)  # fmt: skip
+        evaluate_candidates(
+            scores_of(table), Candidates(seen, positives, 9), METRICS, block_pairs=40, ranks=Recorded(rank, 3)
+        )
         total = parts[1] + total if total.size else parts[1]
     summed = evaluate_candidates(
-        scores_of(table), Candidates(seen, positives, 9), METRICS, block_pairs=40, rank=0, size=3,
-        sum_across_ranks=lambda v: total if v.shape == total.shape else v,
-    )  # fmt: skip
+        scores_of(table), Candidates(seen, positives, 9), METRICS, block_pairs=40, ranks=Summed(0, 3)
+    )
     assert summed.metrics == whole
 
 

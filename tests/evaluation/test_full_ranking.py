@@ -2,10 +2,12 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from tests import oracles
 from tfrec.data import load, strong_generalization
 from tfrec.errors import InputError
 from tfrec.evaluation import evaluate_full_ranking
 from tfrec.metrics import Metric, tied_ranks
+from tfrec.ranks import Ranks
 
 METRICS = ["recall@3", "recall_relevant@7", "precision@3", "hit_rate@2", "ndcg@10", "map@5", "mrr@10"]
 
@@ -43,34 +45,58 @@ def test_equals_sorting_everything(case, ties):
 @pytest.mark.parametrize("block_users", [1, 7, 37, 100])
 def test_block_size_does_not_matter(case, block_users):
     scores, seen, targets = case
-    metrics = [*METRICS, "coverage@3"]
-    whole = evaluate_full_ranking(lambda rows, _: scores[rows], seen, targets, metrics, block_users=64)
-    blocks = evaluate_full_ranking(lambda rows, _: scores[rows], seen, targets, metrics, block_users=block_users)
+    metrics = [*METRICS, "coverage@3", "novelty@5", "gini@3"]
+    whole, blocks = (
+        evaluate_full_ranking(lambda rows, _: scores[rows], seen, targets, metrics, train=seen, block_users=size)
+        for size in (64, block_users)
+    )
     assert blocks.metrics == whole.metrics
 
 
 def test_ranks_together_equal_one(case):
     """Three ranks, each with its blocks; what they would sum is summed here."""
     scores, seen, targets = case
-    metrics = [*METRICS, "coverage@3"]
+    metrics = [*METRICS, "coverage@3", "novelty@5", "gini@3"]
     sums: list[list[np.ndarray]] = []
 
-    def recorder(log):
-        return lambda values: (log.append(values.copy()), values)[1]
+    class Recorded(Ranks):
+        def sum(self, values):
+            sums[-1].append(values.copy())
+            return values
+
+    class Summed(Ranks):
+        def sum(self, values):
+            return next(totals)
 
     for rank in range(3):
         sums.append([])
         evaluate_full_ranking(
-            lambda rows, _: scores[rows], seen, targets, metrics,
-            block_users=5, rank=rank, size=3, sum_across_ranks=recorder(sums[-1]),
+            lambda rows, _: scores[rows], seen, targets, metrics, train=seen,
+            block_users=5, ranks=Recorded(rank, 3),
         )  # fmt: skip
     totals = iter([sum(parts) for parts in zip(*sums, strict=True)])
     together = evaluate_full_ranking(
-        lambda rows, _: scores[rows], seen, targets, metrics,
-        block_users=5, rank=0, size=3, sum_across_ranks=lambda _: next(totals),
+        lambda rows, _: scores[rows], seen, targets, metrics, train=seen,
+        block_users=5, ranks=Summed(0, 3),
     )  # fmt: skip
-    alone = evaluate_full_ranking(lambda rows, _: scores[rows], seen, targets, metrics, block_users=5)
+    alone = evaluate_full_ranking(lambda rows, _: scores[rows], seen, targets, metrics, train=seen, block_users=5)
     assert together.metrics == alone.metrics
+
+
+def test_metrics_of_the_catalogue(case, random):
+    scores, seen, targets = case
+    train = scipy.sparse.csr_matrix(random.choice([0, 1, 5, -1], (90, 60), p=[0.6, 0.2, 0.1, 0.1]).astype(np.float32))
+    train.data[:10] = 0  # a stored zero is nobody's item, as a dislike is
+    popularity = (train.toarray() > 0).sum(axis=0)
+    names = ["coverage@2", "novelty@2", "gini@2", "novelty@7", "gini@7", "ndcg@3"]
+    report = evaluate_full_ranking(lambda rows, _: scores[rows], seen, targets, names, train=train, block_users=10)
+    assert list(report.metrics) == names
+    assert list(report.per_user) == ["ndcg@3"]
+    had = [set(row.indices.tolist()) for row in seen]
+    for name in names[:-1]:
+        kind, k = name.split("@")
+        expected = oracles.catalogue_metric(scores, had, int(k), kind, popularity, 90)
+        np.testing.assert_allclose(report.metrics[name], expected, rtol=1e-12)
 
 
 def test_fewer_candidates_than_the_cutoff():
@@ -95,6 +121,8 @@ def test_each_coverage_counts_its_own_first_places():
     [
         ({"metrics": ["ndcg@61"]}, "exceed the number of items"),
         ({"ties": "first"}, "ties"),
+        ({"metrics": ["novelty@3"]}, "(?s)novelty@3 asks how popular.*train=None"),
+        ({"train": scipy.sparse.csr_matrix((9, 61))}, "(?s)`train` must have.*60 items"),
         ({"block_users": 0}, "block_users"),
         ({"targets": scipy.sparse.csr_matrix((37, 60))}, "No user has a target"),
         ({"targets": scipy.sparse.csr_matrix((36, 60))}, "same shape"),
@@ -133,11 +161,7 @@ def test_popularity_on_movielens_1m(real_data):
 def test_ease_on_movielens_1m(real_data):
     """A closed-form model (Steck, 2019) reaches its known figures, which leaves no doubt about split and metrics."""
     split = strong_generalization(load("ml-1m", real_data("ml-1m")), 600)
-    gram = (split.train.T @ split.train).toarray().astype(np.float64)
-    gram[np.diag_indices_from(gram)] += 800
-    inverse = np.linalg.inv(gram)
-    weights = inverse / -np.diag(inverse)
-    weights[np.diag_indices_from(weights)] = 0
+    weights = oracles.ease_weights(split.train, 800)
     report = evaluate_full_ranking(lambda _, seen: seen @ weights, split.test_in, split.test_out)
     figures = [round(report.metrics[m], 4) for m in ("recall@20", "recall@50", "ndcg@100")]
     assert figures == [0.3557, 0.4777, 0.4252]

@@ -16,7 +16,7 @@ from keras.src.testing.test_case import TestCase
 from tfrec import registration
 from tfrec.errors import InputError
 from tfrec.layers import CachedTTEmbedding, SparseDense, TTEmbedding
-from tfrec.models import ALS, VAECF, NeuMF, Popularity
+from tfrec.models import ALS, EASE, VAECF, NeuMF, Popularity
 from tfrec.optimizers import Adam
 from tfrec.quantization import QuantizationAwareNeuMF, QuantizationConfig, QuantizedNeuMF, aware, calibrate, quantize
 
@@ -32,6 +32,12 @@ CASES = {
     "vae of sparse": (VAECF, VAE, {"input_shape": (4, ITEMS), "input_sparse": True}),
     "dae": (VAECF, {**VAE, "variational": False, "l2": 0.1}, {"input_shape": (4, ITEMS), "input_sparse": True}),
     "popularity": (Popularity, {"num_items": ITEMS}, {"input_shape": (4, ITEMS), "run_training_check": False}),
+    "ease": (EASE, {"num_items": ITEMS}, {"input_shape": (4, ITEMS), "run_training_check": False}),
+    "ease of sparse": (
+        EASE,
+        {"num_items": ITEMS, "regularization": 2.0},
+        {"input_shape": (4, ITEMS), "input_sparse": True, "run_training_check": False},
+    ),
     "neumf": (NeuMF, NET, {"input_data": PAIR}),
     "gmf": (NeuMF, {**NET, "branch": "gmf"}, {"input_data": PAIR}),
     "mlp": (NeuMF, {**NET, "branch": "mlp"}, {"input_data": PAIR}),
@@ -143,6 +149,8 @@ def _models():
     rows = np.array([[1, 0, 2, 0, 0, 1, 0], [0, 0, 0, 1, 0, 0, 0]], np.float32)
     popular = Popularity(ITEMS)
     popular.adapt(scipy.sparse.csr_matrix(rows))
+    ease = EASE(ITEMS, 1.0)
+    ease.fit(scipy.sparse.csr_matrix(rows), verbose=0)
     neumf = _trained_neumf()
     positives = scipy.sparse.csr_matrix(np.random.default_rng(3).random((6, 9)) < 0.4, dtype=np.float32)
     statistics = calibrate(neumf, positives)
@@ -152,6 +160,7 @@ def _models():
         "vae16": (VAECF(**VAE, dtype="mixed_float16"), rows),
         "dae": (VAECF(**{**VAE, "hidden_dims": ()}, variational=False), rows),
         "popularity": (popular, rows),
+        "ease": (ease, rows),
         "neumf": (neumf, (USERS, CANDIDATES)),
         "neumf16": (_trained_neumf(dtype="mixed_float16"), (USERS, CANDIDATES)),
         "gmf": (_trained_neumf(branch="gmf"), (USERS, CANDIDATES)),

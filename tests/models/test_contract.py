@@ -15,7 +15,7 @@ import scipy.sparse
 import tensorflow as tf
 
 from tfrec.errors import InputError
-from tfrec.models import ALS, VAECF, NeuMF, Popularity
+from tfrec.models import ALS, EASE, VAECF, NeuMF, Popularity
 from tfrec.quantization import ALSQueries, QuantizedItems, VAECFQueries, calibrate, quantize
 from tfrec.serving import ServedHistories, ServedUsers
 
@@ -42,9 +42,10 @@ class Family:
         by_users: it knows users by number.
         by_histories: it takes histories.
         learns: whether it finds the missing item; popularity cannot.
-        similar: it has vectors of items.
+        similar: it says which items are similar.
+        itself: by a cosine, to which an item itself comes first; else it is left out.
         explains: it says which items of a history speak for one.
-        carries: it can start from an earlier model.
+        carries: it can start from an earlier model; None: it has no start, so there is nothing to carry.
     """
 
     make: Callable
@@ -53,8 +54,9 @@ class Family:
     by_histories: bool = False
     learns: bool = True
     similar: bool = False
+    itself: bool = True
     explains: bool = False
-    carries: bool = True
+    carries: bool | None = True
 
 
 def make_als(users, items):
@@ -112,6 +114,15 @@ FAMILIES = {
         by_histories=True,
         similar=True,
         explains=True,
+    ),
+    "ease": Family(
+        lambda users, items: EASE(items, regularization=5.0),
+        lambda model: model.fit(BOARD, verbose=0),
+        by_histories=True,
+        similar=True,
+        itself=False,
+        explains=True,
+        carries=None,
     ),
     "neumf": Family(make_neumf, learn_neumf, by_users=True),
     "neumf-int8": Family(make_neumf, learned_quantized, by_users=True, carries=False),
@@ -385,11 +396,16 @@ def test_similar_items(name):
         return
     ids, scores = model.similar_items(np.arange(SIZE), k=SIZE)
     assert (ids[:, :5] % 2 == np.arange(SIZE)[:, None] % 2).all()
-    # Before the item itself there are at most others of the same direction.
-    np.testing.assert_allclose(scores[ids == np.arange(SIZE)[:, None]], scores[:, 0], rtol=1e-6)
-    np.testing.assert_allclose(scores[:, 0], np.ones(SIZE), rtol=1e-5)
+    themselves = ids == np.arange(SIZE)[:, None]
+    if FAMILIES[name].itself:
+        # Before the item itself there are at most others of the same direction.
+        np.testing.assert_allclose(scores[themselves], scores[:, 0], rtol=1e-6)
+        np.testing.assert_allclose(scores[:, 0], np.ones(SIZE), rtol=1e-5)
+    else:
+        assert not themselves.any()
     one, _ = model.similar_items(7, k=3, among=[1, 2, 7, 9])
-    assert sorted(one.tolist()) == [1, 7, 9]
+    # A model that leaves the item itself out goes on with one of the other kind.
+    assert sorted(one.tolist()) == ([1, 7, 9] if FAMILIES[name].itself else [1, 2, 9])
     assert 8 not in model.similar_items(7, k=SIZE, filter_items=[8])[0]
     with pytest.raises(InputError, match=f"`items` must lie in 0 to {SIZE - 1}"):
         model.similar_items(SIZE)
@@ -501,7 +517,7 @@ def test_carry_over_from_another_form(new, old):
         new.carry_over(old, np.arange(9), np.arange(9))
 
 
-@of(lambda family: not family.carries)
+@of(lambda family: family.carries is False)
 def test_who_cannot_carry_over_says_what_to_do(name):
     with pytest.raises(InputError, match="Carry over the float"):
         learned(name).carry_over(learned(name), np.arange(SIZE), np.arange(SIZE))

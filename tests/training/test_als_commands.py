@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import scipy.sparse
 import tensorflow as tf
+from tfrec.training.load_run import load_model
+from tfrec.training.run_folder import RunFolder
+from tfrec.training.vocabulary import Vocabulary
 
 from tests.training.test_commands import command, run
 from tfrec.data import confidence
 from tfrec.errors import InputError
 from tfrec.recommend import Arguments, recommend
 from tfrec.train import parse, train
-from tfrec.training.load_run import load_model
-from tfrec.training.run_folder import RunFolder
-from tfrec.training.vocabulary import Vocabulary
 
 SMALL = ["als", "--data.synthetic.num-users", "300", "--data.synthetic.num-items", "150", "--model.factors", "8"]
 

@@ -5,10 +5,10 @@ import shutil
 import keras
 import numpy as np
 import pytest
-
-from tfrec.errors import InputError
 from tfrec.training import checkpoint
 from tfrec.training.checkpoint import load_state, resume_state, save_state
+
+from tfrec.errors import InputError
 
 
 def make(units=3):

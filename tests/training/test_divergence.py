@@ -1,10 +1,10 @@
 """A loss that is no number ends training at its epoch."""
 
 import pytest
-
-from tfrec.errors import InputError
 from tfrec.recipes import RECIPES
 from tfrec.training.recorder import check_loss
+
+from tfrec.errors import InputError
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])

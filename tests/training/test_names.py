@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from tfrec.training.vocabulary import Vocabulary
 
 from tfrec.errors import InputError
 from tfrec.recommend import find_item, find_user
-from tfrec.training.vocabulary import Vocabulary
 
 
 def vocabulary(titles, ids=None):

@@ -6,12 +6,12 @@ import json
 import keras
 import numpy as np
 import pytest
-
 from tfrec.configs import EvaluationConfig, TrainingConfig
-from tfrec.evaluation import Report
 from tfrec.training.fitting import restore_best
 from tfrec.training.recorder import Recorder
 from tfrec.training.run_folder import RunFolder
+
+from tfrec.evaluation import Report
 
 MONITOR = "ndcg@10"
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import scipy.sparse
 import tensorflow as tf
-
 from tfrec.configs import (
     CandidateConfig,
     DataConfig,
@@ -15,9 +14,6 @@ from tfrec.configs import (
     SourceConfig,
     VAECFRun,
 )
-from tfrec.data import Interactions, strong_generalization
-from tfrec.models import Popularity
-from tfrec.recommend import history
 from tfrec.training.prepare import Prepared
 from tfrec.training.prepare_entries import PreparedEntries
 from tfrec.training.prepare_items import PreparedItems, positives, prepare_items
@@ -25,6 +21,10 @@ from tfrec.training.report import measure_all
 from tfrec.training.report_items import make_candidates, measure_all_items, measure_items
 from tfrec.training.run_folder import RunFolder
 from tfrec.training.vocabulary import Vocabulary
+
+from tfrec.data import Interactions, strong_generalization
+from tfrec.models import Popularity
+from tfrec.recommend import history
 
 USERS, ITEMS = 40, 30
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from tfrec.training.checkpoint import load_state, save_state
+from tfrec.training.vocabulary import Vocabulary
 
 from tests.training.test_checkpoint import make
 from tests.training.test_run_files import ARGUMENTS
@@ -20,8 +22,6 @@ from tfrec.quantize import run_quantize
 from tfrec.recommend import Arguments as Recommend
 from tfrec.recommend import recommend
 from tfrec.train import parse, train
-from tfrec.training.checkpoint import load_state, save_state
-from tfrec.training.vocabulary import Vocabulary
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from tfrec.training.load_run import load_config, load_model, load_recommender, load_vocabulary
+from tfrec.training.report import table, write_json
+from tfrec.training.run_folder import RunFolder
 
 from tfrec.data.files import check_file
 from tfrec.errors import InputError
 from tfrec.train import parse, train
-from tfrec.training.load_run import load_config, load_model, load_recommender, load_vocabulary
-from tfrec.training.report import table, write_json
-from tfrec.training.run_folder import RunFolder
 
 ARGUMENTS = [
     "vae-cf", "--data.synthetic.num-users", "400", "--data.synthetic.num-items", "150", "--model.hidden-dims", "16",

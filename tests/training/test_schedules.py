@@ -3,12 +3,12 @@
 import math
 
 import pytest
-
-from tfrec import distributed
 from tfrec.configs import NeuMFTrainingConfig, TrainingConfig
-from tfrec.errors import InputError
 from tfrec.training.fitting import check_updates, learning_rate, noise_seed
 from tfrec.training.neumf import is_lazy
+
+from tfrec import distributed
+from tfrec.errors import InputError
 
 PEAK = 0.4
 

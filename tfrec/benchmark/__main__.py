@@ -20,13 +20,14 @@ class Arguments:
     """Measure a part of tfrec against its alternatives on this machine."""
 
     name: Annotated[
-        Literal["vae-cf", "neumf", "als", "als-float16", "tt", "tt-quality", "quantization", "scaling", "data"],
+        Literal["vae-cf", "neumf", "als", "als-float16", "ease", "tt", "tt-quality", "quantization", "scaling", "data"],
         tyro.conf.Positional,
     ]
     """vae-cf: the sparse training step against the same network with dense input and target.
     neumf: training with samples made on the device against a host pipeline; scoring; memory; lazy and dense Adam.
     als: training, recommending and memory against the implicit package (extra `benchmark`).
     als-float16: precision@10, time and memory of float16 against float32 factors.
+    ease: the Gramian, the inverse and memory for a generated matrix, against the machine's matmul peak.
     quantization: NeuMF in int8, with and without a split final layer, and tfrec's best, three seeds (trains them).
     tt: tensor-train embeddings against their pure-TensorFlow twin and a dense table, at FBTT-Embedding's shape.
     tt-quality: NeuMF with tables of a tenth of the size against dense ones, three seeds (trains them).
@@ -41,6 +42,8 @@ class Arguments:
     pairs and three_cores. Default: all."""
     batch: int | None = None
     """vae-cf: users per step, default 2,000. scaling: samples per step over all ranks, default 2^20."""
+    items: int = 5_000
+    """ease: number of items."""
     samples_per_second: float | None = None
     """scaling: what one rank alone does, from `python -m tfrec.benchmark neumf` on that device."""
 
@@ -69,6 +72,10 @@ def main() -> None:
             from tfrec.benchmark.als_float16 import benchmark_als_float16
 
             result = benchmark_als_float16(arguments.rounds)
+        elif arguments.name == "ease":
+            from tfrec.benchmark.ease import benchmark_ease
+
+            result = benchmark_ease(arguments.items, arguments.rounds)
         elif arguments.name == "quantization":
             from tfrec.benchmark.quantization import benchmark_quantization
 

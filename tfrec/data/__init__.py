@@ -3,8 +3,9 @@
 ``pipelines`` and ``csr`` need TensorFlow and are imported as modules of their own; the rest does not load it.
 """
 
-from tfrec.data.datasets import NAMES, load, load_table
+from tfrec.data.datasets import NAMES, DataSetName, load, load_source, load_table
 from tfrec.data.interactions import Interactions
+from tfrec.data.registry import Loaded
 from tfrec.data.report import Report
 from tfrec.data.splits import (
     ByTime,
@@ -26,9 +27,11 @@ from tfrec.data.user_lists import read_user_lists
 __all__ = [
     "NAMES",
     "ByTime",
+    "DataSetName",
     "Given",
     "Interactions",
     "LeaveOneOut",
+    "Loaded",
     "RandomHoldout",
     "Report",
     "StrongGeneralization",
@@ -39,6 +42,7 @@ __all__ = [
     "given",
     "leave_one_out",
     "load",
+    "load_source",
     "load_table",
     "random_holdout",
     "read_user_lists",

@@ -13,10 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfrec.data.interactions import index_ids
-from tfrec.data.problems import Problem, either
+from tfrec.data.problems import DROP, Problem, either
 from tfrec.errors import InputError
 
-_DROP = (("bad_rows", "drop"),)
 _TEXT_IDS = (("text_ids", True),)
 #: How programs write that there is no value. In a column of text ids these may be names, so they count only where all
 #: other ids are numbers.
@@ -173,18 +172,18 @@ def read_ids(role: str, name: str, column: pa.ChunkedArray, text_ids: bool) -> I
 
 
 def _no_id(role: str, name: str, bad: np.ndarray, received: str = "nothing") -> Problem:
-    fix = f"Mend or remove the row, name another column for the {role} (now `{name}`), or leave such rows out: "
+    fix = f"Correct or remove the row, name another column for the {role} (now `{name}`), or leave such rows out: "
     return Problem(
-        f"the {role} id is missing", received, fix + either(dict(_DROP)) + ".", _DROP, bad, f"without {role} id"
+        f"the {role} id is missing", received, fix + either(dict(DROP)) + ".", DROP, bad, f"without {role} id"
     )
 
 
 def _bad_id(role: str, name: str, what: str, shown: str, bad: np.ndarray, options: Any = ()) -> Problem:
-    fix = f"Mend or remove the row, name another column for the {role} (now `{name}`), "
+    fix = f"Correct or remove the row, name another column for the {role} (now `{name}`), "
     if options:
         fix += "take all ids as text (text_ids=True, --data.text-ids), "
-    fix += f"or leave such rows out: {either(dict(_DROP))}."
-    return Problem(what, shown, fix, options or _DROP, bad, f"with a {role} id that is none")
+    fix += f"or leave such rows out: {either(dict(DROP))}."
+    return Problem(what, shown, fix, options or DROP, bad, f"with a {role} id that is none")
 
 
 def _text_ids(role: str, name: str, column: pa.ChunkedArray, keep_text: bool) -> Ids:
@@ -282,13 +281,16 @@ def read_values(name: str, column: pa.ChunkedArray, decimal: str) -> tuple[np.nd
     return np.where(bad, 0, values), [_bad_value(name, shown, bad)]
 
 
-def _bad_value(name: str, shown: str, bad: np.ndarray, hint: str = "", options: Any = _DROP) -> Problem:
+def _bad_value(name: str, shown: str, bad: np.ndarray, hint: str = "", options: Any = DROP) -> Problem:
     is_number = shown == "nothing" or shown.strip("'+-").lower() in ("nan", "inf", "infinity")
-    fix = f"Mend or remove the row, name another column for the rating (now `{name}`), {hint}or leave such rows out: "
+    fix = (
+        f"Correct or remove the row, name another column for the rating (now `{name}`), {hint}or leave such rows "
+        f"out: {either(dict(DROP))}."
+    )
     return Problem(
         "the rating must be a finite number" if is_number else f"column `{name}` must be a number",
         shown,
-        fix + either(dict(_DROP)) + ".",
+        fix,
         options,
         bad,
         "with a rating that is no number",
@@ -316,7 +318,7 @@ def _text_values(name: str, texts: Texts, decimal: str) -> tuple[np.ndarray, lis
     bad = ~np.append(ok, False)[texts.index]
     if not bad.any():
         return values, []
-    hint, options = "", _DROP
+    hint, options = "", DROP
     wrong = different.filter(pa.array(~ok))
     if decimal == "." and len(wrong) and pc.all(pc.match_substring_regex(wrong, r"^[+-]?[0-9]+,[0-9]{1,2}$")).as_py():
         options = (("decimal", ","),)

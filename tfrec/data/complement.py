@@ -11,7 +11,7 @@ from tfrec.errors import InputError
 
 
 class Complement:
-    """For each user the ascending list of the items that are *not* in her row, looked up on the device.
+    """For each user the ascending list of the items that are *not* in their row, looked up on the device.
 
     Of a user with sorted items ``c_0 < c_1 < ...`` there are ``c_k - k`` others below ``c_k``. Number r of the others
     is thus ``r + k`` with ``k = |{j : c_j - j <= r}|``, found by bisection: exact, without rejection, and the same few

@@ -109,8 +109,9 @@ def _download(url: str, part: Path) -> None:
 def unpack(archive: Path, folder: Path, members: list[str], optional: Sequence[str] = ()) -> Path:
     """Unpack the files named in ``members`` and ``optional`` from a zip or tar archive.
 
-    The whole archive is checked before anything is written: a name that leads outside the folder, a link, a
-    device or an absurd size rejects it. Files appear in ``folder`` all at once.
+    The whole archive is checked before anything is written: a name or a link that leads outside the folder, a device
+    or an absurd size rejects it; for tar by the standard library's ``data`` filter. Files appear in ``folder`` all at
+    once, and never under another name than a wanted one.
 
     Args:
         archive: ``.zip``, ``.tar``, ``.tar.gz`` or ``.tgz``.
@@ -212,9 +213,10 @@ def _unpack_tar(archive: Path, folder: Path, members: list[str]) -> None:
         infos = []
         total = 0
         for info in opened:
-            _check_name(archive, info.name)
-            if not (info.isfile() or info.isdir()):
-                raise _reject(archive, info.name, "is a link or a device")
+            try:
+                tarfile.data_filter(info, str(folder))
+            except tarfile.FilterError as error:
+                raise _reject(archive, info.name, _harm(error)) from error
             total += info.size
             _check_size(archive, total)  # before its bytes, which must be read to get to the next header
             infos.append(info)
@@ -222,7 +224,12 @@ def _unpack_tar(archive: Path, folder: Path, members: list[str]) -> None:
         for info in infos:
             base = _wanted(info.name, members)
             if base and info.isfile():
-                source = opened.extractfile(info)
-                assert source is not None  # a regular file, checked above
-                with source, (folder / base).open("wb") as target:
-                    shutil.copyfileobj(source, target, _BLOCK_BYTES)
+                opened.extract(info.replace(name=base, deep=False), folder, filter="data")
+
+
+def _harm(error: tarfile.FilterError) -> str:
+    if isinstance(error, tarfile.AbsoluteLinkError | tarfile.LinkOutsideDestinationError):
+        return "is a link that leads outside the folder"
+    if isinstance(error, tarfile.SpecialFileError):
+        return "is a device"
+    return "leads outside the folder"

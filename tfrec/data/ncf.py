@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 
-from tfrec.data.datasets import load
 from tfrec.data.download import fetch, verify
 from tfrec.data.files import cache_folder, combined_checksum
 from tfrec.data.interactions import Interactions
@@ -41,7 +40,9 @@ from tfrec.data.published import (
     time_number,
     whole_number,
 )
-from tfrec.data.tables import check_readable
+from tfrec.data.published_sets import load_published
+from tfrec.data.registry import Loaded, data_set
+from tfrec.data.text_files import check_readable
 from tfrec.errors import InputError
 
 _PUBLISHER = "https://raw.githubusercontent.com/hexiangnan/neural_collaborative_filtering/master/Data"
@@ -177,7 +178,7 @@ def load_ncf_ml1m(data_dir: str | Path | None = None) -> NCFData:
         check_readable(file)
         verify(file, md5)
         files.append(file)
-    events = load("ml-1m", data_dir)
+    events = load_published("ml-1m", data_dir)
     present, first = np.unique(events.item_index, return_index=True)
     number = np.zeros(events.num_items, np.int32)
     number[present[np.argsort(first)]] = np.arange(len(present), dtype=np.int32)
@@ -211,6 +212,12 @@ def load_ncf_ml1m(data_dir: str | Path | None = None) -> NCFData:
         },
     )
     return NCFData(train, test_items, negatives, held_out.notes(train.user_index, train.item_index))
+
+
+@data_set("ncf-ml-1m")
+def _read(data_dir: str | Path | None) -> Loaded:
+    found = load_ncf_ml1m(data_dir)
+    return Loaded(found.train, None, found.test_items, found.test_negatives, found.notes)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tfrec.data.csr import ResidentMatrix
 from tfrec.errors import InputError
+from tfrec.ranks import ALONE, Ranks
 
 
 def steps_per_epoch(num_users: int, global_batch_size: int) -> int:
@@ -30,8 +31,7 @@ def user_batches(
     shuffle: bool = True,
     epochs: int | None = 1,
     first_epoch: int = 0,
-    rank: int = 0,
-    size: int = 1,
+    ranks: Ranks = ALONE,
 ) -> tf.data.Dataset:
     """This rank's batches of user indices, int64 ``[B]``.
 
@@ -43,14 +43,11 @@ def user_batches(
         epochs: how many; None: without end, for ``fit(..., steps_per_epoch=...)``. Iterated a second time, a finite
             pipeline gives the same epochs again.
         first_epoch: number of the first epoch, for resuming.
-        rank: of this process.
-        size: number of processes.
+        ranks: who shares the work.
     """
     for name, value in (("num_users", num_users), ("global_batch_size", global_batch_size)):
         if value < 1:
             raise InputError(f"`{name}` must be at least 1.\nReceived: {name}={value}.")
-    if not 0 <= rank < size:
-        raise InputError(f"`rank` must lie in [0, size).\nReceived: rank={rank}, size={size}.")
     steps = steps_per_epoch(num_users, global_batch_size)
 
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -61,7 +58,7 @@ def user_batches(
         def share(step: tf.Tensor) -> tf.Tensor:
             start = step * global_batch_size
             count = tf.minimum(num_users - start, global_batch_size)
-            return users[start + count * rank // size : start + count * (rank + 1) // size]
+            return users[start + count * ranks.rank // ranks.size : start + count * (ranks.rank + 1) // ranks.size]
 
         return tf.data.Dataset.range(steps).map(share)
 
@@ -80,8 +77,7 @@ def sparse_batches(
     shuffle: bool = True,
     epochs: int | None = 1,
     first_epoch: int = 0,
-    rank: int = 0,
-    size: int = 1,
+    ranks: Ranks = ALONE,
 ) -> tf.data.Dataset:
     """This rank's batches of rows, SparseTensors ``[B, I]``, gathered on the host ahead of time.
 
@@ -96,8 +92,7 @@ def sparse_batches(
         shuffle=shuffle,
         epochs=epochs,
         first_epoch=first_epoch,
-        rank=rank,
-        size=size,
+        ranks=ranks,
     )
     return batches.map(gather, num_parallel_calls=2, deterministic=True).prefetch(2)
 

@@ -19,6 +19,7 @@ from tfrec.data.counter_random import key, permute, uniform
 from tfrec.data.device_integers import DeviceIntegers
 from tfrec.data.pipelines import without_autotune
 from tfrec.errors import InputError
+from tfrec.ranks import ALONE, Ranks
 
 Sampling = Literal["exact", "approximate"]
 #: Tell the two uses of a seed apart.
@@ -36,8 +37,7 @@ class PointwiseSampler:
         sampling: ``exact``: uniform over the items that the user does not have in ``train``. ``approximate``: uniform
             over all items, so that now and then a negative is a positive of the user, as in NVIDIA's and MLPerf's NCF.
         seed: from 0.
-        rank: of this process.
-        size: number of processes.
+        ranks: who shares the work.
 
     Memory: 8 bytes per positive and 8 per user, on the device.
 
@@ -61,14 +61,11 @@ class PointwiseSampler:
         num_negatives: int = 4,
         sampling: Sampling = "exact",
         seed: int = 0,
-        rank: int = 0,
-        size: int = 1,
+        ranks: Ranks = ALONE,
     ) -> None:
-        for name, value, low in (("num_negatives", num_negatives, 0), ("seed", seed, 0), ("size", size, 1)):
+        for name, value, low in (("num_negatives", num_negatives, 0), ("seed", seed, 0)):
             if value < low:
                 raise InputError(f"`{name}` must be at least {low}.\nReceived: {name}={value}.")
-        if not 0 <= rank < size:
-            raise InputError(f"`rank` must lie in [0, size).\nReceived: rank={rank}, size={size}.")
         if sampling not in ("exact", "approximate"):
             raise InputError(f"`sampling` must be 'exact' or 'approximate'.\nReceived: {sampling!r}.")
         if train.nnz == 0:
@@ -91,7 +88,7 @@ class PointwiseSampler:
         self.num_positives = int(train.nnz)
         self.num_negatives = num_negatives
         self.sampling = sampling
-        self.seed, self.rank, self.size = seed, rank, size
+        self.seed, self.rank, self.size = seed, ranks.rank, ranks.size
         self.positives_per_step = global_batch_size // (1 + num_negatives)
         self.num_items = train.shape[1]
         self._complement = Complement(train)
@@ -101,11 +98,6 @@ class PointwiseSampler:
     def steps_per_epoch(self) -> int:
         """Steps that see every positive once; the last one is as small as what is left."""
         return math.ceil(self.num_positives / self.positives_per_step)
-
-    @property
-    def local_positives(self) -> int:
-        """The most positives that this or another rank has in a step."""
-        return -(-self.positives_per_step // self.size)
 
     def steps(self) -> tf.data.Dataset:
         """For each step of an epoch the number of this rank's positives, int64 scalars.

@@ -12,6 +12,8 @@ from tfrec.errors import InputError
 
 #: A Python keyword argument and its value.
 Option = tuple[str, Any]
+#: Gets past rows that cannot be read.
+DROP: tuple[Option, ...] = (("bad_rows", "drop"),)
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Problem:
         what: what is wrong, and what was expected.
         received: the first value that is wrong, as it is shown.
         fix: how to get past it.
-        options: that get past it, for `from_table`; none where the file must be mended.
+        options: that get past it, for `from_table`; none where the file must be corrected.
         bad: bool ``[N]``, the rows concerned; None where it concerns the whole column or file.
         reason: of leaving these rows out, for the account; None where that is not possible.
         place: of the first, where it is not told by ``bad``.
@@ -66,7 +68,7 @@ def raise_problems(problems: Sequence[Problem], where: Callable[[int], str], pat
     if options:
         lines.append("With this the file is read: " + command_line(options) + f" (in Python: {keywords(options)})")
         if any(not problem.options for problem in problems):
-            lines[-1] = "Mend what has no option; for the rest: " + lines[-1].removeprefix(
+            lines[-1] = "Correct what has no option; for the rest: " + lines[-1].removeprefix(
                 "With this the file is read: "
             )
     raise InputError("\n".join(lines))

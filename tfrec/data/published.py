@@ -383,5 +383,5 @@ def _stop(path: Path, number: int, line: bytes, reason: str, field: bytes) -> No
     whole = "" if field == line else f", in {line[:200].decode('utf-8', errors='replace')!r}"
     raise InputError(
         f"{path}, line {number}: {reason}.\nReceived: {shown[:200]!r}{whole}.\n"
-        "The publisher's file has no such line: get it again, or mend or remove the line."
+        "The publisher's file has no such line: get it again, or correct or remove the line."
     )

@@ -23,6 +23,7 @@ import numpy as np
 import scipy.special
 
 from tfrec.data.interactions import Interactions
+from tfrec.data.registry import Loaded, data_set
 from tfrec.errors import InputError
 
 _FACTOR_UNIT = 32  # factors are multiples of 1/32
@@ -169,3 +170,9 @@ def _sixteen_bits(stream: np.random.PCG64, count: int) -> np.ndarray:
     """uint16 ``[count]`` from the raw outputs of ``stream``, whose values NumPy guarantees."""
     raw = stream.random_raw((count + 3) // 4)
     return np.asarray(raw, dtype="<u8").view("<u2")[:count]
+
+
+@data_set("synthetic", settings=Synthetic)
+def _read(data_dir: object, **settings: Any) -> Loaded:
+    planted = Synthetic(**settings)
+    return Loaded(planted.interactions(), oracle=planted)

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from tfrec.data.interactions import Interactions
+from tfrec.data.registry import Loaded, data_set
 from tfrec.errors import InputError
 
 #: Users whose categories are drawn at once.
@@ -146,3 +148,9 @@ class SyntheticCatalog:
             name="synthetic-catalog",
             source={"generator": "tfrec.data.SyntheticCatalog", **asdict(self)},
         )
+
+
+@data_set("synthetic-catalog", settings=SyntheticCatalog)
+def _read(data_dir: object, **settings: Any) -> Loaded:
+    planted = SyntheticCatalog(**settings)
+    return Loaded(planted.interactions(), oracle=planted)

@@ -10,10 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfrec.data.columns import NUMBER, Texts, is_text, numpy_of
-from tfrec.data.problems import Problem, either
+from tfrec.data.problems import DROP, Problem, either
 from tfrec.errors import InputError
 
-_DROP = (("bad_rows", "drop"),)
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MICROSECOND = datetime.timedelta(microseconds=1)
 _DAYS = (
@@ -115,9 +114,9 @@ def _bad_time(name: str, shown: str, bad: np.ndarray, expected: str = "a number 
     return Problem(
         f"the timestamp must be {expected}",
         shown,
-        f"Mend or remove the row, name another column for the timestamp (now `{name}`), or leave such rows out: "
-        f"{either(dict(_DROP))}.",
-        _DROP,
+        f"Correct or remove the row, name another column for the timestamp (now `{name}`), or leave such rows out: "
+        f"{either(dict(DROP))}.",
+        DROP,
         bad,
         "with a timestamp that is none",
     )

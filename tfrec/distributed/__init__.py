@@ -17,6 +17,7 @@ from tfrec.distributed.callbacks import (
     callbacks,
     scaled_learning_rate,
 )
+from tfrec.distributed.everyone import everyone
 from tfrec.distributed.optimizer import DistributedOptimizer, broadcast_state, distribute, is_distributed
 from tfrec.distributed.ranks import (
     agree,
@@ -33,7 +34,6 @@ from tfrec.distributed.ranks import (
     together,
     where,
 )
-from tfrec.distributed.rows import RowExchange
 
 __all__ = [
     "BroadcastCallback",
@@ -42,7 +42,6 @@ __all__ = [
     "DriftError",
     "LearningRateWarmup",
     "MetricAverageCallback",
-    "RowExchange",
     "StateAverageCallback",
     "StopTogetherCallback",
     "agree",
@@ -51,6 +50,7 @@ __all__ = [
     "broadcast_state",
     "callbacks",
     "distribute",
+    "everyone",
     "exchange",
     "gather_across_ranks",
     "host",

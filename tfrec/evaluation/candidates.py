@@ -32,14 +32,13 @@ from tfrec.data.counter_random import key, permute, uniform
 from tfrec.data.device_integers import DeviceIntegers
 from tfrec.errors import InputError
 from tfrec.evaluation.counts import true_in_row
-from tfrec.evaluation.full_ranking import Report, alone
-from tfrec.metrics import TIES, Metric, TiedRanks, Ties
+from tfrec.evaluation.full_ranking import Report
+from tfrec.metrics import REGISTRY, TIES, Metric, TiedRanks, Ties
+from tfrec.ranks import ALONE, Ranks
 
 Protocol = Literal["exact", "nvidia", "mlperf", "file", "all"]
 #: Scores candidates: (users int64 ``[B]``, items int64 ``[B, C]`` or None for all) -> ``[B, C]``.
 CandidateScorer = Callable[[tf.Tensor, tf.Tensor | None], Any]
-#: Metrics of a ranking with one target.
-_METRICS = ("recall", "recall_relevant", "precision", "hit_rate", "ndcg", "map", "mrr", "auc")
 
 
 class Candidates:
@@ -191,9 +190,7 @@ def evaluate_candidates(
     *,
     ties: Ties = "pessimistic",
     block_pairs: int = 1 << 19,
-    rank: int = 0,
-    size: int = 1,
-    sum_across_ranks: Callable[[np.ndarray], np.ndarray] = alone,
+    ranks: Ranks = ALONE,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Metrics of a scorer, the mean over the users with a held-out item.
@@ -206,9 +203,7 @@ def evaluate_candidates(
         metrics: names, see `tfrec.metrics.Metric`; coverage is not defined here.
         ties: ``expected``, ``pessimistic`` or ``optimistic``.
         block_pairs: scores computed at once, about.
-        rank: of this process; it takes every size-th block of users.
-        size: number of processes.
-        sum_across_ranks: sums a float64 array over the processes; every process calls it equally often.
+        ranks: who shares the work; each takes every size-th block of users.
         progress: called with the number of users done.
 
     Raises:
@@ -218,8 +213,9 @@ def evaluate_candidates(
     if ties not in TIES:
         raise InputError(f"`ties` must be one of {', '.join(TIES)}.\nReceived: {ties!r}.")
     for metric in wanted:
-        if metric.name not in _METRICS:
-            raise InputError(f"{metric} is not defined for sampled candidates.\nUse {', '.join(_METRICS)}.")
+        if metric.of_catalogue:
+            known = ", ".join(name for name, definition in REGISTRY.items() if not definition.of_catalogue)
+            raise InputError(f"{metric} is not defined for sampled candidates.\nUse {known}.")
         if metric.k is not None and metric.k > candidates.num_candidates:
             raise InputError(
                 f"A cutoff must not exceed the number of candidates.\nReceived: {metric} for "
@@ -230,21 +226,21 @@ def evaluate_candidates(
     block = max(1, block_pairs // candidates.num_candidates)
     values = np.zeros((3, len(users)))
     finite = True
-    for start in range(0, len(users), block)[rank::size]:
+    for start in range(0, len(users), block)[ranks.rank :: ranks.size]:
         chosen = users[start : start + block]
         hidden = candidates.not_candidates(chosen) if candidates.protocol == "all" else np.zeros((0, 2), np.int64)
         values[:, start : start + block], all_finite = ranks_of(tf.constant(chosen, tf.int64), tf.constant(hidden))
         finite &= bool(all_finite)
         if progress is not None:
             progress(min(start + block, len(users)))
-    if sum_across_ranks(np.array([float(not finite)]))[0]:
+    if ranks.sum(np.array([float(not finite)]))[0]:
         raise InputError("Scores must be finite.\nReceived: NaN or infinite ones. The model diverged.")
-    higher, tied, total = sum_across_ranks(values).astype(np.int64)
-    ranks = TiedRanks(np.arange(len(users)), higher, tied, np.ones(len(users), np.int64), total).resolve(ties)
+    higher, tied, total = ranks.sum(values).astype(np.int64)
+    found = TiedRanks(np.arange(len(users)), higher, tied, np.ones(len(users), np.int64), total).resolve(ties)
     per_user = {}
     for metric in wanted:
         everyone = np.full(len(candidates.positives), np.nan)
-        everyone[users] = metric(ranks)
+        everyone[users] = metric(found)
         per_user[str(metric)] = everyone
     return Report(
         metrics={name: float(np.nanmean(value)) for name, value in per_user.items()},

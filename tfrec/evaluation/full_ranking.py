@@ -16,7 +16,8 @@ import tensorflow as tf
 
 from tfrec.errors import InputError
 from tfrec.evaluation.counts import true_in_row
-from tfrec.metrics import TIES, Metric, TiedRanks, Ties, tied_ranks
+from tfrec.metrics import TIES, Exposure, Metric, TiedRanks, Ties, tied_ranks
+from tfrec.ranks import ALONE, Ranks
 
 #: Scores the items for a block of users: (rows ``[B]``, what they have seen ``[B, I]``) -> ``[B, I]``.
 Scorer = Callable[[np.ndarray, scipy.sparse.csr_matrix], Any]
@@ -54,29 +55,23 @@ class Report:
         }
 
 
-def alone(values: np.ndarray) -> np.ndarray:
-    """The sum over the processes where there is one."""
-    return values
-
-
 def evaluate_full_ranking(
     score: Scorer,
     seen: scipy.sparse.csr_matrix,
     targets: scipy.sparse.csr_matrix,
     metrics: Sequence[str] = ("recall@20", "recall@50", "ndcg@100"),
     *,
+    train: scipy.sparse.csr_matrix | None = None,
     ties: Ties = "expected",
     gains: Gains | None = None,
     block_users: int = 512,
-    rank: int = 0,
-    size: int = 1,
-    sum_across_ranks: Callable[[np.ndarray], np.ndarray] = alone,
+    ranks: Ranks = ALONE,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Metrics of a scorer, the mean over the users who have targets.
 
-    Candidates are all items a user has not seen. ``coverage@K`` is the share of the catalogue that occurs in some
-    user's first K (tied items in order of index).
+    Candidates are all items a user has not seen. Metrics of the catalogue, such as ``coverage@K``, are of each user's
+    first K, tied items in order of index.
 
     Args:
         score: scores a block of users.
@@ -84,12 +79,11 @@ def evaluate_full_ranking(
         targets: ``[U, I]``; the items to predict are those with a value above 0, none of them seen. An item with a
             negative value (disliked) is a candidate like any other.
         metrics: names, see `tfrec.metrics.Metric`.
+        train: ``[U_train, I]``, for metrics that ask how popular an item is: how many have a value above 0 for it.
         ties: ``expected``, ``pessimistic`` or ``optimistic``.
         gains: what a target is worth to NDCG; None: all the same, and targets of different values are an error.
         block_users: users scored at once.
-        rank: of this process.
-        size: number of processes.
-        sum_across_ranks: sums a float64 array over the processes; every process calls it equally often.
+        ranks: who shares the work; each takes every size-th block of users.
         progress: called with the number of users done.
 
     Raises:
@@ -99,46 +93,48 @@ def evaluate_full_ranking(
     wanted = [Metric.parse(m) for m in metrics]
     seen, targets = _nonzero(seen), _targets(targets, gains)
     _check(seen, targets, wanted, ties, block_users)
+    _check_train(train, targets.shape[1], wanted)
     num_users, num_items = targets.shape
     cutoffs = [m.k for m in wanted if m.k is not None]
     depth = max(cutoffs, default=1)
     all_ranks = any(m.needs_all_ranks for m in wanted)
-    ranking = [m for m in wanted if m.name != "coverage"]
+    ranking = [m for m in wanted if not m.of_catalogue]
     values = np.zeros((len(ranking), num_users))
-    covered = {m.k: np.zeros(num_items) for m in wanted if m.name == "coverage" and m.k is not None}
+    shown = {m.k: np.zeros(num_items) for m in wanted if m.of_catalogue and m.k is not None}
     blocks = range(0, num_users, block_users)
     error: InputError | None = None
-    for start in blocks[rank::size]:
+    for start in blocks[ranks.rank :: ranks.size]:
         rows = np.arange(start, min(start + block_users, num_users))
         try:
-            ranks, top = _block(
+            placed, top = _block(
                 score, rows, seen[rows[0] : rows[-1] + 1], targets[rows[0] : rows[-1] + 1], depth, all_ranks
             )
             if gains in ("linear", "exponential"):
-                ranks = replace(ranks, gain=targets[rows[0] : rows[-1] + 1].data.astype(np.float64))
+                placed = replace(placed, gain=targets[rows[0] : rows[-1] + 1].data.astype(np.float64))
         except InputError as caught:
             # The other ranks are on their way to the sum below: meet them there, then stop together.
             error = caught
             break
-        ranks = ranks.resolve(ties)
+        placed = placed.resolve(ties)
         for i, metric in enumerate(ranking):
-            values[i, rows] = np.nan_to_num(metric(ranks), nan=_ABSENT)
-        for k, items in covered.items():
-            shown = top[:, :k]
-            items[shown[shown >= 0]] = 1.0
+            values[i, rows] = np.nan_to_num(metric(placed), nan=_ABSENT)
+        for k, times in shown.items():
+            first = top[:, :k]
+            times += np.bincount(first[first >= 0], minlength=num_items)
         if progress is not None:
             progress(int(rows[-1]) + 1)
-    failed = sum_across_ranks(np.array([float(error is not None)]))[0]
+    failed = ranks.sum(np.array([float(error is not None)]))[0]
     if error is not None:
         raise error
     if failed:
         raise InputError("The evaluation failed on another rank; its message is in that rank's output.")
-    values = sum_across_ranks(values)
+    values = ranks.sum(values)
     per_user = {str(m): np.where(values[i] == _ABSENT, np.nan, values[i]) for i, m in enumerate(ranking)}
     with_targets = int((np.diff(targets.indptr) > 0).sum())
     found = {name: float(np.nanmean(value)) for name, value in per_user.items()}
-    for k, items in covered.items():
-        found[f"coverage@{k}"] = float((sum_across_ranks(items) > 0).mean())
+    popularity, num_train = _popularity(train)
+    exposure = {k: Exposure(ranks.sum(times).astype(np.int64), popularity, num_train) for k, times in shown.items()}
+    found |= {str(m): m.of(exposure[m.k]) for m in wanted if m.of_catalogue and m.k is not None}
     return Report(
         metrics={str(m): found[str(m)] for m in wanted},
         users=with_targets,
@@ -208,6 +204,26 @@ def _check(
     both = seen.astype(bool).multiply(targets.astype(bool))
     if both.nnz:
         raise InputError(f"An item cannot be both seen and a target.\nReceived: {both.nnz} such user-item pairs.")
+
+
+def _check_train(train: scipy.sparse.csr_matrix | None, num_items: int, wanted: list[Metric]) -> None:
+    asking = [str(m) for m in wanted if m.needs_popularity]
+    if train is None and asking:
+        raise InputError(
+            f"{asking[0]} asks how popular items are in training.\nReceived: train=None.\nGive the training matrix."
+        )
+    if train is not None and (train.shape[1] != num_items or train.shape[0] < 1):
+        raise InputError(
+            f"`train` must have a row for each training user and a column for each of {num_items} items.\n"
+            f"Received: shape {train.shape}."
+        )
+
+
+def _popularity(train: scipy.sparse.csr_matrix | None) -> tuple[np.ndarray | None, int]:
+    """How many training users have each item, int64 ``[I]``, and how many there are."""
+    if train is None:
+        return None, 0
+    return np.bincount(train.indices[train.data > 0], minlength=train.shape[1]), train.shape[0]
 
 
 def _block(

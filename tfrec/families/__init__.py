@@ -13,6 +13,7 @@ from tfrec.errors import InputError
 from tfrec.families.als import ALSFamily
 from tfrec.families.config import RunConfig, identity
 from tfrec.families.derivation import CompressSettings, Derivation, Finished, Made, QuantizeSettings
+from tfrec.families.ease import EASEFamily
 from tfrec.families.family import Family, Outcome, Trainer
 from tfrec.families.neumf import NeuMFFamily
 from tfrec.families.popularity import PopularityFamily
@@ -20,7 +21,7 @@ from tfrec.families.vae_cf import VAECFFamily
 
 #: Name -> family.
 FAMILIES: dict[str, Family[Any]] = {
-    family.name: family for family in (VAECFFamily(), NeuMFFamily(), ALSFamily(), PopularityFamily())
+    family.name: family for family in (VAECFFamily(), NeuMFFamily(), ALSFamily(), EASEFamily(), PopularityFamily())
 }
 #: Recipe -> what makes its settings.
 RECIPES: dict[str, Callable[[], Any]] = {

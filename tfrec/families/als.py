@@ -234,7 +234,7 @@ class ALSTrainer(Trainer):
                 callback=record,
                 verbose=0,
                 calculate_training_loss=self._training.training_loss,
-                ranks=distributed.RowExchange(),
+                ranks=distributed.everyone(),
                 initial_iteration=len(self._rows),
             )
         return self.model

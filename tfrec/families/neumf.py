@@ -257,8 +257,7 @@ def make_sampler(config: NeuMFRun, train: scipy.sparse.csr_matrix) -> PointwiseS
         training.negatives,
         training.sampling,
         config.seed,
-        distributed.rank(),
-        distributed.size(),
+        distributed.everyone(),
     )
 
 

@@ -117,8 +117,7 @@ class VAECFFamily(Family[VAECFRun]):
                 "seed": config.seed,
                 "epochs": None,
                 "first_epoch": first_epoch,
-                "rank": distributed.rank(),
-                "size": distributed.size(),
+                "ranks": distributed.everyone(),
             }
             if on_device:
                 return user_batches(num_users, batch_size, **options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -11,6 +10,7 @@ import tensorflow as tf
 
 from tfrec import ops
 from tfrec.errors import InputError
+from tfrec.layers.memory import free_bytes
 from tfrec.ops.als import MAX_FACTORS
 
 
@@ -156,19 +156,10 @@ def check_rows(num_rows: int, factors: int, factor_dtype: str) -> None:
     """Raise InputError for a number of rows that no table can have here, before it is tried."""
     if isinstance(num_rows, bool) or not isinstance(num_rows, int | np.integer) or num_rows < 1:
         raise InputError(f"`num_rows` must be a whole number, at least 1.\nReceived: {num_rows}.")
-    memory, size = _free_bytes(), int(num_rows) * int(factors) * np.dtype(factor_dtype).itemsize
+    memory, size = free_bytes(), int(num_rows) * int(factors) * np.dtype(factor_dtype).itemsize
     if num_rows >= 2**31 or size > memory:
         raise InputError(
             f"A table of {num_rows:,} rows takes {size / 2**30:,.1f} GiB, this machine has {memory / 2**30:,.1f} free, "
             f"and numbers of rows end at {2**31 - 1:,}.\nReceived: factors={factors}, factor_dtype={factor_dtype!r}.\n"
             "Number users and items from 0 on without gaps, as tfrec.data.Interactions does, in place of raw ids."
         )
-
-
-def _free_bytes() -> float:
-    """Memory that this machine could give, and infinity where it does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024.0 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return float("inf")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,24 +15,12 @@ from tfrec import ops
 from tfrec.errors import InputError
 from tfrec.layers import ALSFactors
 from tfrec.ops.als import row_regularization
+from tfrec.ranks import Ranks
 
 #: The largest confidence, and the largest in units of the unobserved weight: float32 has no room for both beyond.
 MAX_CONFIDENCE = 1e9
 #: (iteration from 1, seconds of it, training loss or None)
 Callback = Callable[[int, float, float | None], Any]
-
-
-class Ranks(Protocol):
-    """How several processes share a fit, see `tfrec.distributed.RowExchange`."""
-
-    rank: int
-    size: int
-
-    def gather_rows(self, rows: tf.Tensor) -> tf.Tensor:
-        """The ranks' rows one after another."""
-
-    def sum(self, values: tf.Tensor) -> tf.Tensor:
-        """The sum over the ranks."""
 
 
 def sweep_in_turn(
@@ -41,11 +29,11 @@ def sweep_in_turn(
     callback: Callback | None,
     verbose: int,
     calculate_training_loss: bool,
-    ranks: Ranks | None,
+    ranks: Ranks,
     initial_iteration: int,
 ) -> keras.callbacks.History:
     """The iterations of `tfrec.models.ALS.fit` on a matrix that is checked; arguments and result as there."""
-    rank, size = (ranks.rank, ranks.size) if ranks is not None else (0, 1)
+    rank, size = ranks.rank, ranks.size
     by_user = entries_of_rank(model, matrix, rank, size)
     by_item = entries_of_rank(model, _transposed(matrix), rank, size)
     history = keras.callbacks.History()
@@ -87,14 +75,14 @@ def _solve(
     entries: ops.Entries,
     other: ALSFactors,
     gram: tf.Tensor,
-    ranks: Ranks | None,
+    ranks: Ranks,
     what: str,
 ) -> tuple[tf.Tensor, np.ndarray]:
     """One half-sweep; returns the Gramian of what was solved for, and the threads' seconds."""
     fixed = tf.convert_to_tensor(other.table.value)
     bad, seconds = side.half_sweep(entries, fixed, gram, model.sweep)
     del fixed
-    if ranks is not None and ranks.size > 1:
+    if ranks.size > 1:
         # A rank that failed tells the others, so that all stop.
         bad = int(np.max(ranks.gather_rows(tf.constant([bad], tf.int64)).numpy()))
     if bad >= 0:
@@ -102,7 +90,7 @@ def _solve(
             f"The factors of {what} {bad} are not finite{range_hint(model.factor_dtype)}.\n"
             "Lower `alpha` or the confidences, or raise `regularization`."
         )
-    if ranks is None or ranks.size == 1:
+    if ranks.size == 1:
         return side.gramian(), seconds
     mine = tf.convert_to_tensor(side.table.value[entries.first : entries.last])
     gram = ranks.sum(ops.gramian(mine))
@@ -111,12 +99,12 @@ def _solve(
 
 
 def objective(
-    model: Any, by_user: ops.Entries, matrix: scipy.sparse.csr_matrix, gram: tf.Tensor, ranks: Ranks | None
+    model: Any, by_user: ops.Entries, matrix: scipy.sparse.csr_matrix, gram: tf.Tensor, ranks: Ranks
 ) -> float:
     """The objective per unit of weight, from each rank's rows ``by_user``; see `tfrec.models.ALS.training_loss`."""
     rows = tf.convert_to_tensor(model.users.table.value[by_user.first : by_user.last])
     total = ops.losses(by_user, tf.convert_to_tensor(model.items.table.value), gram, rows, model.sweep).sum()
-    if ranks is not None and ranks.size > 1:
+    if ranks.size > 1:
         total = float(ranks.sum(tf.constant(total, tf.float64)))
     users, items = matrix.shape
     for table, lengths, others in (

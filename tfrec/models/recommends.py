@@ -136,6 +136,7 @@ class Recommends:
         filter_seen: bool = True,
         filter_items: Sequence[int] | np.ndarray | None = None,
         items: Sequence[int] | np.ndarray | None = None,
+        *,
         linked: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The items with the highest `scores`; equal scores by lower number first.

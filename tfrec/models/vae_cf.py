@@ -31,13 +31,14 @@ from tfrec.layers import (
     multinomial_nll,
 )
 from tfrec.layers.multinomial import CHUNK_BYTES
-from tfrec.models.base import FLOAT_MAX, Model, bind, check_within
+from tfrec.models.base import FLOAT_MAX, Model, check_within
 from tfrec.models.carry import Side
 from tfrec.models.leave_one_out import leave_one_out
 from tfrec.models.queries import history_tensor
 from tfrec.models.questions import count, row_number
 from tfrec.models.recommends import Recommends, of_candidates
-from tfrec.models.rows import check_weights, check_width, checked_rows, serve_rows, sparse_rows
+from tfrec.models.rows import check_width, serve_rows, sparse_rows
+from tfrec.models.vae_cf_inputs import are_users, checked, checked_counts
 
 #: Turns what an input pipeline yields into a batch of sparse rows.
 Gather = Callable[[tf.Tensor], tf.SparseTensor]
@@ -134,7 +135,7 @@ class VAECF(Recommends, Model):
         self.autocast = False
         # XLA on a GPU has no kernel for a sparse product.
         self.supports_jit = False
-        self._gather: Gather | None = None
+        self.gather: Gather | None = None
         self._measures = False
         self.built = False
 
@@ -217,7 +218,7 @@ class VAECF(Recommends, Model):
                 "Leave `loss` out."
             )
         super().compile(optimizer=optimizer, **kwargs)
-        self._gather = gather
+        self.gather = gather
         self._measures = bool(kwargs.get("metrics") or kwargs.get("weighted_metrics"))
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -227,7 +228,7 @@ class VAECF(Recommends, Model):
 
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """As `keras.Model.fit`; for ``x``, ``y`` and weights see the class."""
-        given = self._checked(keras.Model.fit, args, kwargs)
+        given = checked(self, keras.Model.fit, args, kwargs)
         try:
             return super().fit(**given)
         except Exception:
@@ -239,70 +240,24 @@ class VAECF(Recommends, Model):
         """As `keras.Model.evaluate`: the loss at the mean of z, without dropout."""
         if "_use_cached_eval_dataset" in kwargs:  # within ``fit``, which has looked at the data
             return super().evaluate(*args, **kwargs)
-        return super().evaluate(**self._checked(keras.Model.evaluate, args, kwargs))
+        return super().evaluate(**checked(self, keras.Model.evaluate, args, kwargs))
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.predict`: logits, float32 ``[N, I]``."""
-        return super().predict(**self._checked(keras.Model.predict, args, kwargs, counts=False))
+        return super().predict(**checked(self, keras.Model.predict, args, kwargs, counts=False))
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.train_on_batch`."""
-        return super().train_on_batch(**self._checked(keras.Model.train_on_batch, args, kwargs, batch=True))
+        return super().train_on_batch(**checked(self, keras.Model.train_on_batch, args, kwargs, batch=True))
 
     def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.test_on_batch`."""
-        return super().test_on_batch(**self._checked(keras.Model.test_on_batch, args, kwargs, batch=True))
+        return super().test_on_batch(**checked(self, keras.Model.test_on_batch, args, kwargs, batch=True))
 
     def predict_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.predict_on_batch`."""
-        given = self._checked(keras.Model.predict_on_batch, args, kwargs, counts=False, batch=True)
+        given = checked(self, keras.Model.predict_on_batch, args, kwargs, counts=False, batch=True)
         return super().predict_on_batch(**given)
-
-    def _checked(
-        self, method: Any, args: Any, kwargs: dict[str, Any], counts: bool = True, batch: bool = False
-    ) -> dict[str, Any]:
-        """The arguments of one of Keras's methods, with whatever is at hand looked at before work starts.
-
-        Args:
-            method: whose.
-            args: positional ones.
-            kwargs: others.
-            counts: whether numbers must be finite and from 0.
-            batch: whether Keras hands them to the step as they are, which takes tensors only.
-        """
-        given = bind(method, self, args, kwargs)
-        if given.get("class_weight") is not None:
-            raise InputError(
-                "VAECF has no classes to weight.\nReceived: class_weight.\n"
-                "Give `sample_weight`, a number for each user."
-            )
-        names = ("x", "y", "sample_weight")
-        found = self._checked_data([given.get(name) for name in names], names, counts, batch)
-        given |= {name: source for name, source in zip(names, found, strict=True) if source is not None}
-        if given.get("sample_weight") is not None and given.get("y") is None:
-            given["y"] = _itself(given["x"])
-        data = given.get("validation_data")
-        if isinstance(data, tuple | list):
-            parts = list(keras.utils.unpack_x_y_sample_weight(data))
-            parts = self._checked_data(parts, [f"validation_data[{i}]" for i in range(3)], counts, batch)
-            if parts[2] is not None and parts[1] is None:
-                parts[1] = _itself(parts[0])
-            given["validation_data"] = tuple(parts)
-        elif data is not None:
-            given["validation_data"] = self._checked_data([data], ["validation_data"], counts, batch)[0]
-        return given
-
-    def _checked_data(self, data: Sequence[Any], names: Sequence[str], counts: bool, batch: bool) -> list[Any]:
-        """Rows, their targets and their weights, as far as they are given."""
-        found = []
-        for place, (source, name) in enumerate(zip(data, names, strict=True)):
-            if source is not None and place == 2:
-                check_weights(source, name)
-            elif source is not None and not (place == 0 and self._gather is not None and _are_users(source)):
-                source = checked_rows(source, name, self.num_items, counts)
-                source = _tensor(source) if batch else source
-            found.append(source)
-        return found
 
     def call(self, x: tf.SparseTensor | tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Logits of all items, float32 ``[B, I]``, at the mean of z; with ``training``, with dropout and a drawn z."""
@@ -405,9 +360,9 @@ class VAECF(Recommends, Model):
     def _batch(self, data: Any) -> tuple[tf.SparseTensor, tf.SparseTensor | None, tf.Tensor | None]:
         """Rows, targets and weights ``[B]`` of a batch. Wrong numbers raise before anything reads them."""
         given, target, weight = keras.utils.unpack_x_y_sample_weight(data)
-        x = _counts(self._rows(given, "x"), "x")
+        x = checked_counts(self._rows(given, "x"), "x")
         itself = target is None or target.dtype == tf.complex64
-        y = None if itself else _counts(self._sparse(target, "y"), "y")
+        y = None if itself else checked_counts(self._sparse(target, "y"), "y")
         if y is not None:
             same = tf.debugging.assert_equal(
                 y.dense_shape[0], x.dense_shape[0], message="`y` must have a row for each row of `x`."
@@ -431,8 +386,8 @@ class VAECF(Recommends, Model):
 
     def _rows(self, x: Any, name: str) -> tf.SparseTensor:
         """Rows, or those of the users that ``x`` names."""
-        if self._gather is not None and _are_users(x):
-            x = self._gather(x)
+        if self.gather is not None and are_users(x):
+            x = self.gather(x)
         return self._sparse(x, name)
 
     def _sparse(self, x: tf.SparseTensor | tf.Tensor, name: str) -> tf.SparseTensor:
@@ -530,37 +485,3 @@ class VAECF(Recommends, Model):
             "chunk_bytes": self.chunk_bytes,
             "noise_seed": self.noise_seed,
         }
-
-
-def _are_users(x: Any) -> bool:
-    """Whether these are numbers of users ``[B]``, not rows."""
-    return not isinstance(x, tf.SparseTensor) and len(getattr(x, "shape", ())) == 1
-
-
-def _itself(x: Any) -> np.ndarray:
-    """A target that says that each row predicts itself: Keras passes weights on only where there are targets. Of a type
-    that counts never have, so that no trace of a step stands for both."""
-    return np.zeros((x.shape[0], 1), np.complex64)
-
-
-def _tensor(rows: Any) -> Any:
-    """A SciPy matrix in canonical form as a SparseTensor."""
-    if not scipy.sparse.issparse(rows):
-        return rows
-    matrix: Any = rows
-    entries = matrix.tocoo()
-    return tf.SparseTensor(np.stack([entries.row, entries.col], axis=1).astype(np.int64), entries.data, entries.shape)
-
-
-def _counts(rows: tf.SparseTensor, name: str) -> tf.SparseTensor:
-    """The same rows, behind the checks that a likelihood needs."""
-    row = rows.indices[:, 0]
-    checks = [
-        check_within(rows.values, 0.0, FLOAT_MAX, f"`{name}` must be counts: finite and at least 0."),
-        tf.debugging.Assert(
-            tf.reduce_all(row[1:] >= row[:-1]),
-            [f"`{name}` must have its entries in order of row. Give tf.sparse.reorder of it."],
-        ),
-    ]
-    with tf.control_dependencies(checks):
-        return rows.with_values(tf.identity(rows.values))

@@ -97,9 +97,7 @@ class Measure:
         with tqdm(total=num_users, unit="user", desc="evaluating", leave=False, disable=not shown) as bar:
             shared: dict[str, Any] = {
                 "ties": config.ties,
-                "rank": distributed.rank(),
-                "size": distributed.size(),
-                "sum_across_ranks": distributed.sum_across_ranks,
+                "ranks": distributed.everyone(),
                 "progress": lambda done: bar.update(done - bar.n),
             }
             assert config.metrics is not None
@@ -116,6 +114,7 @@ class Measure:
                 part.seen,
                 part.targets,
                 config.metrics,
+                train=self._split.train.matrix,
                 gains=config.gains,
                 block_users=max(1, min(config.block_users, _MOST_SCORES // num_items)),
                 **shared,
@@ -209,7 +208,7 @@ def check_evaluation(config: EvaluationConfig, num_items: int) -> None:
                 f"A metric's cutoff must not exceed the number of items.\nReceived: {name} for {num_items} items.\n"
                 f"Lower it, e.g. --evaluation.metrics recall@{small} ndcg@{small} --evaluation.monitor ndcg@{small}."
             )
-        if config.protocol != "all" and metric.name == "coverage":
+        if config.protocol != "all" and metric.of_catalogue:
             raise InputError(f"{name} is not defined for a ranking among candidates.\nLeave it out.")
     if config.monitor not in metrics:
         raise InputError(

@@ -7,16 +7,23 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tfrec.data import Interactions, Synthetic, SyntheticCatalog, load, load_table, read_user_lists
+from tfrec.data import NAMES, Interactions, Synthetic, SyntheticCatalog, load_table, read_user_lists
+from tfrec.data.datasets import load_source
 from tfrec.data.digest import digest
 from tfrec.data.files import combined_checksum
-from tfrec.data.ncf import load_ncf, load_ncf_ml1m, ncf_files
-from tfrec.data.tables import table_files
+from tfrec.data.ncf import load_ncf, ncf_files
+from tfrec.data.table_files import table_files
 from tfrec.errors import InputError
+
+#: The data sets that there are, and what `tfrec.fit` is given in Python.
+if TYPE_CHECKING:
+    DataName = str
+else:
+    DataName = Literal[(*NAMES, "in-memory")]
 
 
 @dataclass(frozen=True)
@@ -63,21 +70,7 @@ class CatalogConfig:
 class SourceConfig:
     """Where the interactions come from."""
 
-    name: Literal[
-        "synthetic",
-        "ml-100k",
-        "ml-1m",
-        "ml-10m",
-        "ml-20m",
-        "ml-25m",
-        "ml-32m",
-        "ml-latest-small",
-        "lastfm-2k",
-        "lastfm-360k",
-        "ncf-ml-1m",
-        "synthetic-catalog",
-        "in-memory",
-    ] = "synthetic"
+    name: DataName = "synthetic"
     """A published data set, or a generated one. ncf-ml-1m: ml-1m with the NCF paper's held-out items and its 99
     negatives for each. synthetic-catalog: ten million items in categories. in-memory: what tfrec.fit was given in
     Python. Not looked at when path is given."""
@@ -207,20 +200,23 @@ def read_source(config: SourceConfig, in_memory: InMemory | None = None) -> Sour
         given = in_memory.events
         events = dataclasses.replace(given, source={**given.source, "sha256": in_memory.checksum})
         return Source(events, validation=in_memory.validation, test=in_memory.test)
-    if config.format == "ncf" or (config.path is None and config.name == "ncf-ml-1m"):
-        if config.min_rating not in ("all", "auto"):
-            raise InputError("Data in the NCF paper's format is held out already.\nLeave out --data.min-rating.")
-        found = load_ncf(config.path) if config.path is not None else load_ncf_ml1m(config.dir)
-        return Source(found.train, None, found.test_items, found.test_negatives, found.notes)
+    if config.path is not None and config.format == "ncf":
+        _check_held_out_already(config)
+        files = load_ncf(config.path)
+        return Source(files.train, None, files.test_items, files.test_negatives, files.notes)
     if config.path is not None:
         return Source(read_file(config, config.path))
-    if config.name == "synthetic":
-        planted = Synthetic(**asdict(config.synthetic))
-        return Source(planted.interactions(), planted)
-    if config.name == "synthetic-catalog":
-        catalog = SyntheticCatalog(**asdict(config.catalog))
-        return Source(catalog.interactions(), catalog)
-    return Source(load(config.name, config.dir or os.environ.get("TFREC_DATA")))
+    settings: Any = {"synthetic": config.synthetic, "synthetic-catalog": config.catalog}.get(config.name)
+    folder = config.dir or os.environ.get("TFREC_DATA")
+    found = load_source(config.name, folder, **({} if settings is None else asdict(settings)))
+    if found.test_items is not None:
+        _check_held_out_already(config)
+    return Source(found.events, found.oracle, found.test_items, found.test_negatives, found.notes)
+
+
+def _check_held_out_already(config: SourceConfig) -> None:
+    if config.min_rating not in ("all", "auto"):
+        raise InputError("Data in the NCF paper's format is held out already.\nLeave out --data.min-rating.")
 
 
 def read_file(config: SourceConfig, path: Path) -> Interactions:

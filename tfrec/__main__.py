@@ -1,0 +1,38 @@
+"""The commands under one name: tfrec train als ... is python -m tfrec.train als ..."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+#: Command -> what it does, in the order of a first day.
+COMMANDS = {
+    "train": "train a recipe, validate, test, and write a run folder",
+    "recommend": "recommend from a run to users, or to who has some items; similar items, reasons, tables",
+    "evaluate": "measure a run again",
+    "compare": "runs side by side, with intervals and p-values",
+    "export": "write a run as a SavedModel",
+    "quantize": "make a run's model int8",
+    "compress": "make NeuMF's tables tensor trains",
+    "benchmark": "measure parts of tfrec on this machine",
+}
+
+
+def main() -> None:
+    """Hand the arguments to the command that the first one names."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        print("usage: tfrec COMMAND [OPTION ...]\n\nCommands, each with a --help of its own:")
+        for command, about in COMMANDS.items():
+            print(f"  {command:<10} {about}")
+        return
+    if name not in COMMANDS:
+        print(f"tfrec: there is no command {name!r}. Commands: {', '.join(COMMANDS)}.", file=sys.stderr)
+        sys.exit(2)
+    sys.argv = [f"tfrec {name}", *sys.argv[2:]]
+    module = "tfrec.benchmark.__main__" if name == "benchmark" else f"tfrec.{name}"
+    importlib.import_module(module).main()
+
+
+if __name__ == "__main__":
+    main()

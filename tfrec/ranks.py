@@ -1,0 +1,39 @@
+"""Who takes part: how the processes of a run share work, as an argument. One process is the default everywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tfrec.errors import InputError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """One process of several; this class itself for those that exchange nothing.
+
+    `tfrec.distributed.everyone` gives the processes of a launcher. Every process calls the collectives equally often.
+
+    Args:
+        rank: of this process, from 0.
+        size: number of processes.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.size:
+            raise InputError(f"`rank` must lie in [0, size).\nReceived: rank={self.rank}, size={self.size}.")
+
+    def sum(self, values: Any) -> Any:
+        """The sum of an array (in float64) or a tensor over the processes, the same on each."""
+        return values
+
+    def gather_rows(self, rows: Any) -> Any:
+        """The processes' rows, a tensor, one after another; they may have different numbers of rows."""
+        return rows
+
+
+#: One process.
+ALONE = Ranks()
