@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from tfrec import commands
-from tfrec.families import CompressSettings
+from tfrec.families import CompressSettings, compressing
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def compress(arguments: Arguments) -> None:
     commands.quiet_tensorflow()
     from tfrec.deriving import derive
 
-    derive(arguments.run, arguments.out, lambda family: family.compressing(arguments.settings), arguments.data_dir)
+    derive(arguments.run, arguments.out, lambda family: compressing(family, arguments.settings), arguments.data_dir)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from tfrec import commands
-from tfrec.families import QuantizeSettings
+from tfrec.families import QuantizeSettings, quantizing
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def quantize(arguments: Arguments) -> None:
     # Without `..`, but the name of a link as it is given.
     source = Path(os.path.abspath(arguments.run))
     out = arguments.out or source.parent / f"{source.name}-int{arguments.settings.bits}"
-    derive(arguments.run, out, lambda family: family.quantizing(arguments.settings), arguments.data_dir)
+    derive(arguments.run, out, lambda family: quantizing(family, arguments.settings), arguments.data_dir)
 
 
 def main() -> None:

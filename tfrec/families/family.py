@@ -112,32 +112,21 @@ class Family(ABC, Generic[C]):
         """``[I]``: the value that an item has in the history of somebody new; None: 1."""
         return None
 
-    def quantizing(self, settings: QuantizeSettings) -> Derivation:
-        """How its runs become runs of integers.
+    def quantizing(self, settings: QuantizeSettings) -> Derivation | None:
+        """How its runs become runs of integers; None: they cannot.
 
         Raises:
-            InputError: they cannot, or settings out of range.
+            InputError: settings out of range.
         """
-        raise self._cannot("quantizing", "be quantized")
+        return None
 
-    def compressing(self, settings: CompressSettings) -> Derivation:
-        """How the tables of its runs become smaller.
+    def compressing(self, settings: CompressSettings) -> Derivation | None:
+        """How the tables of its runs become smaller; None: they cannot.
 
         Raises:
-            InputError: they cannot, or settings out of range.
+            InputError: settings out of range.
         """
-        raise self._cannot("compressing", "be compressed")
-
-    def _cannot(self, method: str, what: str) -> InputError:
-        """The error of a family without a method, which names those with it."""
-        from tfrec.families import FAMILIES
-
-        can = [
-            name for name, family in FAMILIES.items() if getattr(type(family), method) is not getattr(Family, method)
-        ]
-        return InputError(
-            f"A model of this family cannot {what}.\nReceived: a run of {self.name}.\nThese can: {', '.join(can)}."
-        )
+        return None
 
 
 def liked(matrix: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:

@@ -75,7 +75,7 @@ class ALSQueries(keras.layers.Layer):
     def of(cls, model: ALS) -> ALSQueries:
         """Those of a fitted model."""
         users = model.user_factors
-        made = cls(len(users), model.factors, model.factor_dtype, model.sweep, model.get_config()["fitted_shape"][1])
+        made = cls(len(users), model.factors, model.factor_dtype, model.sweep, model.fitted_shape[1])
         made.users.assign(users)
         return made
 

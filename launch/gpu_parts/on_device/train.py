@@ -24,7 +24,7 @@ if bool(tf.config.list_physical_devices("GPU")) != (arguments.device == "gpu"):
     raise SystemExit(f"This is to be trained on the {arguments.device.upper()}, and TensorFlow finds another device.")
 started = time.perf_counter()
 users, items = (1_000, 400) if arguments.model == "neumf" else (2_000, 600)
-options: dict[str, Any] = {"num_users": users, "num_items": items}
+options: dict[str, Any] = {"data.synthetic.num_users": users, "data.synthetic.num_items": items}
 if arguments.model == "als":
     # Its factors are what it has in 16 bits.
     options["factor_dtype"] = "float16" if arguments.precision == "mixed_float16" else "float32"
