@@ -10,8 +10,8 @@ from tfrec.families import CompressSettings
 from tfrec.fitting import fit
 
 SMALL = {
-    "data.synthetic.num_users": 300, "data.synthetic.num_items": 400, "mf_dim": 8, "layer_dims": (16, 8), "global_batch_size": 2000,
-    "learning_rate": 0.005, "epochs": 2, "evaluation.negatives": 50,
+    "data.synthetic.num_users": 300, "data.synthetic.num_items": 400, "mf_dim": 8, "layer_dims": (16, 8),
+    "global_batch_size": 2000, "learning_rate": 0.005, "epochs": 2, "evaluation.negatives": 50,
 }  # fmt: skip
 
 
