@@ -15,6 +15,7 @@ from tfrec.models import ALS
 from tfrec.models.als_fit import check_confidences
 from tfrec.models.als_rows import explain_row, fold_in, liked_sums, solve_rows
 from tfrec.models.queries import are_histories, history_tensor, user_tensor
+from tfrec.quantization.rows import Int8Rows
 
 
 class _Fixed:
@@ -30,6 +31,11 @@ class _Fixed:
         self.value = value
         self.num_rows: int = value.shape[0]
         self.factors: int = value.shape[1]
+
+    @classmethod
+    def of(cls, items: Int8Rows) -> _Fixed:
+        """Those that integers stand for."""
+        return cls(items.dequantize()[0])
 
     @property
     def table(self) -> _Fixed:
@@ -87,31 +93,31 @@ class ALSQueries(keras.layers.Layer):
         """Raise InputError for rows that are no confidences."""
         check_confidences(rows, name, self.sweep)
 
-    def vectors(self, queries: Any, table: tf.Tensor) -> tf.Tensor:
-        """float32 ``[B, F]`` of users or histories, with the items' vectors ``table``, float32 ``[I, F]``."""
+    def vectors(self, queries: Any, items: Int8Rows) -> tf.Tensor:
+        """float32 ``[B, F]`` of users or histories, with these items."""
         if isinstance(queries, tf.SparseTensor):
-            return solve_rows(queries, _Fixed(table), self.fitted_items, self.sweep)
+            return solve_rows(queries, _Fixed.of(items), self.fitted_items, self.sweep)
         if are_histories(queries):
-            return tf.constant(fold_in(queries, _Fixed(table), self.sweep, "user"))
+            return tf.constant(fold_in(queries, _Fixed.of(items), self.sweep, "user"))
         return tf.cast(tf.gather(self.users.value, user_tensor(queries)), tf.float32)
 
-    def answerable(self, queries: Any, table: tf.Tensor) -> tf.Tensor:
+    def answerable(self, queries: Any, items: Int8Rows) -> tf.Tensor:
         """bool ``[B]``: False for factors of zero."""
         if not are_histories(queries):
-            return tf.reduce_any(self.vectors(queries, table) != 0, axis=1)
+            return tf.reduce_any(self.vectors(queries, items) != 0, axis=1)
         # The factors are zero where this sum is, which is cheaper.
-        rows = history_tensor(queries, table.shape[0])
-        return tf.reduce_any(liked_sums(rows, _Fixed(table)) != 0, axis=1)
+        table = _Fixed.of(items)
+        return tf.reduce_any(liked_sums(history_tensor(queries, table.num_rows), table) != 0, axis=1)
 
     def link(self, best: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
         """The scores themselves."""
         return best
 
     def reasons(
-        self, row: scipy.sparse.csr_matrix, item: int, k: int, table: tf.Tensor, bias: tf.Tensor | None
+        self, row: scipy.sparse.csr_matrix, item: int, k: int, items: Int8Rows
     ) -> tuple[np.ndarray, np.ndarray]:
         """See `tfrec.models.ALS.explain`."""
-        return explain_row(row, item, k, _Fixed(table), self.sweep)[1:]
+        return explain_row(row, item, k, _Fixed.of(items), self.sweep)[1:]
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes."""

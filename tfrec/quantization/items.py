@@ -104,7 +104,7 @@ class QuantizedItems(Recommends, Model):
 
     def query_vectors(self, queries: Any) -> tf.Tensor:
         """Float vectors ``[B, F]``, before they are rounded."""
-        return self.side.vectors(self._checked(queries), self.item_vectors()[0])
+        return self.side.vectors(self._checked(queries), self.rows)
 
     def item_vectors(self) -> tuple[tf.Tensor, tf.Tensor | None]:
         """The vectors ``[I, F]`` and the bias that the integers stand for. `scores` rounds the query, too."""
@@ -120,7 +120,7 @@ class QuantizedItems(Recommends, Model):
 
     def answerable(self, queries: Any) -> tf.Tensor:
         """As the float model's."""
-        return self.side.answerable(self._checked(queries), self.item_vectors()[0])
+        return self.side.answerable(self._checked(queries), self.rows)
 
     def best_items(
         self, queries: Any, k: int, seen: scipy.sparse.csr_matrix | None, choice: Choice, linked: bool = False
@@ -144,7 +144,7 @@ class QuantizedItems(Recommends, Model):
         matrix = self.checked_rows(user_items, "user_items")
         k, item = count(k), row_number(item, "item", self.num_items)
         row = matrix[row_number(user, "user", matrix.shape[0])]
-        items, parts = self.side.reasons(row, item, k, *self.item_vectors())
+        items, parts = self.side.reasons(row, item, k, self.rows)
         return float(self.scores(row)[0, item]), items, parts
 
     def carry_over(self, old: Any, users: Any, items: Any) -> None:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfrec.models import VAECF
 from tfrec.models.leave_one_out import leave_one_out
+from tfrec.quantization.rows import Int8Rows
 
 
 @keras.saving.register_keras_serializable(package="tfrec")
@@ -42,18 +43,21 @@ class VAECFQueries(VAECF):
     def check(self, rows: scipy.sparse.csr_matrix, name: str) -> None:
         """Rows may have any finite numbers."""
 
-    def vectors(self, queries: Any, table: tf.Tensor) -> tf.Tensor:
+    def vectors(self, queries: Any, items: Int8Rows) -> tf.Tensor:
         """float32 ``[B, F]`` of histories."""
         return self.query_vectors(queries)
 
-    def answerable(self, queries: Any, table: tf.Tensor | None = None) -> tf.Tensor:
+    def answerable(self, queries: Any, items: Int8Rows | None = None) -> tf.Tensor:
         """bool ``[B]``: True for all."""
         return super().answerable(queries)
 
     def reasons(
-        self, row: scipy.sparse.csr_matrix, item: int, k: int, table: tf.Tensor, bias: tf.Tensor
+        self, row: scipy.sparse.csr_matrix, item: int, k: int, items: Int8Rows
     ) -> tuple[np.ndarray, np.ndarray]:
         """See `tfrec.models.VAECF.explain`; queries are not rounded, which would hide small differences."""
+
+        table, bias = items.dequantize()
+        assert bias is not None
 
         def score(rows: scipy.sparse.csr_matrix) -> np.ndarray:
             return (tf.linalg.matvec(self.query_vectors(rows), table[item]) + bias[item]).numpy()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -134,16 +135,18 @@ class _Scorer:
         self._model, self._rows = model, rows
         self._part = part
         self._resident: ResidentMatrix | None = None
-        num_items = part.seen.shape[1]
         if self._by_number:
             self._users = tf.constant(part.users, tf.int64)
-            self._forward = tf.function(
-                lambda users: model.scores(users), input_signature=[tf.TensorSpec([None], tf.int64)]
-            )
+
+    @cached_property
+    def _forward(self) -> Any:
+        """The model on a block, traced once. As a concrete function: TensorFlow counts the traces of all functions made
+        at this place, and would warn of many models as of one that is traced anew again and again."""
+        if self._by_number:
+            signature: Any = tf.TensorSpec([None], tf.int64)
         else:
-            self._forward = tf.function(
-                lambda rows: model.scores(rows), input_signature=[tf.SparseTensorSpec([None, num_items], tf.float32)]
-            )
+            signature = tf.SparseTensorSpec([None, self._part.seen.shape[1]], tf.float32)
+        return tf.function(lambda queries: self._model.scores(queries)).get_concrete_function(signature)
 
     def everything(self, rows: np.ndarray, seen: scipy.sparse.csr_matrix) -> tf.Tensor:
         """Scores of all items."""
