@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tfrec.errors import InputError
 from tfrec.models import ALS, EASE, VAECF, NeuMF, Popularity
-from tfrec.quantization import calibrate, quantize
+from tfrec.quantization import ALSQueries, QuantizedItems, VAECFQueries, calibrate, quantize
 from tfrec.serving import ServedHistories, ServedUsers
 
 SIZE = 40
@@ -85,6 +85,20 @@ def learned_quantized(model):
     return quantize(model, calibrate(model, BOARD, fraction=1.0))
 
 
+def make_vae_cf(users, items):
+    return VAECF(items, hidden_dims=(16,), latent_dim=4, dropout=0.2, kl_cap=0.01)
+
+
+def learned_int8_als(model):
+    model.fit(BOARD, verbose=0)
+    return QuantizedItems.of(model, ALSQueries.of(model))
+
+
+def learned_int8_vae_cf(model):
+    learn_vae_cf(model)
+    return QuantizedItems.of(model, VAECFQueries.of(model))
+
+
 FAMILIES = {
     "als": Family(
         make_als,
@@ -95,7 +109,7 @@ FAMILIES = {
         explains=True,
     ),
     "vae-cf": Family(
-        lambda users, items: VAECF(items, hidden_dims=(16,), latent_dim=4, dropout=0.2, kl_cap=0.01),
+        make_vae_cf,
         learn_vae_cf,
         by_histories=True,
         similar=True,
@@ -112,6 +126,23 @@ FAMILIES = {
     ),
     "neumf": Family(make_neumf, learn_neumf, by_users=True),
     "neumf-int8": Family(make_neumf, learned_quantized, by_users=True, carries=False),
+    "als-int8": Family(
+        make_als,
+        learned_int8_als,
+        by_users=True,
+        by_histories=True,
+        similar=True,
+        explains=True,
+        carries=False,
+    ),
+    "vae-cf-int8": Family(
+        make_vae_cf,
+        learned_int8_vae_cf,
+        by_histories=True,
+        similar=True,
+        explains=True,
+        carries=False,
+    ),
     "popularity": Family(
         lambda users, items: Popularity(items),
         lambda model: model.adapt(BOARD),
@@ -488,7 +519,7 @@ def test_carry_over_from_another_form(new, old):
 
 @of(lambda family: family.carries is False)
 def test_who_cannot_carry_over_says_what_to_do(name):
-    with pytest.raises(InputError, match="Carry over the float NeuMF"):
+    with pytest.raises(InputError, match="Carry over the float"):
         learned(name).carry_over(learned(name), np.arange(SIZE), np.arange(SIZE))
 
 

@@ -212,14 +212,15 @@ class RunFolder:
                 f"What was trained is in {self.last.parent}: remove {self.metrics} and give the training command "
                 "again. It trains nothing anew and writes the files of the end again."
             )
-        if (self.path / "quantization.json").exists():
-            return "Quantize the run that it was made from again."
+        for report, command in (("quantization.json", "quantize"), ("compression.json", "compress")):
+            if (self.path / report).exists():
+                return f"Make it again from the run that it was made from: python -m tfrec.{command} RUN OUT."
         return "Bring it back from a copy, or make the run again (train: with --no-resume)."
 
     def check_not_inside(self, path: Path) -> None:
         """Raise InputError where ``path``, that is going to be written, is one of the run's own files."""
         own = [*self._files(), self.last, self.best]
-        own += [self.path / name for name in ("statistics.yaml", "quantization.json", "ranges.png", "items.int8.npz")]
+        own += [self.path / name for name in ("statistics.yaml", "quantization.json", "compression.json", "ranges.png")]
         if os.path.realpath(path) in {os.path.realpath(p) for p in own}:
             raise InputError(f"{path} is a file of the run.\nName another file.")
 

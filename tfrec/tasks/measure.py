@@ -86,6 +86,10 @@ class Measure:
             found["oracle"] = self._of(_Oracle(self._split, part), part)
         return found
 
+    def candidates(self, part: PartName) -> Candidates | None:
+        """What a part's targets are ranked among; None: all items."""
+        return self._candidates.get(part)
+
     def _of(self, scorer: _Scorer | _Oracle, name: PartName) -> Report:
         part, config = self._split.part(name), self._config
         num_users, num_items = part.targets.shape
