@@ -99,14 +99,15 @@ def named(recipe: str | RunConfig) -> tuple[str, RunConfig]:
 
 
 def with_options(config: Any, options: dict[str, Any]) -> Any:
-    """``config`` with settings changed, each named alone or as ``section.name``.
+    """``config`` with settings changed, each named alone or with its sections: ``data.synthetic.num_users``, or as much
+    of that as tells it from others.
 
     Raises:
         InputError: no such setting, or several of that name.
     """
     places = dict(_places(config))
     for option, value in options.items():
-        found = [place for place in places if place == option or place.rsplit(".", 1)[-1] == option]
+        found = [place for place in places if f".{place}".endswith(f".{option}")]
         exact = [place for place in found if place == option]
         if len(found) > 1 and not exact:
             raise InputError(f"Several settings have this name.\nReceived: {option}.\nName one: {', '.join(found)}.")

@@ -14,8 +14,6 @@ from tfrec.errors import InputError
 from tfrec.printing import printable
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from tfrec.recommender import Recommender
 
 
@@ -79,19 +77,14 @@ def recommend(arguments: Arguments) -> None:
     elif arguments.explain is not None:
         show_reasons(recommender, arguments)
     elif arguments.similar_to:
-        table = recommender.similar_items(arguments.similar_to, arguments.k, **chosen)
-        show(
-            table,
-            "item",
-            "title",
-            "similar_",
-            lambda name: f"Similar to {name}:",
-            len(arguments.similar_to),
-            arguments.k,
-        )
+        names = list(dict.fromkeys(arguments.similar_to))
+        tables = [recommender.similar_items([name], arguments.k, **chosen).to_pylist() for name in names]
+        for name, lines in zip(names, tables, strict=True):
+            print(f"Similar to {printable(lines[0]['title'] if lines else name)}:")
+            print_items(lines, "similar_", arguments.k)
     elif arguments.items:
         table = recommender.recommend_to([arguments.items], arguments.k, **chosen)
-        show(table, "user", None, "", lambda name: "", 1, arguments.k)
+        print_items(table.to_pylist(), "", arguments.k)
     else:
         show_for_users(recommender, names, arguments.k, chosen)
 
@@ -102,25 +95,13 @@ def show_for_users(recommender: Recommender, names: list[str], k: int, chosen: d
     Raises:
         InputError: a user that the data does not have.
     """
+    names = list(dict.fromkeys(names))
     described = [recommender.describe(name) for name in names]
     table = recommender.recommend(names, k, **chosen).to_pylist()
     for name, about in zip(names, described, strict=True):
         print(about)
         lines = [row for row in table if row["user"] == name]
         print_items(lines, "", k)
-
-
-def show(table: pa.Table, key: str, title: str | None, prefix: str, heading: Any, lists: int, k: int) -> None:
-    """Each list of a table under its heading."""
-    rows = table.to_pylist()
-    for name in dict.fromkeys(row[key] for row in rows):
-        lines = [row for row in rows if row[key] == name]
-        said = heading(printable(lines[0][title] if title else name))
-        if said:
-            print(said)
-        print_items(lines, prefix, k)
-    if len({row[key] for row in rows}) < lists:
-        print("Nothing is known of this item." if key == "item" else "No item is left.")
 
 
 def show_reasons(recommender: Recommender, arguments: Arguments) -> None:
