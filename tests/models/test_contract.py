@@ -68,8 +68,8 @@ def learn_vae_cf(model):
     model.fit(BOARD, epochs=60, batch_size=SIZE, verbose=0)
 
 
-def make_neumf(users, items):
-    return NeuMF(users, items, mf_dim=4, layer_dims=(8, 8), branch="gmf", gmf_weights="ones")
+def make_neumf(users, items, **form):
+    return NeuMF(users, items, mf_dim=4, layer_dims=(8, 8), branch="gmf", gmf_weights="ones", **form)
 
 
 def learn_neumf(model):
@@ -125,6 +125,12 @@ FAMILIES = {
         carries=None,
     ),
     "neumf": Family(make_neumf, learn_neumf, by_users=True),
+    "neumf-tt": Family(
+        lambda users, items: make_neumf(users, items, item_embedding="tt", embedding_ranks=4, embedding_group=1),
+        learn_neumf,
+        by_users=True,
+        carries=None,  # with the same rows in the same order only, see test_neumf_tt.py
+    ),
     "neumf-int8": Family(make_neumf, learned_quantized, by_users=True, carries=False),
     "als-int8": Family(
         make_als,
