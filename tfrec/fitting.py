@@ -103,8 +103,10 @@ def with_options(config: Any, options: dict[str, Any]) -> Any:
     of that as tells it from others.
 
     Raises:
-        InputError: no such setting, or several of that name.
+        InputError: no such setting, several of that name, or a value of another kind.
     """
+    from tfrec.settings import from_json, to_json
+
     places = dict(_places(config))
     for option, value in options.items():
         found = [place for place in places if f".{place}".endswith(f".{option}")]
@@ -119,7 +121,10 @@ def with_options(config: Any, options: dict[str, Any]) -> Any:
                 + (f"Did you mean {' or '.join(near)}?" if near else f"Options: {', '.join(names)}.")
             )
         config = _changed(config, (exact or found)[0].split("."), value)
-    return config
+    try:
+        return from_json(type(config), to_json(config))
+    except (TypeError, ValueError) as error:
+        raise InputError(str(error)) from error
 
 
 def _places(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -136,8 +141,8 @@ def _changed(config: Any, place: list[str], value: Any) -> Any:
         value = _changed(getattr(config, place[0]), place[1:], value)
     elif isinstance(value, list):
         value = tuple(value)
-    elif isinstance(value, str) and place[0] in ("output_dir", "continue_run", "path", "dir"):
-        value = Path(value)
+    elif isinstance(value, np.generic):
+        value = value.item()
     return replace(config, **{place[0]: value})
 
 

@@ -71,7 +71,7 @@ def test_what_makes_two_runs_the_same(tmp_path):
         assert identity("als", "als", changed) != who
     assert identity("als-lastfm", "als", config) != who
     with pytest.raises(InputError, match="`alpha` must be finite.\nReceived: --model.alpha nan"):
-        identity("als", "als", with_options(config, {"alpha": float("nan")}))
+        identity("als", "als", replace(config, model=replace(config.model, alpha=float("nan"))))
 
 
 def test_settings_of_another_kind():
@@ -127,8 +127,8 @@ OPTIONS = {
         "learning_rate": 0.02, "global_batch_size": 2_000,
     },
 }  # fmt: skip
-#: NDCG@10 of the model over that of popularity, at least.
-FLOOR = 1.1
+#: NDCG@10 of the model over that of popularity, at least. With two seeds each they reach 1.8 to 2.9.
+FLOOR = 1.5
 
 
 @pytest.mark.parametrize("task", ["held_out_users", "latest_item", "random_pairs", "by_time"])
