@@ -181,7 +181,7 @@ def _training(train: scipy.sparse.csr_matrix, batch: int, rounds: int) -> dict[s
         "matmul_peak_gflops": spread(np.array(peaks) / 1e9),
         "matmul_limit_samples_per_second": spread(limit),
         "device_share_of_limit": spread(samples / times["device"] / limit),
-        "lazy_tables": list(device._lazy_tables),
+        "lazy_tables": list(device.lazy_tables),
     }
 
 

@@ -46,14 +46,12 @@ def sweep_in_turn(
     for iteration in bar:
         started = time.perf_counter()
         gram, user_seconds = _solve(model, model.users, by_user, model.items, gram, ranks, "user")
-        user_gram = gram
         gram, item_seconds = _solve(model, model.items, by_item, model.users, gram, ranks, "item")
         model.thread_seconds = (user_seconds, item_seconds)
         seconds = time.perf_counter() - started
         logs: dict[str, Any] = {"seconds": seconds}
         loss = None
         if calculate_training_loss:
-            del user_gram
             loss = objective(model, by_user, matrix, gram, ranks)
             logs["loss"] = loss
         history.on_epoch_end(iteration - 1, logs)
