@@ -26,7 +26,7 @@ FLOAT16 = ["--training.precision", "mixed_float16"]
 
 #: File, operations and tensors of what passes between host and device all the same, and why it may.
 EXPECTED = {
-    ("data/csr.py", "GatherV2|AddV2", "int64 goes"): "row offsets are looked up on the host, which knows a batch's size",
+    ("data/csr.py", "GatherV2|AddV2", "int64 goes"): "row offsets are looked up on the host: a batch's size",
     ("data/csr.py", "Shape|Sub", "int64 goes"): "the offsets of a batch's users go to the device, 24 bytes a user",
     ("layers/multinomial.py", "Range|Mul|Minimum|Cast|Reshape", ""): "where chunks begin: a number per chunk",
     ("tasks/measure.py", "PyFunc|EnsureShape", ""): "the planted scores, for the oracle's line, are NumPy's",
