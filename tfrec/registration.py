@@ -18,6 +18,7 @@ from typing import Any
 CLASSES = {
     "ALS": "tfrec.models",
     "ALSFactors": "tfrec.layers",
+    "ALSQueries": "tfrec.quantization",
     "Adam": "tfrec.optimizers",
     "AlignedDense": "tfrec.layers",
     "CachedTTEmbedding": "tfrec.layers",
@@ -25,11 +26,13 @@ CLASSES = {
     "NeuMF": "tfrec.models",
     "Popularity": "tfrec.models",
     "QuantizationAwareNeuMF": "tfrec.quantization",
+    "QuantizedItems": "tfrec.quantization",
     "QuantizedNeuMF": "tfrec.quantization",
     "SparseDense": "tfrec.layers",
     "TTEmbedding": "tfrec.layers",
     "TTEmbeddingBag": "tfrec.layers",
     "VAECF": "tfrec.models",
+    "VAECFQueries": "tfrec.quantization",
 }
 
 

@@ -74,11 +74,6 @@ def test_the_first_rank_sends_weights_and_optimizer_state(monkeypatch):
         np.testing.assert_array_equal(variable.numpy(), np.full(variable.shape, 7), err_msg=variable.path)
 
 
-def test_the_linear_scaling_rule_counts_ranks(monkeypatch):
-    monkeypatch.setattr(ranks, "size", lambda: 4)
-    assert distributed.scaled_learning_rate(0.1, 64, 32) == pytest.approx(0.1 * 64 * 4 / 32)
-
-
 @pytest.mark.parametrize("options", [{"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}, {"clipvalue": 0.01}])
 def test_the_settings_of_the_optimizer_stay(options):
     weights = []

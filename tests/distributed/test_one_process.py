@@ -110,22 +110,6 @@ def test_rejects(data):
         distributed.distribute(model)
 
 
-def test_warmup(data):
-    model = make(keras.optimizers.SGD(0.9))
-    rates = []
-
-    class Record(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            rates.append(float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)))
-
-    warmup = distributed.LearningRateWarmup(0.4, warmup_steps=4)
-    model.fit(*data, batch_size=8, epochs=2, verbose=0, callbacks=[warmup, Record()])
-    np.testing.assert_allclose(rates, [0.1, 0.2, 0.3, 0.4] + [0.4] * 6, rtol=1e-6)
-    assert distributed.scaled_learning_rate(0.1, 64, 32) == 0.2
-    with pytest.raises(InputError, match="warmup_steps"):
-        distributed.LearningRateWarmup(0.1, 0)
-
-
 def test_arrays_on_one_process():
     assert (distributed.rank(), distributed.size(), distributed.local_rank()) == (0, 1, 0)
     assert distributed.sum_across_ranks(np.array([1, 2])).tolist() == [1, 2]

@@ -60,6 +60,7 @@ def test_any_number_of_items_in_any_blocks(random, monkeypatch, items, density):
     monkeypatch.setattr(ease_solve, "_BLOCK", 300)
     monkeypatch.setattr(ease_solve, "_DENSE_BYTES", 4 * 7 * items)
     monkeypatch.setattr(ease_solve, "_SQUARE", 48)
+    monkeypatch.setattr(ease_solve, "_INVERSE_BLOCK", 32)
     dense = np.where(random.random((90, items)) < density, random.integers(1, 4, (90, items)), 0)
     dense[0, 0] = 1
     plays = scipy.sparse.csr_matrix(dense.astype(np.float32))

@@ -152,3 +152,22 @@ def test_rejects():
         make(embedding_ranks=0)
     with pytest.raises(InputError, match="no rows to update lazily"):
         make().compile(Adam(), lazy_tables=["item_embedding"])
+
+
+def test_carry_over_between_tensor_trains(random):
+    old = make()
+    users, items = np.arange(USERS), np.arange(ITEMS)
+    new = NeuMF.from_config(old.get_config())
+    new.carry_over(old, users, items)
+    np.testing.assert_array_equal(new.scores(users), old.scores(users))
+    for other in (users[::-1], np.where(users == 3, -1, users)):
+        with pytest.raises(InputError, match=r"(.|\n)*user tables must be dense(.|\n)*old.with_dense_embeddings\(\)"):
+            new.carry_over(old, other, items)
+    # The way out that the message names.
+    dense = NeuMF.from_config(
+        {**old.get_config(), "num_users": USERS + 1, "user_embedding": "dense", "item_embedding": "dense"}
+    )
+    with pytest.raises(InputError, match="'dense' with .* 'tt' with"):
+        dense.carry_over(old, np.append(users, -1), items)
+    dense.carry_over(old.with_dense_embeddings(), np.append(users, -1), items)
+    np.testing.assert_allclose(dense.scores(users), old.scores(users), rtol=1e-4, atol=1e-5)

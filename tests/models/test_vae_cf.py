@@ -250,3 +250,18 @@ def test_a_gpu_would_not_get_xla(monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["a GPU"] if kind == "GPU" else [])
     model = make()
     assert not model.jit_compile
+
+
+def test_explain_is_the_fall_of_the_logit(matrix, monkeypatch):
+    monkeypatch.setattr("tfrec.models.vae_cf.EXPLAINED_ROWS", 3)
+    model = VAECF(matrix.shape[1], hidden_dims=(6,), latent_dim=3)
+    row = next(matrix[u] for u in range(matrix.shape[0]) if matrix[[u]].nnz > 4)
+    row = scipy.sparse.csr_matrix(row)
+    score, items, falls = model.explain(row, 2, k=matrix.shape[1])
+    for item, fall in zip(items, falls, strict=True):
+        without = row.toarray()
+        without[0, item] = 0
+        wanted = model(row.toarray())[0, 2] - model(without)[0, 2]
+        np.testing.assert_allclose(fall, wanted, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(score, model(row.toarray())[0, 2], rtol=1e-5)
+    assert sorted(items.tolist()) == row.indices.tolist()

@@ -3,7 +3,8 @@
 import json
 
 import numpy as np
-import pyarrow as pa
+
+from tfrec.data.arrow import write_table
 
 USERS = 400
 
@@ -55,7 +56,6 @@ def write_run(
         "training": {"seconds": 1.5},
     }  # fmt: skip
     (path / "metrics.json").write_text(json.dumps(report))
-    table = pa.table({"user": ids, **values})
-    with pa.OSFile(str(path / "test_users.arrow"), "wb") as stream, pa.ipc.new_file(stream, table.schema) as writer:
-        writer.write_table(table)
+    ids = ids.astype(object) if ids.dtype.kind == "U" else ids
+    write_table(path / "test_users.arrow", {"user": ids, **values})
     return path

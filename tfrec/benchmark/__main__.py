@@ -98,8 +98,8 @@ def main() -> None:
             from tfrec.benchmark.data import benchmark_data
 
             result = benchmark_data(arguments.rounds)
-        from tfrec.training.environment import hardware, versions
-        from tfrec.training.report import write_json
+        from tfrec.runs.environment import hardware, versions
+        from tfrec.runs.report import write_json
 
         result = {**result, "hardware": hardware(1), "versions": versions(), "command": " ".join(sys.argv)}
         print(json.dumps(result, indent=2))

@@ -32,13 +32,12 @@ import tensorflow as tf
 from tfrec import commands
 from tfrec.benchmark.memory import resident_bytes
 from tfrec.benchmark.timing import matmul_peak, seconds_of, spread
-from tfrec.configs import NeuMFTrainingConfig
 from tfrec.data.pipelines import without_autotune
 from tfrec.data.pointwise import PointwiseSampler
 from tfrec.evaluation import Candidates, evaluate_candidates
+from tfrec.families.neumf import NeuMFTraining, is_lazy
 from tfrec.models import NeuMF
 from tfrec.optimizers import Adam
-from tfrec.training.neumf import is_lazy
 
 _USERS, _ITEMS, _EVENTS = 138_493, 26_744, 20_000_263
 _NEGATIVES = 4
@@ -66,12 +65,12 @@ def ml20m_shape(events: int | None = None) -> scipy.sparse.csr_matrix:
 
 
 def device_model(train: scipy.sparse.csr_matrix, batch: int, steps: int) -> tuple[NeuMF, PointwiseSampler]:
-    """NeuMF of the reference sizes on samples made on the device, as `tfrec.training.neumf` sets it up."""
+    """NeuMF of the reference sizes on samples made on the device, as `tfrec.families.neumf` sets it up."""
     keras.utils.set_random_seed(1)
     sampler = PointwiseSampler(train, batch, _NEGATIVES, seed=1)
     rows = {"user_embedding": sampler.positives_per_step, "item_embedding": batch}
     model = NeuMF(_USERS, _ITEMS, layer_dims=_DIMS)
-    lazy = [t for t, n in rows.items() if is_lazy(NeuMFTrainingConfig(), n, getattr(model, t).shape[0])]
+    lazy = [t for t, n in rows.items() if is_lazy(NeuMFTraining(), n, getattr(model, t).shape[0])]
     model.compile(
         Adam(4.5e-3, lazy=bool(lazy), **_ADAM), sampler=sampler.batch, lazy_tables=lazy, steps_per_execution=steps
     )

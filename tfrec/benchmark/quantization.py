@@ -7,8 +7,6 @@ Distiller's study of NCF, which found 63.55, 49.54 and 62.78 % HR@10 on MovieLen
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,40 +15,31 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfrec.benchmark.study import METRICS, RECIPE, SEEDS, StudyRun, train_seed
 from tfrec.benchmark.timing import spread
-from tfrec.configs import NeuMFRun
-from tfrec.errors import InputError
-from tfrec.quantization import STUDY_SPLIT, QuantizationConfig, calibrate, quantize
-from tfrec.training.load_run import load_config, load_model
-from tfrec.training.prepare_items import prepare_items
-from tfrec.training.quantizing import distinct_scores, speed
-from tfrec.training.report_items import make_candidates, measure_items
-from tfrec.training.run_folder import RunFolder
+from tfrec.families.neumf_int8_report import distinct_scores, speed
+from tfrec.quantization import PRESETS, QuantizationConfig, calibrate, quantize
 
-RECIPE = "neumf-reference-ml1m"
-_SEEDS = (1, 2, 3)
-_METRICS = ("hit_rate@10", "ndcg@10")
 #: What is compared with float32.
 FORMS: dict[str, QuantizationConfig] = {
-    "int8": replace(STUDY_SPLIT, split_final=False),
-    "int8_split": STUDY_SPLIT,
-    "ours": QuantizationConfig(),
-    "ours_6_bits": QuantizationConfig(activations=6, weights=6),
-    "ours_4_bits": QuantizationConfig(activations=4, weights=4),
+    "int8": PRESETS["study-one-final"],
+    "int8_split": PRESETS["study-split"],
+    "ours": PRESETS["best"],
+    "ours_6_bits": replace(PRESETS["best"], activations=6, weights=6),
+    "ours_4_bits": replace(PRESETS["best"], activations=4, weights=4),
 }
 
 
 def benchmark_quantization(data_dir: Path | None = None) -> dict[str, Any]:
     """HR@10 and NDCG@10 of each form and seed, their means, and size, speed and ties of the best."""
-    root = Path(os.environ.get("TFREC_STUDY_RUNS", "runs/quantization"))
-    found: dict[str, Any] = {"benchmark": "quantization", "recipe": RECIPE, "seeds": _SEEDS, "by_seed": {}}
-    for seed in _SEEDS:
-        folder = train_seed(root / f"seed-{seed}", seed, data_dir)
-        found["by_seed"][f"seed_{seed}"] = result = _study(folder, seed, data_dir)
+    found: dict[str, Any] = {"benchmark": "quantization", "recipe": RECIPE, "seeds": SEEDS, "by_seed": {}}
+    for seed in SEEDS:
+        run = StudyRun(train_seed(seed, data_dir), data_dir)
+        found["by_seed"][f"seed_{seed}"] = result = _study(run, seed)
         print(f"seed {seed}: {result}", file=sys.stderr, flush=True)
     rows = found["by_seed"].values()
     found["summary"] = {
-        form: {m: spread(np.array([row[form][m] for row in rows])) for m in _METRICS} for form in ("float32", *FORMS)
+        form: {m: spread(np.array([row[form][m] for row in rows])) for m in METRICS} for form in ("float32", *FORMS)
     }
     found["loss_of_hit_rate@10"] = {
         form: spread(np.array([row["float32"]["hit_rate@10"] - row[form]["hit_rate@10"] for row in rows]))
@@ -59,50 +48,32 @@ def benchmark_quantization(data_dir: Path | None = None) -> dict[str, Any]:
     return found
 
 
-def train_seed(path: Path, seed: int, data_dir: Path | None = None) -> RunFolder:
-    """The folder of the study's float run of a seed, trained if it is not there.
-
-    Raises:
-        InputError: the training failed.
-    """
-    command = [sys.executable, "-m", "tfrec.train", RECIPE, "--seed", str(seed), "--output-dir", str(path)]
-    if data_dir is not None:
-        command += ["--data.dir", str(data_dir)]
-    if subprocess.run(command, stdout=sys.stderr).returncode:
-        raise InputError(f"The training of seed {seed} failed; see above. Command: {' '.join(command)}")
-    return RunFolder.existing(path)
-
-
-def _study(folder: RunFolder, seed: int, data_dir: Path | None) -> dict[str, Any]:
-    config = load_config(folder, data_dir)
-    assert isinstance(config, NeuMFRun)
-    model = load_model(folder)
-    data = prepare_items(config.data)
-    candidates = make_candidates(data, "test", config.evaluation)
-    statistics = calibrate(model, data.train, 0.1, seed=seed)
+def _study(run: StudyRun, seed: int) -> dict[str, Any]:
+    model, train, candidates = run.model, run.train.matrix, run.among().candidates("test")
+    users = run.split.test.users
+    assert users is not None
+    statistics = calibrate(model, train, 0.1, seed=seed)
     found: dict[str, Any] = {}
 
     def measure(name: str, scorer: Any) -> None:
-        report = measure_items(scorer.scores, candidates, config.evaluation).metrics
-        found[name] = {m: round(float(report[m]), 6) for m in _METRICS}
-        found[name]["distinct_scores_per_user"] = round(distinct_scores(scorer, candidates), 1)
+        report = run.test(scorer).metrics
+        found[name] = {m: round(float(report[m]), 6) for m in METRICS}
+        found[name]["distinct_scores_per_user"] = round(distinct_scores(scorer, users, candidates), 1)
 
     measure("float32", model)
     for name, form in FORMS.items():
         measure(name, quantize(model, statistics, form))
-    users = tf.range(data.train.shape[0])[:512]
+    some = tf.range(min(512, train.shape[0]))
     split = model.with_split_final(True)
-    found["split_largest_difference_of_logits"] = float(
-        tf.reduce_max(tf.abs(split.scores(users) - model.scores(users)))
-    )
+    found["split_largest_difference_of_logits"] = float(tf.reduce_max(tf.abs(split.scores(some) - model.scores(some))))
     made = quantize(model, statistics, FORMS["ours"])
-    found["speed"] = speed(model, made, candidates)
-    path = folder.path / "ours.keras"
+    found["speed"] = speed(model, made, users, candidates)
+    path = run.folder.path / "ours.keras"
     made.save(path)
     found["size"] = {
-        "float32_bytes": folder.model.stat().st_size,
+        "float32_bytes": run.folder.model.stat().st_size,
         "int8_bytes": path.stat().st_size,
-        "ratio": round(path.stat().st_size / folder.model.stat().st_size, 4),
+        "ratio": round(path.stat().st_size / run.folder.model.stat().st_size, 4),
     }
     path.unlink()
     found["branches"] = {

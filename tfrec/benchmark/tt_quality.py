@@ -8,29 +8,20 @@ epochs, and measured again on the run's test items. The dense runs are trained w
 from __future__ import annotations
 
 import functools
-import os
 import sys
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tfrec.benchmark.quantization import RECIPE, train_seed
+from tfrec.benchmark.study import METRICS, RECIPE, SEEDS, StudyRun, seed_folder, train_seed
 from tfrec.benchmark.timing import seconds_of, spread
-from tfrec.configs import NeuMFRun
 from tfrec.errors import InputError
-from tfrec.evaluation import Candidates
+from tfrec.families.family import liked
+from tfrec.families.neumf import compile_model, make_sampler
+from tfrec.families.neumf_tt import embedding_parameters, fine_tune
 from tfrec.models import NeuMF
-from tfrec.training.compressing import embedding_parameters, fine_tune
-from tfrec.training.load_run import load_config, load_model
-from tfrec.training.neumf import compile_model, make_sampler
-from tfrec.training.prepare_items import PreparedItems, prepare_items
-from tfrec.training.report_items import make_candidates, measure_items
-from tfrec.training.run_folder import RunFolder
+from tfrec.runs.folder import RunFolder
 
-_SEEDS = (1, 2, 3)
-_METRICS = ("hit_rate@10", "ndcg@10")
 #: The forms: `embedding_group` of NeuMF, and how many times smaller both tables are together, at least.
 FORMS: dict[str, tuple[int | None, float]] = {
     "low_rank": (1, 10.0),
@@ -42,6 +33,8 @@ FORMS: dict[str, tuple[int | None, float]] = {
 #: Picked on the validation items of seed 1.
 _EPOCHS, _RATE = 3, 1e-3
 _TIMED_STEPS = 50
+#: Negatives of the second measurement, beside the recipe's.
+_FEW = 99
 
 
 def benchmark_tt_quality(forms: tuple[str, ...] = tuple(FORMS), rounds: int = 5) -> dict[str, Any]:
@@ -57,19 +50,18 @@ def benchmark_tt_quality(forms: tuple[str, ...] = tuple(FORMS), rounds: int = 5)
     unknown = set(forms) - set(FORMS)
     if unknown:
         raise InputError(f"`parts` of tt-quality are {', '.join(FORMS)}.\nReceived: {', '.join(sorted(unknown))}.")
-    root = Path(os.environ.get("TFREC_STUDY_RUNS", "runs/quantization"))
     found: dict[str, Any] = {
         "benchmark": "tt-quality",
         "recipe": RECIPE,
-        "seeds": _SEEDS,
+        "seeds": SEEDS,
         "fine_tuning": {"epochs": _EPOCHS, "learning_rate": _RATE},
         "by_seed": {},
     }
-    for seed in _SEEDS:
-        result = _study(train_seed(root / f"seed-{seed}", seed), forms)
+    for seed in SEEDS:
+        result = _study(StudyRun(train_seed(seed)), forms)
         found["by_seed"][f"seed_{seed}"] = result
         print(f"seed {seed}: {result}", file=sys.stderr, flush=True)
-    found["seconds_per_epoch"] = _seconds(RunFolder.existing(root / f"seed-{_SEEDS[0]}"), forms, rounds)
+    found["seconds_per_epoch"] = _seconds(StudyRun(RunFolder.existing(seed_folder(SEEDS[0]))), forms, rounds)
     rows = list(found["by_seed"].values())
     keys = [key for key in rows[0]["dense"] if "@" in key]
     found["summary"] = {
@@ -98,58 +90,44 @@ def largest_ranks(model: NeuMF, group: int | None, ratio: float) -> int:
     return low
 
 
-def _study(folder: RunFolder, forms: tuple[str, ...]) -> dict[str, Any]:
-    config = load_config(folder)
-    assert isinstance(config, NeuMFRun)
-    data = prepare_items(config.data)
-    among = {
-        n: make_candidates(data, "test", replace(config.evaluation, negatives=n))
-        for n in (config.evaluation.negatives, 99)
-    }
-    model = load_model(folder)
+def _study(run: StudyRun, forms: tuple[str, ...]) -> dict[str, Any]:
+    model = run.model
     before = sum(embedding_parameters(model, side) for side in ("user", "item"))
-    found: dict[str, Any] = {"dense": {"parameters": before, **_measure(model, config, among)}}
+    found: dict[str, Any] = {"dense": {"parameters": before, **_measure(model, run)}}
     for name in forms:
-        found |= _form(name, model, before, config, data, among)
+        found |= _form(name, run, before)
     # What the further epochs alone bring.
-    fine_tune(model, config, data, _EPOCHS, _RATE)
-    found["dense_fine_tuned"] = {"parameters": before, **_measure(model, config, among)}
+    fine_tune(model, run.config, run.train, _EPOCHS, _RATE)
+    found["dense_fine_tuned"] = {"parameters": before, **_measure(model, run)}
     return found
 
 
-def _form(
-    name: str,
-    model: NeuMF,
-    before: int,
-    config: NeuMFRun,
-    data: PreparedItems,
-    among: dict[int, Candidates],
-) -> dict[str, Any]:
+def _form(name: str, run: StudyRun, before: int) -> dict[str, Any]:
+    model = run.model
     group, ratio = FORMS[name]
     ranks = largest_ranks(model, group, ratio)
     small, errors = model.with_tt_embeddings(ranks, group=group)
     after = sum(embedding_parameters(small, side) for side in ("user", "item"))
     size = {"ranks": ranks, "parameters": after, "times_smaller": round(before / after, 2)}
-    decomposed = {**size, "relative_error": errors, **_measure(small, config, among)}
-    fine_tune(small, config, data, _EPOCHS, _RATE)
-    tuned = {**size, **_measure(small, config, among)}
+    decomposed = {**size, "relative_error": errors, **_measure(small, run)}
+    fine_tune(small, run.config, run.train, _EPOCHS, _RATE)
+    tuned = {**size, **_measure(small, run)}
     return {f"{name}_decomposed": decomposed, f"{name}_fine_tuned": tuned}
 
 
-def _measure(model: NeuMF, config: NeuMFRun, among: dict[int, Candidates]) -> dict[str, float]:
+def _measure(model: NeuMF, run: StudyRun) -> dict[str, float]:
     found: dict[str, float] = {}
-    for negatives, candidates in among.items():
-        report = measure_items(model.scores, candidates, config.evaluation).metrics
-        found |= {f"{metric}_of_{negatives + 1}": round(float(report[metric]), 6) for metric in _METRICS}
+    for negatives in (run.config.evaluation.negatives, _FEW):
+        report = run.test(model, negatives).metrics
+        found |= {f"{metric}_of_{negatives + 1}": round(float(report[metric]), 6) for metric in METRICS}
     return found
 
 
-def _seconds(folder: RunFolder, forms: tuple[str, ...], rounds: int) -> dict[str, Any]:
+def _seconds(run: StudyRun, forms: tuple[str, ...], rounds: int) -> dict[str, Any]:
     """Seconds of an epoch of training, dense and in each form, from some steps of each in turns."""
-    config = load_config(folder)
-    assert isinstance(config, NeuMFRun)
-    sampler = make_sampler(config, prepare_items(config.data).train)
-    models = {"dense": load_model(folder)}
+    config = run.config
+    sampler = make_sampler(config, liked(run.train.matrix))
+    models = {"dense": run.model}
     for name in forms:
         group, ratio = FORMS[name]
         ranks = largest_ranks(models["dense"], group, ratio)

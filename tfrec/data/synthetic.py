@@ -118,12 +118,21 @@ class Synthetic:
         scale = _SCORE_UNIT * self.strength / (np.sqrt(self.rank) * _FACTOR_UNIT**2)
         return np.rint(products * np.float32(scale)).astype(np.int32) + self._popularity
 
-    def scores(self, users: np.ndarray) -> np.ndarray:
-        """The planted scores, float32 ``[B, I]`` in nats, for the users ``[B]``: the oracle's ranking."""
+    def scores(self, users: np.ndarray, items: np.ndarray | None = None) -> np.ndarray:
+        """The planted scores: the oracle's ranking.
+
+        Args:
+            users: int ``[B]``.
+            items: int ``[B, C]``; None: all.
+
+        Returns:
+            float32 ``[B, C]``, in nats.
+        """
         users = np.asarray(users, np.int64)
         if len(users) and not (users.min() >= 0 and users.max() < self.num_users):
             raise InputError(f"Users must lie in [0, {self.num_users}).\nReceived: {users.min()} to {users.max()}.")
-        return self._scores(users).astype(np.float32) / np.float32(_SCORE_UNIT)
+        scores = self._scores(users).astype(np.float32) / np.float32(_SCORE_UNIT)
+        return scores if items is None else np.take_along_axis(scores, items, axis=1)
 
     def interactions(self) -> Interactions:
         """Draw every user's items. Events are ordered by user, then by draw; times follow the draws."""

@@ -109,16 +109,18 @@ class SyntheticCatalog:
         factors, bias = self._categories
         return self.strength / np.sqrt(self.rank) * (self._users[users] @ factors.T) + bias
 
-    def scores(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    def scores(self, users: np.ndarray, items: np.ndarray | None = None) -> np.ndarray:
         """``log P(i | u)`` up to a constant of each user: the oracle's ranking.
 
         Args:
             users: int ``[B]``.
-            items: int ``[B, C]``.
+            items: int ``[B, C]``; None: all.
 
         Returns:
             float32 ``[B, C]``, in nats.
         """
+        if items is None:
+            items = np.broadcast_to(np.arange(self.num_items), (len(users), self.num_items))
         category, place = np.divmod(items, self.category_size)
         taste = np.take_along_axis(self._taste(users), category, axis=1)
         return (taste + self._popularity[place]).astype(np.float32)

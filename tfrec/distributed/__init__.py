@@ -10,12 +10,10 @@ from tfrec.distributed.callbacks import (
     BroadcastCallback,
     DriftCallback,
     DriftError,
-    LearningRateWarmup,
     MetricAverageCallback,
     StateAverageCallback,
     StopTogetherCallback,
     callbacks,
-    scaled_learning_rate,
 )
 from tfrec.distributed.everyone import everyone
 from tfrec.distributed.optimizer import DistributedOptimizer, broadcast_state, distribute, is_distributed
@@ -40,7 +38,6 @@ __all__ = [
     "DistributedOptimizer",
     "DriftCallback",
     "DriftError",
-    "LearningRateWarmup",
     "MetricAverageCallback",
     "StateAverageCallback",
     "StopTogetherCallback",
@@ -58,7 +55,6 @@ __all__ = [
     "is_distributed",
     "local_rank",
     "rank",
-    "scaled_learning_rate",
     "size",
     "sum_across_ranks",
     "together",

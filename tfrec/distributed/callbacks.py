@@ -258,42 +258,6 @@ def with_callbacks(model: keras.Model) -> Callable[..., Any]:
     return fit_on_ranks
 
 
-class LearningRateWarmup(keras.callbacks.Callback):
-    """The learning rate grows linearly to its target over the first steps (Goyal et al., 2017, section 2.2).
-
-    The linear scaling rule there takes ``target = learning_rate * size`` when the global batch grows with the number
-    of ranks; see `scaled_learning_rate`.
-
-    Args:
-        target: the learning rate after the warm-up.
-        warmup_steps: steps to reach it, from 1.
-    """
-
-    def __init__(self, target: float, warmup_steps: int) -> None:
-        super().__init__()
-        if warmup_steps < 1:
-            raise InputError(f"`warmup_steps` must be at least 1.\nReceived: {warmup_steps}.")
-        self.target, self.warmup_steps = target, warmup_steps
-
-    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Set the learning rate of this step."""
-        # Counted by the optimizer, so that a resumed run goes on where it was.
-        step = int(self.model.optimizer.iterations.numpy()) + 1
-        if step <= self.warmup_steps:
-            self.model.optimizer.learning_rate = self.target * step / self.warmup_steps
-
-
-def scaled_learning_rate(learning_rate: float, local_batch_size: int, reference_batch_size: int) -> float:
-    """The linear scaling rule: ``learning_rate * (local_batch_size * size) / reference_batch_size``.
-
-    Args:
-        learning_rate: found good for ``reference_batch_size``.
-        local_batch_size: samples per step on each rank.
-        reference_batch_size: samples per step when ``learning_rate`` was chosen.
-    """
-    return learning_rate * local_batch_size * ranks.size() / reference_batch_size
-
-
 def callbacks() -> list[keras.callbacks.Callback]:
     """What a distributed ``fit`` needs, to go before callbacks that read logs."""
     return [BroadcastCallback(), StateAverageCallback(), MetricAverageCallback(), DriftCallback()]

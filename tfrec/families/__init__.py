@@ -12,6 +12,7 @@ from typing import Any
 from tfrec.errors import InputError
 from tfrec.families.als import ALSFamily
 from tfrec.families.config import RunConfig, identity
+from tfrec.families.derivation import CompressSettings, Derivation, Finished, Made, QuantizeSettings
 from tfrec.families.ease import EASEFamily
 from tfrec.families.family import Family, Outcome, Trainer
 from tfrec.families.neumf import NeuMFFamily
@@ -55,15 +56,50 @@ def family_named(name: str) -> Family[Any]:
     return FAMILIES[name]
 
 
+def quantizing(family: Family[Any], settings: QuantizeSettings) -> Derivation:
+    """How runs of a family become runs of integers.
+
+    Raises:
+        InputError: they cannot, or settings out of range.
+    """
+    can = [name for name, other in FAMILIES.items() if type(other).quantizing is not Family.quantizing]
+    return _known(family, family.quantizing(settings), "quantized", can)
+
+
+def compressing(family: Family[Any], settings: CompressSettings) -> Derivation:
+    """How the tables of a family's runs become smaller.
+
+    Raises:
+        InputError: they cannot, or settings out of range.
+    """
+    can = [name for name, other in FAMILIES.items() if type(other).compressing is not Family.compressing]
+    return _known(family, family.compressing(settings), "compressed", can)
+
+
+def _known(family: Family[Any], found: Derivation | None, what: str, can: list[str]) -> Derivation:
+    if found is None:
+        raise InputError(
+            f"Models of this family cannot be {what}.\nReceived: a run of {family.name}.\nThese can: {', '.join(can)}."
+        )
+    return found
+
+
 __all__ = [
     "DEFAULT_RECIPE",
     "FAMILIES",
     "RECIPES",
+    "CompressSettings",
+    "Derivation",
     "Family",
+    "Finished",
+    "Made",
     "Outcome",
+    "QuantizeSettings",
     "RunConfig",
     "Trainer",
+    "compressing",
     "family_named",
     "family_of",
     "identity",
+    "quantizing",
 ]

@@ -11,6 +11,7 @@ import numpy as np
 
 from tfrec.errors import InputError
 from tfrec.families.config import RunConfig, TrainingConfig
+from tfrec.families.derivation import Derivation, QuantizeSettings
 from tfrec.families.family import Family, Outcome, Trainer
 from tfrec.tasks import DataConfig, EvaluationConfig, TrainingSet
 
@@ -293,6 +294,13 @@ class ALSFamily(Family[ALSRun]):
         total = np.bincount(items, weighted.data[liked], num_items)
         count = np.bincount(items, minlength=num_items)
         return np.where(count > 0, total / np.maximum(count, 1), weighted.data[liked].mean()).astype(np.float32)
+
+    def quantizing(self, settings: QuantizeSettings) -> Derivation:
+        """The item factors in int8; users' factors stay, and histories are folded in against the integers."""
+        from tfrec.families.items_int8 import ItemsInt8
+        from tfrec.quantization import ALSQueries
+
+        return ItemsInt8(settings, "ALS", ALSQueries.of)
 
 
 def make_model(config: ALSRun) -> ALS:

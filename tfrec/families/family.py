@@ -11,6 +11,7 @@ import numpy as np
 
 from tfrec.errors import InputError
 from tfrec.families.config import RunConfig
+from tfrec.families.derivation import CompressSettings, Derivation, QuantizeSettings
 from tfrec.tasks import Task, TrainingSet
 
 if TYPE_CHECKING:
@@ -109,6 +110,22 @@ class Family(ABC, Generic[C]):
 
     def weights(self, config: C, data: TrainingSet) -> np.ndarray | None:
         """``[I]``: the value that an item has in the history of somebody new; None: 1."""
+        return None
+
+    def quantizing(self, settings: QuantizeSettings) -> Derivation | None:
+        """How its runs become runs of integers; None: they cannot.
+
+        Raises:
+            InputError: settings out of range.
+        """
+        return None
+
+    def compressing(self, settings: CompressSettings) -> Derivation | None:
+        """How the tables of its runs become smaller; None: they cannot.
+
+        Raises:
+            InputError: settings out of range.
+        """
         return None
 
 

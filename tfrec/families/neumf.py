@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from tfrec.errors import InputError
 from tfrec.families.config import FitConfig, RunConfig, arguments
+from tfrec.families.derivation import CompressSettings, Derivation, QuantizeSettings
 from tfrec.families.family import Family, Outcome, liked
 from tfrec.tasks import DataConfig, EvaluationConfig, TrainingSet
 
@@ -225,6 +226,18 @@ class NeuMFFamily(Family[NeuMFRun]):
     def again(self, config: NeuMFRun, data: TrainingSet, outcome: Outcome) -> Any:
         """As many epochs as the best one."""
         return self.trainer(config, data).fit_anew(outcome.epochs or config.training.epochs)
+
+    def quantizing(self, settings: QuantizeSettings) -> Derivation:
+        """All of it in integers."""
+        from tfrec.families.neumf_int8 import NeuMFInt8
+
+        return NeuMFInt8(settings)
+
+    def compressing(self, settings: CompressSettings) -> Derivation:
+        """The embeddings as tensor trains."""
+        from tfrec.families.neumf_tt import NeuMFTensorTrains
+
+        return NeuMFTensorTrains(settings)
 
 
 def make_sampler(config: NeuMFRun, train: scipy.sparse.csr_matrix) -> PointwiseSampler:

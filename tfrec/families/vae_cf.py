@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from tfrec.errors import InputError
 from tfrec.families.config import FitConfig, RunConfig, arguments
+from tfrec.families.derivation import Derivation, QuantizeSettings
 from tfrec.families.family import Family, Outcome, liked
 from tfrec.tasks import DataConfig, TrainingSet
 
@@ -138,6 +139,13 @@ class VAECFFamily(Family[VAECFRun]):
     def again(self, config: VAECFRun, data: TrainingSet, outcome: Outcome) -> Any:
         """As many epochs as the best one."""
         return self.trainer(config, data).fit_anew(outcome.epochs or config.training.epochs)
+
+    def quantizing(self, settings: QuantizeSettings) -> Derivation:
+        """The last layer, a row per item, in int8; the others stay."""
+        from tfrec.families.items_int8 import ItemsInt8
+        from tfrec.quantization import VAECFQueries
+
+        return ItemsInt8(settings, "VAECF", VAECFQueries.of)
 
 
 def global_batch_size(training: VAECFTraining, num_users: int) -> int:

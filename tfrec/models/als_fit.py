@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import scipy.sparse
 import tensorflow as tf
+from tqdm import tqdm
 
 from tfrec import ops
 from tfrec.errors import InputError
@@ -39,9 +40,10 @@ def sweep_in_turn(
     history = keras.callbacks.History()
     history.set_model(model)
     history.on_train_begin()
-    bar = keras.utils.Progbar(model.iterations, unit_name="iteration") if verbose and rank == 0 else None
+    shown = bool(verbose) and rank == 0
     gram = model.items.gramian()
-    for iteration in range(initial_iteration + 1, model.iterations + 1):
+    bar = tqdm(range(initial_iteration + 1, model.iterations + 1), unit="iteration", disable=not shown)
+    for iteration in bar:
         started = time.perf_counter()
         gram, user_seconds = _solve(model, model.users, by_user, model.items, gram, ranks, "user")
         user_gram = gram
@@ -55,9 +57,8 @@ def sweep_in_turn(
             loss = objective(model, by_user, matrix, gram, ranks)
             logs["loss"] = loss
         history.on_epoch_end(iteration - 1, logs)
-        if bar is not None:
-            values = [("loss", loss)] if loss is not None else []
-            bar.update(iteration, values, finalize=iteration == model.iterations)
+        if loss is not None:
+            bar.set_postfix(loss=loss)
         if callback is not None:
             callback(iteration, seconds, loss)
     return history

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse
@@ -10,12 +11,34 @@ import tensorflow as tf
 
 from tfrec import ops
 from tfrec.errors import InputError
-from tfrec.layers import ALSFactors
 from tfrec.models.als_fit import range_hint
 from tfrec.ops.als import reference_solve, row_regularization
 
 
-def fold_in(matrix: scipy.sparse.csr_matrix, other: ALSFactors, sweep: ops.Sweep, what: str) -> np.ndarray:
+class FixedFactors(Protocol):
+    """What rows are solved against: `tfrec.layers.ALSFactors`, or vectors in their place."""
+
+    @property
+    def table(self) -> Any:
+        """With ``value``, ``[N, F]``."""
+
+    @property
+    def num_rows(self) -> int:
+        """N."""
+
+    @property
+    def factors(self) -> int:
+        """F."""
+
+    @property
+    def factor_dtype(self) -> str:
+        """Of the table."""
+
+    def gramian(self) -> tf.Tensor:
+        """``table' table``, float32 ``[F, F]``."""
+
+
+def fold_in(matrix: scipy.sparse.csr_matrix, other: FixedFactors, sweep: ops.Sweep, what: str) -> np.ndarray:
     """The exact factors ``[B, F]`` of rows ``[B, N]`` over the table ``other``, in its type, whatever the solver.
 
     Raises:
@@ -35,7 +58,7 @@ def fold_in(matrix: scipy.sparse.csr_matrix, other: ALSFactors, sweep: ops.Sweep
     return solved.numpy()
 
 
-def solve_rows(rows: tf.SparseTensor, items: ALSFactors, least: int, sweep: ops.Sweep) -> tf.Tensor:
+def solve_rows(rows: tf.SparseTensor, items: FixedFactors, least: int, sweep: ops.Sweep) -> tf.Tensor:
     """The same in TensorFlow alone, also inside a `tf.function`.
 
     Args:
@@ -71,7 +94,7 @@ def solve_rows(rows: tf.SparseTensor, items: ALSFactors, least: int, sweep: ops.
     return x
 
 
-def liked_sums(rows: tf.SparseTensor, items: ALSFactors) -> tf.Tensor:
+def liked_sums(rows: tf.SparseTensor, items: FixedFactors) -> tf.Tensor:
     """Each row's sum of the factors of what it likes, by value: the right-hand side of its equations without alpha.
 
     Args:
@@ -88,7 +111,7 @@ def liked_sums(rows: tf.SparseTensor, items: ALSFactors) -> tf.Tensor:
 
 
 def explain_row(
-    row: scipy.sparse.csr_matrix, item: int, k: int, items: ALSFactors, sweep: ops.Sweep
+    row: scipy.sparse.csr_matrix, item: int, k: int, items: FixedFactors, sweep: ops.Sweep
 ) -> tuple[float, np.ndarray, np.ndarray]:
     """What `tfrec.models.ALS.explain` finds for one row ``[1, I]``."""
     liked = row.data > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -11,6 +12,9 @@ import tensorflow as tf
 from tfrec import ops
 from tfrec.models.questions import Choice
 from tfrec.ops.dot_top_k import best_of_scores
+
+#: See `best_by_search`.
+Search = Callable[[np.ndarray | None, int, Any, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def best_by_vectors(
@@ -28,15 +32,43 @@ def best_by_vectors(
     Returns:
         numbers int32 and scores float32, ``[B, min(k, choice.most)]``; -1 and -infinity where fewer are left.
     """
-    k = min(k, choice.most)
-    chosen, seen = choice.rows, _among(seen, choice)
-    if chosen is not None:
-        table = tf.gather(table, chosen)
-    if 0 in (queries.shape[0], table.shape[0], k):
-        return _nothing(queries.shape[0], k)
-    ids, scores = ops.dot_top_k(queries, table, k, *_excluded(seen))
+
+    def search(chosen: np.ndarray | None, k: int, offsets: Any, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return ops.dot_top_k(queries, table if chosen is None else tf.gather(table, chosen), k, offsets, columns)
+
+    ids, scores = best_by_search(search, queries.shape[0], table.shape[0], k, seen, choice)
     zero = ~np.any(queries.numpy(), axis=1)
     ids[zero], scores[zero] = -1, -np.inf
+    return ids, scores
+
+
+def best_by_search(
+    search: Search,
+    num_queries: int,
+    num_items: int,
+    k: int,
+    seen: scipy.sparse.csr_matrix | None,
+    choice: Choice,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k best rows that a search finds, without those seen.
+
+    Args:
+        search: ``search(chosen, k, excluded_offsets, excluded)`` gives the places among ``chosen`` (None: all rows) of
+            the k best, and their scores; see `tfrec.ops.dot_top_k`.
+        num_queries: B.
+        num_items: I.
+        k: at most, from 1.
+        seen: ``[B, I]``, what each query must not be answered with; None: nothing.
+        choice: which rows may be answers.
+
+    Returns:
+        as `best_by_vectors`.
+    """
+    k = min(k, choice.most)
+    chosen, seen = choice.rows, _among(seen, choice)
+    if 0 in (num_queries, num_items if chosen is None else len(chosen), k):
+        return _nothing(num_queries, k)
+    ids, scores = search(chosen, k, *_excluded(seen))
     return _numbers(ids, choice), scores
 
 

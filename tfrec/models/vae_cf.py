@@ -33,14 +33,13 @@ from tfrec.layers import (
 from tfrec.layers.multinomial import CHUNK_BYTES
 from tfrec.models.base import FLOAT_MAX, Model, check_within
 from tfrec.models.carry import Side
+from tfrec.models.leave_one_out import leave_one_out
 from tfrec.models.queries import history_tensor
 from tfrec.models.questions import count, row_number
 from tfrec.models.recommends import Recommends, of_candidates
 from tfrec.models.rows import check_width, serve_rows, sparse_rows
 from tfrec.models.vae_cf_inputs import are_users, checked, checked_counts
 
-#: Histories that `VAECF.explain` scores at once.
-EXPLAINED_ROWS = 256
 #: Turns what an input pipeline yields into a batch of sparse rows.
 Gather = Callable[[tf.Tensor], tf.SparseTensor]
 
@@ -183,18 +182,22 @@ class VAECF(Recommends, Model):
         for layer in self.decoder:
             layer.build(shape)
             shape = layer.compute_output_shape(shape)
+        self.build_items(shape[-1])
+        self.steps = self.add_weight(name="steps", shape=(), dtype="int64", initializer="zeros", trainable=False)
+        self.built = True
+
+    def build_items(self, width: int | None) -> None:
+        """Create the last layer, whose input has this width."""
         # The last layer belongs to the model itself: training fuses it with the likelihood, which wants the float32
         # weights, so Keras must not cast them.
         self.item_kernel = self.add_weight(
             name="item_kernel",
             autocast=False,
-            shape=(shape[-1], self.num_items),
+            shape=(width, self.num_items),
             initializer="glorot_uniform",
             regularizer=self._regularizer,
         )
         self.item_bias = self.add_weight(name="item_bias", autocast=False, shape=(self.num_items,), initializer="zeros")
-        self.steps = self.add_weight(name="steps", shape=(), dtype="int64", initializer="zeros", trainable=False)
-        self.built = True
 
     def compile(self, optimizer: Any = "adam", *, gather: Gather | None = None, **kwargs: Any) -> None:
         """As `keras.Model.compile`, without a loss.
@@ -312,20 +315,7 @@ class VAECF(Recommends, Model):
         matrix = self.checked_rows(user_items, "user_items")
         k, item = count(k), row_number(item, "item", self.num_items)
         row = matrix[row_number(user, "user", matrix.shape[0])]
-        whole = self._logit(row, item)[0]
-        # Row i has everything but the i-th entry.
-        falls = [np.zeros(0, np.float32)]
-        for first in range(0, row.nnz, EXPLAINED_ROWS):
-            left_out = np.arange(first, min(first + EXPLAINED_ROWS, row.nnz))
-            kept = np.arange(row.nnz) != left_out[:, None]
-            lines, places = np.nonzero(kept)
-            rows = scipy.sparse.csr_matrix(
-                (row.data[places], (lines, row.indices[places])), (len(kept), self.num_items)
-            )
-            falls.append(whole - self._logit(rows, item))
-        fall = np.concatenate(falls)
-        order = np.argsort(-fall, kind="stable")[:k]
-        return float(whole), row.indices[order].astype(np.int32), fall[order]
+        return leave_one_out(lambda rows: self._logit(rows, item), row, k)
 
     def _logit(self, rows: scipy.sparse.csr_matrix, item: int) -> np.ndarray:
         """One item's logits for histories ``[B, I]``, float32 ``[B]``."""

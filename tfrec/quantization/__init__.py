@@ -1,25 +1,33 @@
-"""Post-training quantization: calibration, an integer model, fine-tuning, and int8 tables."""
+"""Post-training quantization: calibration, an integer NeuMF, fine-tuning, and item vectors in int8."""
 
 from tfrec.quantization.affine import Affine, Mode, limits, weight_affine
+from tfrec.quantization.als_queries import ALSQueries
 from tfrec.quantization.aware import QuantizationAwareNeuMF, aware
 from tfrec.quantization.calibrate import activations, calibrate
 from tfrec.quantization.clipping import Clipping, clip_range
-from tfrec.quantization.config import STUDY_SPLIT, QuantizationConfig
-from tfrec.quantization.neumf import QuantizedNeuMF, quantize
+from tfrec.quantization.config import PRESETS, STUDY_SPLIT, QuantizationConfig
+from tfrec.quantization.items import QuantizedItems
+from tfrec.quantization.neumf import QuantizedNeuMF
+from tfrec.quantization.neumf_making import quantize
 from tfrec.quantization.rows import Int8Rows
 from tfrec.quantization.statistics import Statistics, TensorStatistics, fingerprint
+from tfrec.quantization.vae_cf_queries import VAECFQueries
 
 __all__ = [
+    "PRESETS",
     "STUDY_SPLIT",
+    "ALSQueries",
     "Affine",
     "Clipping",
     "Int8Rows",
     "Mode",
     "QuantizationAwareNeuMF",
     "QuantizationConfig",
+    "QuantizedItems",
     "QuantizedNeuMF",
     "Statistics",
     "TensorStatistics",
+    "VAECFQueries",
     "activations",
     "aware",
     "calibrate",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tfrec.errors import InputError
@@ -75,3 +76,10 @@ STUDY_SPLIT = QuantizationConfig(
     product="quantized",
     final_addition="int8",
 )
+
+#: Configurations with a name, of the most bits; `replace` one's ``weights`` and ``activations`` for fewer.
+PRESETS: Mapping[str, QuantizationConfig] = {
+    "best": QuantizationConfig(),
+    "study-split": STUDY_SPLIT,
+    "study-one-final": replace(STUDY_SPLIT, split_final=False),
+}

@@ -7,14 +7,12 @@ it is rounded to steps of its row's scale as a whole and then cut up, so that no
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfrec.data.files import atomic_write
 from tfrec.errors import InputError
 from tfrec.ops import int8_dot_top_k
 
@@ -26,8 +24,8 @@ class Int8Rows:
     """Item vectors in int8.
 
     Args:
-        values: int8 ``[I, F + m]``, the last m columns for the bias.
-        scales: float32 ``[I]``.
+        values: int8 ``[I, F + m]``, the last m columns for the bias: an array, a tensor or a variable.
+        scales: float32 ``[I]``, the same.
         bias_columns: m.
 
     Example:
@@ -36,8 +34,8 @@ class Int8Rows:
         [[1]]
     """
 
-    values: np.ndarray
-    scales: np.ndarray
+    values: Any
+    scales: Any
     bias_columns: int = 0
 
     @classmethod
@@ -77,83 +75,76 @@ class Int8Rows:
     @property
     def nbytes(self) -> int:
         """Bytes of values and scales."""
-        return self.values.nbytes + self.scales.nbytes
+        return int(np.prod(self.values.shape)) + 4 * int(self.values.shape[0])
 
-    def dequantize(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """The vectors ``[I, F]`` and the bias ``[I]`` that the integers stand for, float32."""
-        floats = self.values.astype(np.float32) * self.scales[:, None]
-        if not self.bias_columns:
-            return floats, None
-        whole = self.values[:, -self.bias_columns :].sum(axis=1, dtype=np.int64)
-        return floats[:, : -self.bias_columns], whole.astype(np.float32) * self.scales
+    @property
+    def width(self) -> int:
+        """F, without the columns of the bias."""
+        return int(self.values.shape[1]) - self.bias_columns
 
-    def queries(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Queries ``[B, F]`` as int8 ``[B, F + m]`` and their scales ``[B]``."""
-        vectors = np.asarray(vectors, np.float32)
-        width = self.values.shape[1] - self.bias_columns
-        if vectors.ndim != 2 or vectors.shape[1] != width:
-            raise InputError(f"Queries must be [B, {width}].\nReceived shape: {vectors.shape}.")
-        largest = np.abs(vectors).max(axis=1, initial=0.0)
+    def dequantize(self) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """The vectors ``[I, F]`` and the bias ``[I]`` (or None) that the integers stand for, float32."""
+        values, scales = tf.cast(self.values, tf.float32), tf.convert_to_tensor(self.scales)
+        floats = values[:, : self.width] * scales[:, None]
+        # Sums of a few whole numbers below 2^7 are exact.
+        return floats, tf.reduce_sum(values[:, self.width :], axis=1) * scales if self.bias_columns else None
+
+    def queries(self, vectors: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """Queries ``[B, F]`` as int8 ``[B, F + m]`` and their scales ``[B]``; in a graph too."""
+        vectors = tf.cast(tf.convert_to_tensor(vectors), tf.float32)
+        if vectors.shape.rank != 2 or vectors.shape[1] != self.width:
+            raise InputError(f"Queries must be [B, {self.width}].\nReceived shape: {vectors.shape}.")
+        largest = tf.reduce_max(tf.abs(vectors), axis=1)
+        most = float(_MOST)
         if self.bias_columns:
             # One over a whole number, so that the 1 that the bias is taken with is exact.
-            largest = np.maximum(largest, 1.0)
-            largest = np.where(largest <= _MOST, _MOST / np.maximum(_MOST // largest, 1.0), largest)
-        scales = _scales(largest)
-        values = _rounded(vectors, scales)
+            largest = tf.maximum(largest, 1.0)
+            largest = tf.where(largest <= most, most / tf.maximum(tf.floor(most / largest), 1.0), largest)
+        # Not divided: of a graph TensorFlow makes this product anyway, and both must give the same bits.
+        scales = largest * (1.0 / most)
+        scales = tf.where(scales > float(np.finfo(np.float32).tiny), scales, 1.0)
         if self.bias_columns:
-            one = np.repeat(_rounded(np.ones([len(vectors), 1], np.float32), scales), self.bias_columns, axis=1)
-            values = np.concatenate([values, one], axis=1)
-        return values, scales
+            vectors = tf.concat([vectors, tf.ones([tf.shape(vectors)[0], self.bias_columns])], axis=1)
+        return tf.cast(tf.clip_by_value(tf.round(vectors / scales[:, None]), -most, most), tf.int8), scales
 
-    def scores(self, vectors: np.ndarray) -> np.ndarray:
-        """Scores of all items, float32 ``[B, I]``."""
-        values, scales = self.queries(vectors)
-        # Sums of products of bytes are exact in float32 up to 1,040 of them, in float64 always.
-        dtype = np.float32 if values.shape[1] <= 1_040 else np.float64
-        totals = (values.astype(dtype) @ self.values.T.astype(dtype)).astype(np.float32)
-        return totals * (scales[:, None] * self.scales[None, :])
+    def scores(self, vectors: Any, items: Any = None) -> tf.Tensor:
+        """Scores of all items, float32 ``[B, I]``, or of candidates ``[B, C]``; in a graph too.
+
+        The same bits as those of `top_k`: products of bytes are added exactly, the rest is done in the same order.
+        """
+        queries, of_queries = self.queries(vectors)
+        # Exact in float32 up to 1,040 products of bytes, in float64 always.
+        dtype = tf.float32 if int(self.values.shape[1]) <= 1_040 else tf.float64
+        queries = tf.cast(queries, dtype)
+        if items is None:
+            totals = tf.matmul(queries, tf.cast(self.values, dtype), transpose_b=True)
+            return tf.cast(totals, tf.float32) * (of_queries[:, None] * tf.convert_to_tensor(self.scales)[None])
+        totals = tf.linalg.matvec(tf.cast(tf.gather(self.values, items), dtype), queries)
+        return tf.cast(totals, tf.float32) * (of_queries[:, None] * tf.gather(self.scales, items))
 
     def top_k(
         self,
-        vectors: np.ndarray,
+        vectors: Any,
         k: int,
         excluded_offsets: np.ndarray | None = None,
         excluded: np.ndarray | None = None,
+        chosen: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The k best items of each query; see `tfrec.ops.int8_dot_top_k` for the excluded ones and what comes back."""
-        values, scales = self.queries(vectors)
-        return int8_dot_top_k(
-            tf.constant(values),
-            tf.constant(scales),
-            tf.constant(self.values),
-            tf.constant(self.scales),
-            k,
-            excluded_offsets,
-            excluded,
-        )
+        """The k best items of each query.
 
-    def save(self, path: Path) -> None:
-        """Write an .npz, whole or not at all."""
-        with atomic_write(path) as stream:
-            np.savez(stream, values=self.values, scales=self.scales, bias_columns=np.int64(self.bias_columns))
-
-    @classmethod
-    def load(cls, path: Path) -> Int8Rows:
-        """Read what `save` wrote.
-
-        Raises:
-            InputError: it is damaged or something else.
+        Args:
+            vectors: ``[B, F]``.
+            k: how many.
+            excluded_offsets: see `tfrec.ops.int8_dot_top_k`, as for
+            excluded: and what comes back.
+            chosen: ascending numbers of items; only among these, by their places.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                found = cls(file["values"], file["scales"], int(file["bias_columns"]))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} is no int8 table: {error}.") from error
-        rows = found.values.shape[0] if found.values.ndim == 2 else -1
-        fits = found.values.dtype == np.int8 and found.scales.shape == (rows,)
-        if not fits or not 0 <= found.bias_columns < found.values.shape[1]:
-            raise InputError(f"{path} is no int8 table: values {found.values.shape}, scales {found.scales.shape}.")
-        return found
+        queries, scales = self.queries(vectors)
+        values, of_items = self.values, self.scales
+        if chosen is not None:
+            values, of_items = tf.gather(values, chosen), tf.gather(of_items, chosen)
+        values, of_items = tf.convert_to_tensor(values), tf.convert_to_tensor(of_items)
+        return int8_dot_top_k(queries, scales, values, of_items, k, excluded_offsets, excluded)
 
 
 def _scales(largest: np.ndarray) -> np.ndarray:

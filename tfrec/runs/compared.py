@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
+from tfrec.data.arrow import read_table
 from tfrec.data.files import DAMAGE, read_json, reason
 from tfrec.errors import InputError
 from tfrec.metrics import Metric
@@ -36,7 +36,7 @@ class ComparedRun:
         data: the settings of the data.
         evaluation: the settings of the evaluation.
         test: ``model``, ``popularity`` and maybe others -> metric -> value, NaN where it has none; and counts.
-        users: Arrow array ``[U]``, raw ids, int64 or text.
+        users: ``[U]``, raw ids, int64 or text.
         per_user: metric -> float64 ``[U]``, NaN for users left out.
     """
 
@@ -47,7 +47,7 @@ class ComparedRun:
     data: Mapping[str, Any]
     evaluation: Mapping[str, Any]
     test: Mapping[str, Mapping[str, Any]]
-    users: Any
+    users: np.ndarray
     per_user: Mapping[str, np.ndarray]
 
     @property
@@ -111,17 +111,16 @@ def _read(path: Path) -> ComparedRun:
             # As resolved, where the report says how.
             evaluation=dict(report.get("evaluation") or config.get("evaluation", {})),
             test=test,
-            users=None,
+            users=np.zeros(0, np.int64),
             per_user={},
         )
     except DAMAGE as error:
         raise InputError(f"{printable(report_file)} is damaged: {reason(error)}.\nTrain the run again.") from error
     try:
-        with pa.memory_map(str(users_file)) as stream:
-            table = pa.ipc.open_file(stream).read_all()
-        per_user = {n: table[n].to_numpy().astype(np.float64) for n in table.column_names if _is_metric(n)}
-        run = replace(run, users=table["user"].combine_chunks(), per_user=per_user)
-    except (*DAMAGE, pa.ArrowException) as error:
+        columns = read_table(users_file).columns
+        per_user = {n: values.astype(np.float64) for n, values in columns.items() if _is_metric(n)}
+        run = replace(run, users=columns["user"], per_user=per_user)
+    except DAMAGE as error:
         raise InputError(f"{printable(users_file)} is damaged: {reason(error)}.\nTrain the run again.") from error
     _check_means(run)
     return run
@@ -164,7 +163,7 @@ def _check_comparable(one: ComparedRun, other: ComparedRun) -> None:
             one, other, "ties are broken and candidates drawn in the same way", differences(mine, others),
             "Train both with the same --evaluation options.",
         )  # fmt: skip
-    if not one.users.equals(other.users):
+    if one.users.dtype != other.users.dtype or not np.array_equal(one.users, other.users):
         _refuse(one, other, "the users are the same", ["the users in test_users.arrow"], "Train one of them again.")
 
 

@@ -21,7 +21,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import math
 import os
 import shutil
 from pathlib import Path
@@ -149,7 +148,6 @@ class RunFolder:
         Raises:
             InputError: as `look`, or another process trains into it, or the data changed since an earlier start.
         """
-        _check_finite(identity)
         make_folder(self.path, "the run (--output-dir)")
         try:
             self._lock = (self.path / ".lock").open("a")
@@ -214,14 +212,15 @@ class RunFolder:
                 f"What was trained is in {self.last.parent}: remove {self.metrics} and give the training command "
                 "again. It trains nothing anew and writes the files of the end again."
             )
-        if (self.path / "quantization.json").exists():
-            return "Quantize the run that it was made from again."
+        for report, command in (("quantization.json", "quantize"), ("compression.json", "compress")):
+            if (self.path / report).exists():
+                return f"Make it again from the run that it was made from: python -m tfrec.{command} RUN OUT."
         return "Bring it back from a copy, or make the run again (train: with --no-resume)."
 
     def check_not_inside(self, path: Path) -> None:
         """Raise InputError where ``path``, that is going to be written, is one of the run's own files."""
         own = [*self._files(), self.last, self.best]
-        own += [self.path / name for name in ("statistics.yaml", "quantization.json", "ranges.png", "items.int8.npz")]
+        own += [self.path / name for name in ("statistics.yaml", "quantization.json", "compression.json", "ranges.png")]
         if os.path.realpath(path) in {os.path.realpath(p) for p in own}:
             raise InputError(f"{path} is a file of the run.\nName another file.")
 
@@ -283,14 +282,3 @@ class RunFolder:
                     path.unlink()
             elif folder.exists():
                 shutil.rmtree(folder)
-
-
-def _check_finite(settings: Any, name: str = "") -> None:
-    """Raise InputError for a setting that is no number or infinite: no setting means anything then."""
-    if isinstance(settings, dict):
-        for key, value in settings.items():
-            _check_finite(value, f"{name}.{key}" if name else key)
-    elif isinstance(settings, float) and not math.isfinite(settings):
-        raise InputError(
-            f"`{name.rsplit('.', 1)[-1]}` must be finite.\nReceived: --{name.replace('_', '-')} {settings}."
-        )

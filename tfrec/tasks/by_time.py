@@ -39,10 +39,11 @@ class ByTime(Task):
         assert config.validation_share is not None
         assert config.test_share is not None
         everything, words = positives(source.events, config.min_rating, keep="first")
+        filters = config.min_user_events > 0 or config.min_item_events > 0
         everything = enough(everything, config.min_user_events, config.min_item_events)
         # Events and not pairs: what comes later of a pair must not be in the value that training sees.
         found = by_time(
-            _of_those_in(everything, source.events),
+            _of_those_in(everything, source.events) if filters else source.events,
             validation_share=config.validation_share,
             test_share=config.test_share,
             validation_from=config.validation_from,

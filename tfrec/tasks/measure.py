@@ -17,7 +17,6 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tfrec import distributed
-from tfrec.data import SyntheticCatalog
 from tfrec.data.csr import ResidentMatrix, to_sparse_tensor
 from tfrec.errors import InputError
 from tfrec.evaluation import Candidates, Report, evaluate_candidates, evaluate_full_ranking
@@ -86,6 +85,10 @@ class Measure:
         if self._split.oracle is not None:
             found["oracle"] = self._of(_Oracle(self._split, part), part)
         return found
+
+    def candidates(self, part: PartName) -> Candidates | None:
+        """What a part's targets are ranked among; None: all items."""
+        return self._candidates.get(part)
 
     def _of(self, scorer: _Scorer | _Oracle, name: PartName) -> Report:
         part, config = self._split.part(name), self._config
@@ -183,12 +186,9 @@ class _Oracle:
         return tf.ensure_shape(tf.numpy_function(self._scores, [rows, items], tf.float32), [None, items.shape[1]])
 
     def _scores(self, rows: np.ndarray, items: np.ndarray | None) -> np.ndarray:
-        users = self._users[rows]
-        if isinstance(self._oracle, SyntheticCatalog):
-            columns = self._items[np.arange(len(self._items))[None] if items is None else items]
-            return self._oracle.scores(users, np.broadcast_to(columns, (len(users), columns.shape[1])))
-        scores = np.ascontiguousarray(self._oracle.scores(users)[:, self._items], np.float32)
-        return scores if items is None else np.take_along_axis(scores, items, axis=1)
+        columns = np.arange(len(self._items))[None] if items is None else items
+        wanted = np.broadcast_to(self._items[columns], (len(rows), columns.shape[1]))
+        return np.ascontiguousarray(self._oracle.scores(self._users[rows], wanted), np.float32)
 
 
 def check_evaluation(config: EvaluationConfig, num_items: int) -> None:
