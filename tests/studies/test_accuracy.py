@@ -43,7 +43,7 @@ def test_ials_on_movielens_1m(real_data, tmp_path, kind):
 
 
 def test_neumf_on_the_ncf_papers_files(real_data, tmp_path):
-    """With the fixed 99 negatives, ties against the held-out item; the epoch picked on validation, then refit."""
+    """With the fixed 99 negatives, ties against the held-out item; then trained on validation too."""
     command = [sys.executable, "-m", "tfrec.train", "neumf-ncf-ml1m", "--data.dir", str(real_data("ncf-ml-1m"))]
     subprocess.run([*command, "--seed", "1", "--output-dir", str(tmp_path / "run")], check=True)
     test = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]["model"]
