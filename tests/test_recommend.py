@@ -73,8 +73,8 @@ def test_users_and_items_are_answered_once_each(shown):
 
 
 def test_fewer_than_asked_for(shown):
-    assert shown(user=("3",), k=3, among=("4",))[-1] == "Only 1 items are left."
-    assert shown(items=("3",), k=3, among=("3",)) == ["Only 0 items are left."]
+    assert shown(user=("3",), k=3, among=("4",))[-1] == "Only 1 item to recommend."
+    assert shown(items=("3",), k=3, among=("3",)) == ["No item is left."]
 
 
 def test_users_from_a_file(shown, tmp_path):

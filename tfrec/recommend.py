@@ -121,7 +121,7 @@ def print_items(lines: list[dict[str, Any]], prefix: str, k: int) -> None:
         title, item = printable(row[f"{prefix}title"]), printable(row[f"{prefix}item"])
         print(f"{row['rank']:>4}  {row['score']:.4f}  {title}  [{item}]")
     if len(lines) < k:
-        print(f"Only {len(lines)} items are left.")
+        print(f"Only {len(lines)} item{'' if len(lines) == 1 else 's'} to recommend." if lines else "No item is left.")
 
 
 def read_users(path: Path) -> list[str]:

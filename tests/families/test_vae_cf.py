@@ -147,7 +147,7 @@ def test_recommend(finished):
     assert about.startswith("12 has ")
     has = int(about.split()[2])
     assert len(lines) == 150 - has
-    assert left == f"Only {150 - has} items are left."
+    assert left == f"Only {150 - has} items to recommend."
     _, err = run("recommend", "run", "--items", "item 0000", cwd=folder, code=2)
     assert "Did you mean" in err
     _, err = run("recommend", "run", "--user", "4000", cwd=folder, code=2)

@@ -47,6 +47,11 @@ class Task(ABC):
                     f"{option} means nothing with --data.split {self.name}.\nReceived: {option} {value}.\n"
                     f"Leave it out, or name another --data.split."
                 )
+        for name in ("validation_share", "test_share"):
+            value = getattr(config, name)
+            if value is not None and not (0 < value < 1 or (value == 0 and name == "validation_share")):
+                option = f"--data.{name.replace('_', '-')}"
+                raise InputError(f"{option} must lie between 0 and 1.\nReceived: {option} {value}.")
         missing: dict[str, Any] = {name: v for name, v in self.data.items() if getattr(config, name) is None}
         return replace(config, **missing)
 
