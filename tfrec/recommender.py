@@ -139,7 +139,8 @@ class Recommender:
         number = self._users.number(user)
         items = _liked(self.vocabulary.histories[number]).indices
         some = ", ".join(printable(self.vocabulary.labels[i]) for i in items[:3])
-        return f"{printable(self.vocabulary.user_ids[number])} has {len(items):,} item{'' if len(items) == 1 else 's'}{': ' if some else '.'}{some}"
+        who, count = printable(self.vocabulary.user_ids[number]), f"{len(items):,} item{'' if len(items) == 1 else 's'}"
+        return f"{who} has {count}{': ' if some else '.'}{some}"
 
     def recommend_to(
         self,
