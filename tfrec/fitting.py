@@ -16,7 +16,7 @@ import numpy as np
 from tfrec.data import Interactions
 from tfrec.errors import InputError
 from tfrec.families import RECIPES, Family, RunConfig, family_of, identity
-from tfrec.tasks import TASKS, EvaluationConfig, InMemory, Split, Task, TrainingSet, read_source, source_checksum
+from tfrec.tasks import TASKS, InMemory, Split, Task, TrainingSet, read_source, source_checksum
 
 if TYPE_CHECKING:
     from tfrec.evaluation import Report
@@ -157,9 +157,10 @@ def resolved(config: RunConfig) -> RunConfig:
     family.check_task(task)
     task.check(config.data)
     config = replace(config, data=task.resolve_data(config.data), evaluation=task.resolve_evaluation(config.evaluation))
-    if config.data.path is not None:
-        # The run can then be evaluated from any folder.
-        config = replace(config, data=replace(config.data, path=config.data.path.absolute()))
+    # The run can then be evaluated from any folder.
+    paths = {name: getattr(config.data, name) for name in ("path", "validation_path", "test_path")}
+    absolute: dict[str, Any] = {name: path.absolute() for name, path in paths.items() if path is not None}
+    config = replace(config, data=replace(config.data, **absolute))
     family.check(config)
     return config
 
@@ -424,7 +425,6 @@ def read_split(folder: RunFolder, config: RunConfig) -> Split:
 
 
 __all__ = [
-    "EvaluationConfig",
     "Run",
     "announce",
     "fit",
