@@ -79,7 +79,7 @@ def test_it_learns_and_is_saved(tmp_path, random, policy):
         USERS, ITEMS, 4, (8, 8), dropout=0.0, user_embedding="tt", item_embedding="tt", embedding_ranks=6, dtype=policy
     )
     train = scipy.sparse.random(USERS, ITEMS, 0.2, format="csr", random_state=1, dtype=np.float32)
-    sampler = PointwiseSampler(train, 100, 4, "exact", 0, 0, 1)
+    sampler = PointwiseSampler(train, 100, 4)
     model.compile(keras.optimizers.Adam(0.02), sampler=sampler.batch)
     history = model.fit(sampler.steps(), epochs=12, verbose=0, shuffle=False).history["loss"]
     assert history[-1] < 0.9 * history[0]
