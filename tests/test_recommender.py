@@ -334,7 +334,7 @@ def test_around_interactions():
 
 
 def test_describe(als):
-    assert als.describe("new with one") == f"new with one has 1 items: {TITLES[3]}"
+    assert als.describe("new with one") == f"new with one has 1 item: {TITLES[3]}"
     assert als.describe("new without") == "new without has 0 items."
     with pytest.raises(InputError, match="(?s)no such user.*käufer 0"):
         als.describe("nobody")

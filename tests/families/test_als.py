@@ -210,7 +210,7 @@ def test_killed_and_started_again(tmp_path):
         (["--model.regularization", "-1"], "`regularization` must be at least 0"),
         (["--model.alpha", "0"], "`alpha` must be above 0"),
         (["--model.alpha", "nan"], "`alpha` must be finite.\nReceived: --model.alpha nan."),
-        (["--data.test-share", "1.5"], "`target_share` must lie between 0 and 1"),
+        (["--data.test-share", "1.5"], "--data.test-share must lie between 0 and 1"),
         (["--data.split", "held_out_users", "--model.confidence", "bm25"], "would differ from those in training"),
         (["--model.confidence", "bm25", "--model.bm25-b", "2"], "`k1` must be above 0 and `b` in"),
     ],

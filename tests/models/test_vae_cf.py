@@ -253,7 +253,7 @@ def test_a_gpu_would_not_get_xla(monkeypatch):
 
 
 def test_explain_is_the_fall_of_the_logit(matrix, monkeypatch):
-    monkeypatch.setattr("tfrec.models.vae_cf.EXPLAINED_ROWS", 3)
+    monkeypatch.setattr("tfrec.models.leave_one_out.BLOCK", 3)
     model = VAECF(matrix.shape[1], hidden_dims=(6,), latent_dim=3)
     row = next(matrix[u] for u in range(matrix.shape[0]) if matrix[[u]].nnz > 4)
     row = scipy.sparse.csr_matrix(row)
