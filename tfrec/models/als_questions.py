@@ -19,7 +19,7 @@ from tfrec.models.best import answer, similar_rows
 from tfrec.models.carry import Side
 from tfrec.models.matrices import sparse_matrix
 from tfrec.models.queries import are_histories, history_tensor, user_tensor
-from tfrec.models.questions import Choice, count, row_number, row_numbers
+from tfrec.models.questions import Choice, count, row_numbers
 from tfrec.models.recommends import Numbers, Recommends
 
 
@@ -196,26 +196,14 @@ class ALSQuestions(Recommends):
         """All of ``items`` by falling score: ``recommend(users, items=items, k=len(items), filter_seen=False)``."""
         return self.recommend(users, k=max(1, len(np.atleast_1d(items))), items=items, filter_seen=False)
 
-    def explain(self, user_items: Any, item: int, k: int = 10, user: int = 0) -> tuple[float, np.ndarray, np.ndarray]:
-        """Which of a user's items speak for an item: ``y_i.x = sum over j of c_j y_i' A^-1 y_j``, A the user's matrix.
+    def reasons(self, row: Any, item: int, k: int) -> tuple[float, np.ndarray, np.ndarray]:
+        """``y_i.x = sum over j of c_j y_i' A^-1 y_j``, A the user's matrix: the summands of the items that are liked.
 
-        Args:
-            user_items: the user's row, ``[1, I]`` or ``[I]``, or all rows ``[U, I]``.
-            item: the item to explain.
-            k: how many contributions, from 1.
-            user: which row of ``user_items``.
-
-        Returns:
-            the score that the row gives the item; the items that the user likes with the largest contributions,
-            int32; and these contributions, float32, whose sum over all liked items is the score. Disliked items
-            contribute to A only, and are not listed.
+        All of them add up to the score. Disliked items contribute to A only, and are not listed.
 
         Raises:
-            InputError: a number out of range, or a row without a solution.
+            InputError: a row without a solution.
         """
-        matrix = self.checked_rows(user_items, "user_items")
-        k, item = count(k), row_number(item, "item", self.items.num_rows)
-        row = matrix[row_number(user, "user", matrix.shape[0])]
         return explain_row(row, item, k, self.items, self.sweep)
 
     def _similar(

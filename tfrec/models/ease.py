@@ -27,7 +27,7 @@ from tfrec.models import ease_solve
 from tfrec.models.base import FLOAT_MAX, Model
 from tfrec.models.best import answer, best_by_scores
 from tfrec.models.queries import history_tensor
-from tfrec.models.questions import Choice, count, row_number, row_numbers
+from tfrec.models.questions import Choice, count, row_numbers
 from tfrec.models.recommends import Numbers, Recommends, of_candidates
 from tfrec.models.rows import check_width, serve_rows, sparse_rows
 
@@ -230,25 +230,9 @@ class EASE(Recommends, Model):
         best = best_by_scores(rows, len(numbers), self.num_items, count(k), itself, choice)
         return answer(*best, np.ndim(items) == 0)
 
-    def explain(self, user_items: Any, item: int, k: int = 10, user: int = 0) -> tuple[float, np.ndarray, np.ndarray]:
-        """Which of a user's items speak for an item: its score is the sum over the history of ``x_i B_ij``.
-
-        Args:
-            user_items: the user's row, ``[1, I]`` or ``[I]``, or all rows ``[U, I]``.
-            item: j, the item to explain.
-            k: how many contributions, from 1.
-            user: which row of ``user_items``.
-
-        Returns:
-            the score; the history's items with the largest contributions, int32; and these contributions, float32,
-            whose sum over the whole history is the score. Some are negative: they speak against the item.
-
-        Raises:
-            InputError: a number out of range, or rows of another width.
-        """
-        matrix = self.checked_rows(user_items, "user_items")
-        k, item = count(k), row_number(item, "item", self.num_items)
-        row = matrix[row_number(user, "user", matrix.shape[0])]
+    def reasons(self, row: Any, item: int, k: int) -> tuple[float, np.ndarray, np.ndarray]:
+        """The summands ``x_i B_ij`` of the score of item j, which all of them add up to. Some are negative: they speak
+        against the item."""
         places = np.stack([row.indices, np.full(row.nnz, item)], axis=1)
         parts = row.data.astype(np.float64) * tf.gather_nd(tf.convert_to_tensor(self.item_weights), places).numpy()
         order = np.argsort(-parts, kind="stable")[:k]

@@ -15,7 +15,7 @@ from tfrec.models.best import answer, best_by_scores, best_by_vectors, similar_r
 from tfrec.models.carry import Side, carry_weights
 from tfrec.models.matrices import sparse_matrix
 from tfrec.models.queries import are_histories, history_tensor, user_tensor
-from tfrec.models.questions import Choice, count, row_numbers
+from tfrec.models.questions import Choice, count, row_number, row_numbers
 
 #: Numbers of rows, as arguments.
 Numbers = int | Sequence[int] | np.ndarray
@@ -90,6 +90,19 @@ class Recommends:
             float32 ``[B, k]``, in the same order as ``best``.
         """
         return best
+
+    def reasons(self, row: Any, item: int, k: int) -> tuple[float, np.ndarray, np.ndarray]:
+        """The answer of `explain`, for arguments that are checked.
+
+        Args:
+            row: one history, float32 CSR ``[1, I]``.
+            item: the item to explain.
+            k: how many contributions.
+
+        Raises:
+            InputError: the model cannot.
+        """
+        raise self.cannot("cannot say which items of a history speak for one", "Use als, vae-cf or ease")
 
     def answerable(self, queries: Any) -> tf.Tensor:
         """bool ``[B]``: False where the model has nothing to say, so that nothing is recommended."""
@@ -234,12 +247,16 @@ class Recommends:
 
         Returns:
             the score that the row gives the item; the items with the largest contributions, int32; and these
-            contributions, float32.
+            contributions, float32. What a contribution is, `reasons` of the model says.
 
         Raises:
             InputError: the model cannot, or a number out of range.
         """
-        raise self.cannot("cannot say which items of a history speak for one", "Use als, vae-cf or ease")
+        if type(self).reasons is Recommends.reasons:
+            self.reasons(None, item, k)
+        matrix = self.checked_rows(user_items, "user_items")
+        k, item = count(k), row_number(item, "item", self.num_items)
+        return self.reasons(matrix[row_number(user, "user", matrix.shape[0])], item, k)
 
     def carry_over(self, old: Any, users: Any, items: Any) -> None:
         """Start from an earlier model of the same class, whose users and items may have had other numbers.

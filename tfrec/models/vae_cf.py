@@ -35,7 +35,6 @@ from tfrec.models.base import FLOAT_MAX, Model, check_within
 from tfrec.models.carry import Side
 from tfrec.models.leave_one_out import leave_one_out
 from tfrec.models.queries import history_tensor
-from tfrec.models.questions import count, row_number
 from tfrec.models.recommends import Recommends, of_candidates
 from tfrec.models.rows import check_width, serve_rows, sparse_rows
 from tfrec.models.vae_cf_inputs import are_users, checked, checked_counts
@@ -296,25 +295,9 @@ class VAECF(Recommends, Model):
         """Probabilities among all items. Rank by the logits: here different ones may round to one number."""
         return tf.exp(best - tf.reduce_logsumexp(scores, axis=1, keepdims=True))
 
-    def explain(self, user_items: Any, item: int, k: int = 10, user: int = 0) -> tuple[float, np.ndarray, np.ndarray]:
-        """Which items of a history speak for an item: by how far its logit falls when each is left out.
-
-        Args:
-            user_items: the user's row, ``[1, I]`` or ``[I]``, or several rows ``[U, I]``.
-            item: the item to explain.
-            k: how many contributions, from 1.
-            user: which row of ``user_items``.
-
-        Returns:
-            the item's logit; the items with the largest falls, int32; and the falls, float32, negative for an item
-            that speaks against. They need not add up to anything: the network is not linear in its items.
-
-        Raises:
-            InputError: a number out of range.
-        """
-        matrix = self.checked_rows(user_items, "user_items")
-        k, item = count(k), row_number(item, "item", self.num_items)
-        row = matrix[row_number(user, "user", matrix.shape[0])]
+    def reasons(self, row: Any, item: int, k: int) -> tuple[float, np.ndarray, np.ndarray]:
+        """By how far the item's logit falls when each item of the history is left out; negative for one that speaks
+        against. The falls need not add up to anything: the network is not linear in its items."""
         return leave_one_out(lambda rows: self._logit(rows, item), row, k)
 
     def _logit(self, rows: scipy.sparse.csr_matrix, item: int) -> np.ndarray:

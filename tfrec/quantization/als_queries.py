@@ -113,7 +113,7 @@ class ALSQueries(keras.layers.Layer):
         """The scores themselves."""
         return best
 
-    def reasons(
+    def contributions(
         self, row: scipy.sparse.csr_matrix, item: int, k: int, items: Int8Rows
     ) -> tuple[np.ndarray, np.ndarray]:
         """See `tfrec.models.ALS.explain`."""

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfrec.models.base import Model
 from tfrec.models.best import best_by_search
 from tfrec.models.matrices import sparse_matrix
-from tfrec.models.questions import Choice, count, row_number
+from tfrec.models.questions import Choice
 from tfrec.models.recommends import Recommends
 from tfrec.models.rows import serve_rows
 from tfrec.quantization.als_queries import ALSQueries
@@ -139,12 +139,9 @@ class QuantizedItems(Recommends, Model):
         ids[silent], scores[silent] = -1, -np.inf
         return ids, scores
 
-    def explain(self, user_items: Any, item: int, k: int = 10, user: int = 0) -> tuple[float, np.ndarray, np.ndarray]:
+    def reasons(self, row: Any, item: int, k: int) -> tuple[float, np.ndarray, np.ndarray]:
         """As the float model's, by the vectors that the integers stand for; the score is that of `scores`."""
-        matrix = self.checked_rows(user_items, "user_items")
-        k, item = count(k), row_number(item, "item", self.num_items)
-        row = matrix[row_number(user, "user", matrix.shape[0])]
-        items, parts = self.side.reasons(row, item, k, self.rows)
+        items, parts = self.side.contributions(row, item, k, self.rows)
         return float(self.scores(row)[0, item]), items, parts
 
     def carry_over(self, old: Any, users: Any, items: Any) -> None:

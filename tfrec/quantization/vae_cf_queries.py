@@ -51,7 +51,7 @@ class VAECFQueries(VAECF):
         """bool ``[B]``: True for all."""
         return super().answerable(queries)
 
-    def reasons(
+    def contributions(
         self, row: scipy.sparse.csr_matrix, item: int, k: int, items: Int8Rows
     ) -> tuple[np.ndarray, np.ndarray]:
         """See `tfrec.models.VAECF.explain`; queries are not rounded, which would hide small differences."""
