@@ -164,3 +164,37 @@ def test_a_wrong_setting_is_told_before_anything_is_read(tmp_path, monkeypatch):
     for options in ({"epochs": 0}, {"learning_rate": -1.0}, {"heldout_users": 3, "split": "by_time"}):
         with pytest.raises(InputError):
             fit("vae-cf", **options, output_dir=tmp_path / "run")
+
+
+def votes(num_users=40, num_items=20):
+    """Users like the items of their own parity, and dislike others."""
+    random = np.random.default_rng(3)
+    users, items = np.nonzero(random.random((num_users, num_items)) < 0.6)
+    return Interactions(
+        user_index=users.astype(np.int32),
+        item_index=items.astype(np.int32),
+        values=np.where(users % 2 == items % 2, 1.0, -1.0).astype(np.float32),
+        user_ids=np.arange(num_users),
+        item_ids=np.arange(num_items),
+        kind="votes",
+    )
+
+
+@pytest.mark.parametrize(("recipe", "least"), [("ease", 0), ("popularity", 0), ("als", -1)])
+def test_dislikes_are_met_and_given_only_to_a_model_that_takes_them(tmp_path, recipe, least):
+    events = votes()
+    run = fit(recipe, events, split="random_pairs", metrics=("ndcg@5",), output_dir=tmp_path / "run")
+    recommender = run.recommender
+    histories = recommender.vocabulary.histories
+    assert histories.nnz == len(events)  # all that was met, so that none of it is recommended
+    assert histories.data.min() == least
+    place = {user: row for row, user in enumerate(recommender.vocabulary.user_ids.tolist())}
+    liked = np.bincount(events.user_index[events.values > 0], minlength=events.num_users)
+    assert [int((histories[place[u]].data > 0).sum()) for u in range(5)] == liked[:5].tolist()
+    assert f"0 has {liked[0]} items" in recommender.describe(0)
+
+
+def test_no_validation_is_told_before_work_starts(tmp_path):
+    with pytest.raises(InputError, match=r"(?s)Validation has nothing to predict.*--data.validation-share 0.0"):
+        fit("popularity", votes(), split="random_pairs", validation_share=0.0, output_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -17,6 +17,7 @@ from tfrec.data import Interactions
 from tfrec.errors import InputError
 from tfrec.families import RECIPES, Family, RunConfig, family_of, identity
 from tfrec.tasks import TASKS, InMemory, Split, Task, TrainingSet, read_source, source_checksum
+from tfrec.tasks.split import with_zeros
 
 if TYPE_CHECKING:
     from tfrec.evaluation import Report
@@ -258,6 +259,11 @@ class _Training:
         from tfrec.tasks.measure import Measure
 
         split = self.task.split(self.config.data, read_source(self.config.data, self.in_memory))
+        if split.validation.targets.nnz == 0:
+            raise InputError(
+                "Validation has nothing to predict, and it picks what is tested.\n"
+                f"Received: --data.validation-share {self.config.data.validation_share}.\nMake it larger, such as .1."
+            )
         measure = Measure(split, self.config.evaluation)
         trainer = self.family.trainer(self.config, split.train)
         if self.config.continue_run is not None:
@@ -329,9 +335,10 @@ def vocabulary_of(family: Family[Any], config: RunConfig, split: Split, fitted: 
     from tfrec.runs.vocabulary import Vocabulary
 
     users, histories = split.histories(fitted)
-    liked = family.rows(config, fitted)(_positive(histories))
-    # What the model takes of what is liked, and zeros for the rest of what a user has met.
-    histories.data[histories.data > 0] = liked.data
+    opinions = histories.copy()
+    opinions.eliminate_zeros()
+    # What the model takes, and zeros for the rest of what a user has met.
+    histories = with_zeros(family.rows(config, fitted)(opinions), histories)
     return Vocabulary(
         fitted.item_ids,
         fitted.item_titles,
@@ -340,13 +347,6 @@ def vocabulary_of(family: Family[Any], config: RunConfig, split: Split, fitted: 
         histories,
         family.weights(config, fitted),
     )
-
-
-def _positive(matrix: Any) -> Any:
-    found = matrix.copy()
-    found.data = np.maximum(found.data, 0)
-    found.eliminate_zeros()
-    return found
 
 
 def _data_name(config: RunConfig, split: Split) -> str:

@@ -137,7 +137,8 @@ class Recommender:
             InputError: the data does not have the user.
         """
         number = self._users.number(user)
-        items = _liked(self.vocabulary.histories[number]).indices
+        history = self.vocabulary.histories[number]
+        items = history.indices[history.data > 0]
         some = ", ".join(printable(self.vocabulary.labels[i]) for i in items[:3])
         who, count = printable(self.vocabulary.user_ids[number]), f"{len(items):,} item{'' if len(items) == 1 else 's'}"
         return f"{who} has {count}{': ' if some else '.'}{some}"

@@ -128,14 +128,11 @@ class Split:
             matrix = scipy.sparse.vstack([self.train.matrix, _union(part.seen, part.targets)], format="csr")
             users = np.concatenate([self.train.users, part.event_users])
             return replace(self.train, matrix=scipy.sparse.csr_matrix(matrix), users=users)
-        rows = scipy.sparse.csr_matrix(
-            (part.targets.data, part.targets.indices, part.targets.indptr), shape=part.targets.shape
-        )
         place = scipy.sparse.csr_matrix(
             (np.ones(len(part.users), np.float32), (part.users, np.arange(len(part.users)))),
             shape=(self.train.matrix.shape[0], len(part.users)),
         )
-        return replace(self.train, matrix=_union(self.train.matrix, scipy.sparse.csr_matrix(place @ rows)))
+        return replace(self.train, matrix=_union(self.train.matrix, scipy.sparse.csr_matrix(place @ part.targets)))
 
     def everything(self) -> TrainingSet:
         """All positive pairs, held out ones too, with every user and item that has any: what is shipped after a refit.
@@ -161,15 +158,7 @@ class Split:
         known = self._matrix(self.pairs, users, fitted.items)
         if fitted.matrix.nnz and (fitted.matrix.data == 1).all():
             known.data[:] = 1.0
-        met = self._matrix(self.events.merge("last"), users, fitted.items)
-        if met.nnz == known.nnz:
-            return users, known
-        # A 1 for every pair that was met, added and taken away again: exact in float64, and zeros stay as entries.
-        met.data = np.ones(met.nnz, np.float32)
-        found = scipy.sparse.csr_matrix(met.astype(np.float64) + known.astype(np.float64))
-        found.data -= 1.0
-        found.sort_indices()
-        return users, found.astype(np.float32)
+        return users, with_zeros(known, self._matrix(self.events.merge("last"), users, fitted.items))
 
     def _matrix(self, events: Interactions, users: np.ndarray, items: np.ndarray) -> scipy.sparse.csr_matrix:
         row = np.full(events.num_users, -1, np.int64)
@@ -220,6 +209,18 @@ class Split:
         ):  # fmt: skip
             found += [matrix.indptr, matrix.indices, matrix.data]
         return found
+
+
+def with_zeros(matrix: scipy.sparse.csr_matrix, pattern: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
+    """``matrix`` with a stored 0 for every other entry of ``pattern``, which has all of its own."""
+    if matrix.nnz == pattern.nnz:
+        return matrix
+    # A 1 for every entry, added and taken away again: exact in float64, and zeros stay as entries.
+    ones = scipy.sparse.csr_matrix((np.ones(pattern.nnz), pattern.indices, pattern.indptr), shape=pattern.shape)
+    found = scipy.sparse.csr_matrix(ones + matrix.astype(np.float64))
+    found.data -= 1.0
+    found.sort_indices()
+    return found.astype(np.float32)
 
 
 def positives(
