@@ -1,10 +1,10 @@
 """Runs what a page of documentation shows, as a reader would, and compares what is printed with what the page prints.
 
-A page is run in a folder of its own, block by block, from top to bottom.
+A page is run in a folder of its own, which has the repository's ``examples/``, block by block, from top to bottom.
 
-- ``python``: run in one namespace for the whole page. A ``text`` block right after it is what it prints.
-- ``console``: lines that begin with ``$ `` are commands, the lines below each are what it prints. A command that begins
-  with ``tfrec`` runs in this process, any other in bash.
+- ``python``: run in one namespace for the whole page.
+- ``sh``: a command a line. A command that begins with ``tfrec`` runs in this process, any other in bash.
+- ``text`` right after one of these is what that block prints.
 - A block after ``<!-- file: NAME -->`` is written to that file.
 - A block after ``<!-- not run: REASON -->`` is left out, one after ``<!-- slow -->`` is run by ``pytest -m slow`` only.
 - ``<!-- needs: NAME ... -->``: the page needs these data sets in ``$TFREC_DATA`` and is skipped without them.
@@ -24,7 +24,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,9 +41,9 @@ _UNIT = r"(?:ns|us|µs|ms|s|seconds?|min|minutes?|h|hours?|/s|samples/s|[KMG]i?B
 _MEASURED = re.compile(rf"\d[\d,.:]*(?= ?{_UNIT}\b)")
 _NUMBER = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?")
 #: Blocks that are only shown.
-SHOWN_ONLY = frozenset("text json yaml toml ini bibtex cpp cmake mermaid csv html protobuf".split())
+SHOWN_ONLY = frozenset(("text", "json", "yaml", "toml", "ini", "bibtex", "cpp", "cmake", "csv", "html", "protobuf"))
 #: Blocks that are run.
-RUN = frozenset({"python", "console"})
+RUN = frozenset({"python", "sh"})
 
 
 @dataclass(frozen=True)
@@ -113,23 +112,10 @@ def _close(want: str, have: str) -> bool:
     return abs(left - right) <= max(0.005, 0.02 * abs(left))
 
 
-def commands_of(block: Block) -> Iterator[tuple[str, str]]:
-    """The commands of a console block, each with what the page prints below it."""
-    command, output = "", []
-    joining = False
-    for line in block.text.splitlines():
-        if joining or line.startswith("$ "):
-            if not joining:
-                if command:
-                    yield command, "\n".join(output)
-                command, output = "", []
-            part = line[2:] if line.startswith("$ ") else line
-            joining = part.endswith("\\")
-            command += part.rstrip("\\") if joining else part
-        else:
-            output.append(line)
-    if command:
-        yield command, "\n".join(output)
+def commands_of(block: Block) -> list[str]:
+    """The commands of a block, without comments and blank lines."""
+    lines = re.sub(r"[ ]*\\\n\s*", " ", block.text).splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
 class Reader:
@@ -137,6 +123,7 @@ class Reader:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        (folder / "examples").symlink_to(ROOT / "examples")
         self.names: dict[str, Any] = {"__name__": "__main__"}
 
     def read(self, page: Path, slow: bool) -> None:
@@ -155,19 +142,16 @@ class Reader:
                 path.write_text(block.text, encoding="utf-8")
             if block.not_run is not None or (block.slow and not slow):
                 continue
+            if block.language not in RUN:
+                continue
             if block.language == "python":
                 printed = self.python(block, where)
-                after = blocks[number + 1] if number + 1 < len(blocks) else None
-                if (
-                    after is not None
-                    and after.language == "text"
-                    and after.file is None
-                    and _adjacent(page, block, after)
-                ):
-                    self._compare(after.text, printed, where)
-            elif block.language == "console":
-                for command, expected in commands_of(block):
-                    self._compare(expected, self.command(command, where), f"{where}: {command}")
+            else:
+                printed = "".join(self.command(command, where) for command in commands_of(block))
+            after = blocks[number + 1] if number + 1 < len(blocks) else None
+            if after is not None and after.language == "text" and after.file is None and _adjacent(page, block, after):
+                difference = agree(after.text, printed)
+                assert difference is None, f"{where}: {difference}\n\nprinted:\n{printed}"
 
     def python(self, block: Block, where: str) -> str:
         """Run a block of Python and return what it printed."""
@@ -190,11 +174,6 @@ class Reader:
         )  # fmt: skip
         assert done.returncode == 0, f"{where}: {command}\n{done.stdout}{done.stderr}"
         return done.stdout
-
-    def _compare(self, expected: str, printed: str, where: str) -> None:
-        if expected.strip():
-            difference = agree(expected, printed)
-            assert difference is None, f"{where}: {difference}\n\nprinted:\n{printed}"
 
 
 def _adjacent(page: Path, block: Block, after: Block) -> bool:

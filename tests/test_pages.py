@@ -10,7 +10,7 @@ from tests import pages
 
 PAGES = sorted(
     page
-    for page in [*pages.ROOT.glob("*.md"), *pages.ROOT.glob("*/*.md"), *pages.ROOT.glob("docs/**/*.md")]
+    for page in {*pages.ROOT.glob("*.md"), *pages.ROOT.glob("*/*.md"), *pages.ROOT.glob("docs/**/*.md")}
     if page.relative_to(pages.ROOT).parts[0] not in ("build", "dist", "runs", "site")
 )
 NAMES = [str(page.relative_to(pages.ROOT)) for page in PAGES]
@@ -75,9 +75,9 @@ class TestAgreement:
         assert pages.agree("a\nb", "a") is not None
 
 
-def test_commands_and_what_they_print(tmp_path):
+def test_the_commands_of_a_block(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text("text\n\n```console\n$ one \\\n    two\nout\n$ three\n```\n")
-    [block] = pages.blocks_of(page)
-    assert block.line == 4
-    assert list(pages.commands_of(block)) == [("one     two", "out"), ("three", "")]
+    page.write_text("text\n\n```sh\n# why\none \\\n    two  # so\n\nthree\n```\n\n```text\nout\n```\n")
+    block, shown = pages.blocks_of(page)
+    assert (block.line, shown.line) == (4, 12)
+    assert pages.commands_of(block) == ["one two  # so", "three"]

@@ -15,6 +15,7 @@ PAGES = {
     "index.md": "README.md",
     "changelog.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
+    "license.md": "LICENSE",
     "custom_ops.md": "custom_ops/README.md",
     "tests.md": "tests/README.md",
 }
@@ -38,6 +39,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
 def _page(source: str) -> str:
     text = (ROOT / source).read_text(encoding="utf-8")
+    if not source.endswith(".md"):
+        return f"# {source}\n\n```text\n{text}```\n"
     return _LINK.sub(lambda link: f"]({_in_site(link[1], source, _SOURCES[source])}", text)
 
 
