@@ -34,7 +34,7 @@ def main() -> None:
     titles = [
         [f"{first} {second}" for second in seconds for first in firsts] for firsts, seconds in THEMES.values()
     ]  # [theme][rank]
-    per_theme = len(titles[0])
+    themes, per_theme = list(THEMES), len(titles[0])
     popularity = 1 / np.arange(1, per_theme + 1) ** 0.6
     start = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
     rows = []
@@ -49,13 +49,14 @@ def main() -> None:
             when = start + datetime.timedelta(minutes=int(random.integers(200 * 24 * 60)))
             plays = int(random.geometric(0.3))
             title = titles[track // per_theme][track % per_theme]
-            rows.append((when, name, f"t{track:03}", title, plays))
+            rows.append((when, name, f"t{track:03}", title, themes[track // per_theme], plays))
     rows.sort()
     with (Path(__file__).parent / "plays.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["listener", "track", "name", "plays", "when"])
+        writer.writerow(["listener", "track", "name", "theme", "plays", "when"])
         writer.writerows(
-            (name, track, title, plays, f"{when:%Y-%m-%d %H:%M}") for when, name, track, title, plays in rows
+            (name, track, title, theme, plays, f"{when:%Y-%m-%d %H:%M}")
+            for when, name, track, title, theme, plays in rows
         )
 
 

@@ -33,7 +33,7 @@ def blocks(lists, scores, size):
 def write(path, titles, ids, ranks=3, size=4):
     lists = (np.arange(len(titles) * ranks).reshape(len(titles), ranks) % len(titles)).astype(np.int32)
     scores = np.linspace(0.9, 0.1, lists.size, dtype=np.float32).reshape(lists.shape)
-    written = write_lists(path, {"user_id": ids}, {"item_id": ids, "title": titles}, blocks(lists, scores, size))
+    written = write_lists(path, {"user": ids}, {"item": ids, "title": titles}, blocks(lists, scores, size))
     assert written == lists.size
     return lists, scores
 
@@ -50,7 +50,7 @@ def test_every_title_is_read_back(tmp_path, suffix, size):
     ids = np.array([f"id {i}\t," for i in range(len(HARD))], dtype=object)
     lists, scores = write(tmp_path / f"r{suffix}", titles, ids, size=size)
     rows = read_text(tmp_path / f"r{suffix}")
-    assert rows[0] == ["user_id", "rank", "item_id", "title", "score"]
+    assert rows[0] == ["user", "rank", "item", "title", "score"]
     wanted = [[ids[u], str(r + 1), ids[i], titles[i]] for u, row in enumerate(lists) for r, i in enumerate(row)]
     assert [row[:4] for row in rows[1:]] == wanted
     assert np.array_equal(np.array([row[4] for row in rows[1:]], np.float32), scores.ravel())
@@ -64,10 +64,10 @@ def test_parquet_keeps_kinds(tmp_path, ids):
     table = file.read()
     kind = pa.int64() if ids.dtype == np.int64 else pa.string()
     assert table.schema.types == [kind, pa.int32(), kind, pa.string(), pa.float32()]
-    assert table.column_names == ["user_id", "rank", "item_id", "title", "score"]
-    assert table["user_id"].to_pylist() == np.repeat(ids, 3).tolist()
+    assert table.column_names == ["user", "rank", "item", "title", "score"]
+    assert table["user"].to_pylist() == np.repeat(ids, 3).tolist()
     assert table["rank"].to_pylist() == [1, 2, 3] * len(HARD)
-    assert table["item_id"].to_pylist() == ids[lists.ravel()].tolist()
+    assert table["item"].to_pylist() == ids[lists.ravel()].tolist()
     assert table["title"].to_pylist() == titles[lists.ravel()].tolist()
     assert np.array_equal(table["score"].to_numpy(), scores.ravel())
     assert [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)] == [12] * 5 + [9]
@@ -79,7 +79,7 @@ def test_pandas_reads_it(tmp_path, suffix):
     titles = np.array(HARD[:-1], dtype=object)  # its fast reader ends a field at NUL
     lists, _ = write(tmp_path / f"r{suffix}", titles, np.arange(len(titles)))
     found = pandas.read_csv(tmp_path / f"r{suffix}", sep=SUFFIXES[suffix], keep_default_na=False, lineterminator="\n")
-    assert found["item_id"].tolist() == lists.ravel().tolist()
+    assert found["item"].tolist() == lists.ravel().tolist()
     assert found["title"].tolist() == titles[lists.ravel()].tolist()
 
 
@@ -87,11 +87,11 @@ PADDED = (np.array([0, 1, 2]), np.array([[1, 2], [-1, 0], [-1, -1]]), np.array([
 
 
 def test_two_items_of_one_title_are_told_apart(tmp_path):
-    names = {"item_id": np.array([7, 8, 9])}
-    columns = {"similar_id": np.array([7, 8, 9]), "title": np.array(["Crash", "Crash", "Heat"], dtype=object)}
+    names = {"item": np.array([7, 8, 9])}
+    columns = {"similar_item": np.array([7, 8, 9]), "title": np.array(["Crash", "Crash", "Heat"], dtype=object)}
     assert write_lists(tmp_path / "s.tsv", names, columns, [PADDED]) == 3
     assert (tmp_path / "s.tsv").read_text() == (
-        "item_id\trank\tsimilar_id\ttitle\tscore\n7\t1\t8\tCrash\t0.5\n7\t2\t9\tHeat\t0.25\n8\t1\t7\tCrash\t0.5\n"
+        "item\trank\tsimilar_item\ttitle\tscore\n7\t1\t8\tCrash\t0.5\n7\t2\t9\tHeat\t0.25\n8\t1\t7\tCrash\t0.5\n"
     )
 
 
@@ -99,10 +99,10 @@ def test_two_items_of_one_title_are_told_apart(tmp_path):
 @pytest.mark.parametrize("given", [[], [(np.zeros(0, int), np.zeros((0, 2), int), np.zeros((0, 2)))]])
 def test_no_list_is_a_table_without_lines(tmp_path, suffix, given):
     path = tmp_path / f"s{suffix}"
-    names = {"item_id": np.array(["a"], object), "title": np.array(["t"], object)}
-    columns = {"similar_id": np.array(["a"], object), "similar_title": np.array(["t"], object)}
+    names = {"item": np.array(["a"], object), "title": np.array(["t"], object)}
+    columns = {"similar_item": np.array(["a"], object), "similar_title": np.array(["t"], object)}
     assert write_lists(path, names, columns, given) == 0
-    wanted = ["item_id", "title", "rank", "similar_id", "similar_title", "score"]
+    wanted = ["item", "title", "rank", "similar_item", "similar_title", "score"]
     if suffix == ".parquet":
         assert pq.read_table(path).schema == pa.schema(
             [(h, {"rank": pa.int32(), "score": pa.float32()}.get(h, pa.string())) for h in wanted]
@@ -126,7 +126,7 @@ def test_an_error_on_the_way_leaves_what_was_there(tmp_path, suffix):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_lists(path, {"user_id": np.arange(3)}, {"item_id": np.arange(3)}, broken())
+        write_lists(path, {"user": np.arange(3)}, {"item": np.arange(3)}, broken())
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -142,7 +142,7 @@ def blocks():
         yield np.array([first]), np.array([[0]]), np.array([[1.0]])
     os.kill(os.getpid(), signal.SIGKILL)
 
-write_lists(Path(sys.argv[1]), {"user_id": np.arange(3)}, {"item_id": np.arange(1)}, blocks())
+write_lists(Path(sys.argv[1]), {"user": np.arange(3)}, {"item": np.arange(1)}, blocks())
 """
 
 
@@ -152,7 +152,7 @@ def test_a_killed_run_leaves_nothing_half_written(tmp_path, suffix):
     killed = subprocess.run([sys.executable, "-c", KILLED, str(path)])
     assert killed.returncode == -signal.SIGKILL
     assert not path.exists()
-    write_lists(path, {"user_id": np.arange(3)}, {"item_id": np.arange(3)}, [PADDED])
+    write_lists(path, {"user": np.arange(3)}, {"item": np.arange(3)}, [PADDED])
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -172,7 +172,7 @@ def test_memory_is_that_of_a_block(tmp_path, suffix):
             most_bytes = max(most_bytes, pa.total_allocated_bytes() - before)
 
     titles = np.array(["x" * 30] * k, object)
-    names, columns = {"user_id": np.arange(users)}, {"item_id": np.arange(k), "title": titles}
+    names, columns = {"user": np.arange(users)}, {"item": np.arange(k), "title": titles}
     before = pa.total_allocated_bytes()
     assert write_lists(tmp_path / f"r{suffix}", names, columns, made()) == users * k
     assert most_blocks == 1
@@ -183,13 +183,13 @@ def test_memory_is_that_of_a_block(tmp_path, suffix):
 @pytest.mark.parametrize("name", ["r.txt", "r", "r.tsv.gz", "\x1b.x"])
 def test_another_suffix(tmp_path, name):
     with pytest.raises(InputError, match=r"\.parquet, \.csv or \.tsv"):
-        write_lists(tmp_path / name, {"user_id": np.arange(3)}, {"item_id": np.arange(3)}, [PADDED])
+        write_lists(tmp_path / name, {"user": np.arange(3)}, {"item": np.arange(3)}, [PADDED])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_two_columns_of_one_name(tmp_path):
     with pytest.raises(InputError, match="different names"):
-        write_lists(tmp_path / "r.csv", {"item_id": np.arange(3)}, {"item_id": np.arange(3)}, [PADDED])
+        write_lists(tmp_path / "r.csv", {"item": np.arange(3)}, {"item": np.arange(3)}, [PADDED])
 
 
 def test_a_place_that_cannot_be_write(tmp_path):

@@ -208,7 +208,7 @@ def read_back(path):
         return pq.read_table(path).to_pylist()
     with path.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream, delimiter="," if path.suffix == ".csv" else "\t"))
-    numbers = {"rank": int, "item_id": int, "similar_id": int, "score": float}
+    numbers = {"rank": int, "item": int, "similar_item": int, "score": float}
     return [{name: numbers.get(name, str)(value) for name, value in row.items()} for row in rows]
 
 
@@ -219,13 +219,13 @@ def test_everybodys_lists(als, tmp_path, suffix, capsys):
     rows = read_back(path)
     assert f"Wrote {len(rows):,} lines to {path}" in capsys.readouterr().out
     asked = als.recommend(USER_IDS.tolist(), k=3).to_pylist()
-    assert [(r["user_id"], r["rank"], r["item_id"], r["title"]) for r in rows] == [
+    assert [(r["user"], r["rank"], r["item"], r["title"]) for r in rows] == [
         (r["user"], r["rank"], r["item"], r["title"]) for r in asked
     ]
     np.testing.assert_allclose([r["score"] for r in rows], [r["score"] for r in asked], rtol=1e-5, atol=1e-6)
     rows = read_back(als.write(tmp_path / f"similar{suffix}", k=2, what="similar_items", exclude=[1_000]))
     assert {r["rank"] for r in rows} == {1, 2}
-    assert 1_000 not in {int(r["similar_id"]) for r in rows}
+    assert 1_000 not in {int(r["similar_item"]) for r in rows}
 
 
 def test_lists_that_cannot_be_written(als, tmp_path):

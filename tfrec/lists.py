@@ -55,8 +55,8 @@ def write_lists(
 
     Args:
         path: ``.parquet``, ``.csv`` or ``.tsv``.
-        lists: header -> ``[N]`` int or text, what names each list, such as ``user_id``.
-        columns: header -> ``[I]`` int or text, what is said of each item, such as ``item_id`` and ``title``.
+        lists: header -> ``[N]`` int or text, what names each list, such as ``user``.
+        columns: header -> ``[I]`` int or text, what is said of each item, such as ``item`` and ``title``.
         blocks: the lists, each block as `Block` says, best item first; -1 are left out. A generator that computes a
             block when it is asked for keeps one block in memory. Nothing is asked of it before the file is open.
 

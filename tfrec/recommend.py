@@ -34,11 +34,11 @@ class Arguments:
     explain: str | None = None
     """With one --user, or --items: title or raw id of an item; shows which items of the history speak for it."""
     write_recommendations: Path | None = None
-    """Write the k best items of every user here: .parquet, .csv or .tsv with user_id, rank, item_id, title, score.
+    """Write the k best items of every user here: .parquet, .csv or .tsv with user, rank, item, title, score.
     Titles are written as they are, in quotes where the format needs it. A spreadsheet takes one that begins with = + -
     or @ for a formula: import its column as text."""
     write_similar: Path | None = None
-    """The same of the k most similar items of every item: item_id, title, rank, similar_id, similar_title, score."""
+    """The same of the k most similar items of every item: item, title, rank, similar_item, similar_title, score."""
     exclude: tuple[str, ...] = ()
     """Titles or raw ids of items to leave out."""
     among: tuple[str, ...] = ()

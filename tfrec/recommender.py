@@ -242,19 +242,19 @@ class Recommender:
             among: choose among these only.
 
         Returns:
-            ``path``, written whole or not at all.
+            ``path``, written whole or not at all, with the columns of `recommend` or `similar_items`.
         """
         path = Path(path)
         check_lists_path(path)
-        items = {"item_id": self.vocabulary.item_ids, "title": self.vocabulary.labels}
+        items = {"item": self.vocabulary.item_ids, "title": self.vocabulary.labels}
         if what == "similar_items":
             lists = items
-            columns = {"similar_id": items["item_id"], "similar_title": items["title"]}
+            columns = {"similar_item": items["item"], "similar_title": items["title"]}
 
             def answer(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
                 return self._similar(block, k, exclude, among)
         elif what == "recommendations":
-            lists, columns = {"user_id": self.vocabulary.user_ids}, items
+            lists, columns = {"user": self.vocabulary.user_ids}, items
 
             def answer(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
                 return self._answer(block, None, k, exclude, among)

@@ -19,7 +19,10 @@ PAGES = {
     "custom_ops.md": "custom_ops/README.md",
     "tests.md": "tests/README.md",
 }
+#: Examples, whose cells become a page each: ``examples/NAME.py`` -> ``examples/NAME.md``.
+EXAMPLES = ("own_csv", "two_tower", "als_beside_implicit", "compress_table", "daily_retraining")
 _SOURCES = {source: page for page, source in PAGES.items()}
+_SOURCES |= {f"examples/{name}.py": f"examples/{name}.md" for name in EXAMPLES}
 _LINK = re.compile(r"\]\((?![a-z]+:|#)([^)\s#]+)")
 
 
@@ -27,6 +30,8 @@ def on_files(files: Files, config: Any) -> Files:
     """Add the pages."""
     for page, source in PAGES.items():
         files.append(File.generated(config, page, content=_page(source)))
+    for name in EXAMPLES:
+        files.append(File.generated(config, f"examples/{name}.md", content=_example(name)))
     return files
 
 
@@ -35,6 +40,20 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     if page.file.src_uri in PAGES:
         return markdown
     return _LINK.sub(lambda link: f"]({_in_site(link[1], 'docs/' + page.file.src_uri, page.file.src_uri)}", markdown)
+
+
+def _example(name: str) -> str:
+    """The cells of a script in percent form as Markdown."""
+    text = (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8")
+    parts = []
+    for kind, cell in re.findall(r"^# %%([^\n]*)\n(.*?)(?=^# %%|\Z)", text, re.MULTILINE | re.DOTALL):
+        if "markdown" in kind:
+            parts.append(re.sub(r"^# ?", "", cell, flags=re.MULTILINE).strip())
+        else:
+            parts.append(f"```python\n{cell.strip()}\n```")
+    title, *rest = parts
+    where = f"`python examples/{name}.py` runs this page; `jupytext --to notebook examples/{name}.py` makes a notebook of it."
+    return "\n\n".join([title, where, *rest])
 
 
 def _page(source: str) -> str:
