@@ -31,7 +31,7 @@ print(f"dense: HR@10 {run.metrics['test']['model']['hit_rate@10']:.3f}")
 # ## What a rank costs
 #
 # `TTEmbedding.from_dense` decomposes a table with the SVD. These two cores give each row `ranks` numbers of its own and
-# all rows one map to their width: a low-rank table, which is right where rows are few. `--group 1` below means the same.
+# all rows one map to their width: a low-rank table, which is right where rows are few. `--group 1` below is this.
 
 # %%
 table = run.recommender.model.user_embedding.numpy()

@@ -52,7 +52,8 @@ def _example(name: str) -> str:
         else:
             parts.append(f"```python\n{cell.strip()}\n```")
     title, *rest = parts
-    where = f"`python examples/{name}.py` runs this page; `jupytext --to notebook examples/{name}.py` makes a notebook of it."
+    script = f"examples/{name}.py"
+    where = f"`python {script}` runs this page; `jupytext --to notebook {script}` makes a notebook of it."
     return "\n\n".join([title, where, *rest])
 
 
