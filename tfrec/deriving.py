@@ -78,7 +78,7 @@ class _Work:
             Finished(config, self._split, fitted, model, self._test, self._measure.candidates("test"))
         )
         self._after = self._test(self._made.model)
-        self._references = self._measure.references("test")
+        self._references = self._measure.references("test", fitted)
         self.report: dict[str, Any] = {}
 
     def _test(self, model: Any) -> Report:

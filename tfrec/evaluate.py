@@ -84,7 +84,7 @@ def evaluate(arguments: Arguments) -> None:
     fitted = split.with_validation() if training.train_on_validation else split.train
     check_sizes(folder, model, *fitted.matrix.shape, folder.config)
     reports = {"model": measure.model(model, arguments.part, family.rows(config, fitted))}
-    reports |= measure.references(arguments.part)
+    reports |= measure.references(arguments.part, fitted)
     if distributed.rank() != 0:
         return
     result = {name: report.to_json() for name, report in reports.items()}

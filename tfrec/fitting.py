@@ -291,7 +291,7 @@ class _Training:
             measured, fitted = "training and validation", split.with_validation()
             model = self.family.again(config, fitted, outcome)
         tested = self._report(model, "test", fitted)
-        reports["test"] = {"model": tested, **self.measure.references("test")}
+        reports["test"] = {"model": tested, **self.measure.references("test", fitted)}
         shipped = measured
         if training.refit:
             shipped, fitted = "everything", split.everything()

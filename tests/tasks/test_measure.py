@@ -176,6 +176,23 @@ def test_popularity_is_measured_by_training_users():
     assert found.per_user["hit_rate@1"].tolist() == [0, 0]
 
 
+def test_popularity_counts_what_the_model_was_fitted_to():
+    """User 1's test item 3 is behind item 4 in training alone, and before it where validation counts, too."""
+    items = np.array([[0, 3, 2], [0, 1, 3], [4, 3, 0]], np.int32)
+    events = Interactions(
+        np.repeat(np.arange(3, dtype=np.int32), 3), items.ravel(), np.ones(9, np.float32), np.arange(3), np.arange(5),
+        timestamps=np.tile(np.arange(3), 3),
+    )  # fmt: skip
+    split = split_of("latest_item", events)
+    measure = Measure(split, resolved(protocol="all", metric="hit_rate@1"))
+    before, after = (
+        measure.references("test", fitted)["popularity"].per_user["hit_rate@1"].tolist()
+        for fitted in (None, split.with_validation())
+    )
+    assert before == [0, 0, 1]
+    assert after == [0, 1, 1]
+
+
 def test_a_model_is_asked_by_number_where_it_knows_the_user_else_by_history():
     asked = []
 

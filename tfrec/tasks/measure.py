@@ -23,7 +23,7 @@ from tfrec.evaluation import Candidates, Report, evaluate_candidates, evaluate_f
 from tfrec.metrics import Metric
 from tfrec.models import Popularity
 from tfrec.tasks.config import EvaluationConfig
-from tfrec.tasks.split import Part, PartName, Split
+from tfrec.tasks.split import Part, PartName, Split, TrainingSet
 
 #: How what a user has becomes what a model takes: a matrix ``[B, I]`` to another one.
 Rows = Callable[[scipy.sparse.csr_matrix], scipy.sparse.csr_matrix]
@@ -77,10 +77,17 @@ class Measure:
             self._scorers[key] = _Scorer(model, self._split.part(part), rows)
         return self._of(self._scorers[key], part)
 
-    def references(self, part: PartName) -> dict[str, Report]:
-        """``popularity`` and, where the truth is known, ``oracle``."""
-        popularity = Popularity(self._split.train.matrix.shape[1])
-        popularity.adapt(self._split.train.matrix)
+    def references(self, part: PartName, fitted: TrainingSet | None = None) -> dict[str, Report]:
+        """``popularity`` and, where the truth is known, ``oracle``.
+
+        Args:
+            part: on which.
+            fitted: what the model was fitted to, so that popularity counts the same interactions; None: the training
+                part.
+        """
+        matrix = (fitted or self._split.train).matrix
+        popularity = Popularity(matrix.shape[1])
+        popularity.adapt(matrix)
         found = {"popularity": self._of(_Scorer(popularity, self._split.part(part), lambda m: m), part)}
         if self._split.oracle is not None:
             found["oracle"] = self._of(_Oracle(self._split, part), part)
