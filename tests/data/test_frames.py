@@ -163,7 +163,10 @@ def test_a_column_must_be_named_by_text():
 def test_no_library_of_frames_is_needed():
     code = (
         "import sys\n"
-        "sys.modules.update(pandas=None, polars=None)\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name in ('pandas', 'polars'): raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
         "import pyarrow as pa, tfrec\n"
         "events = tfrec.Interactions.from_frame(pa.table({'user_id': ['a'], 'item_id': [1]}))\n"
         "print(events.to_frame().to_pydict(), 'tensorflow' in sys.modules)"
