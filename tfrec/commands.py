@@ -21,7 +21,7 @@ from tfrec.printing import printable
 
 T = TypeVar("T")
 
-#: Exit statuses: something failed; the user can mend it; interrupted by the user; nobody reads on; stopped by the
+#: Exit statuses: something failed; the user can remedy it; interrupted by the user; nobody reads on; stopped by the
 #: system.
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_PIPE, EXIT_TERMINATED = 1, 2, 130, 141, 143
 #: How long another rank waits before it says what rank 0 may be saying.
@@ -92,7 +92,7 @@ def parsed(parse: Callable[[], T]) -> T:
     """``parse()`` of the command line, whose messages are printed by rank 0, and by another one that is alone with it.
 
     All ranks of a launcher have the same command line; if one does not take it (it has another version of tfrec), that
-    one says so, and the others, which wait for it, are ended by the launcher.
+    one reports it, and the others, which wait for it, are ended by the launcher.
     """
     if rank_from_environment() == 0:
         return parse()
@@ -113,7 +113,7 @@ def keep_freed_memory() -> None:
     """Have the C library keep large blocks that TensorFlow frees instead of giving them back to the system.
 
     A training step frees and asks for the same buffers of tens of megabytes every time. By default each of them is
-    mapped anew, and the kernel clears it page by page: a sixth of the step on two cores (README, Benchmarks). Does
+    mapped again, and the kernel clears it page by page: a sixth of the step on two cores (README, Benchmarks). Does
     nothing where the C library is not glibc.
     """
     m_trim_threshold, m_mmap_threshold = -1, -3
@@ -168,7 +168,7 @@ def _silence_stdout() -> None:
 
 
 def _report(error: Exception) -> int:
-    """Print ``error`` once over all ranks, with a traceback unless the user can mend it; returns the exit status."""
+    """Print ``error`` once over all ranks, with a traceback unless the user can fix it; returns the exit status."""
     prefix, says = "error", True
     # Where ranks have not met, TensorFlow may not even be loaded.
     if "tfrec.distributed" in sys.modules:

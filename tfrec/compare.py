@@ -20,7 +20,7 @@ class Arguments:
     """Compare finished runs of one split: a table of test metrics, and whether their differences could be chance.
 
     The others are compared with the best run, user by user: the mean difference with its 95 % bootstrap interval, and
-    the p-value of a paired sign-flip test, corrected by Holm for the number of runs. It says what other users would
+    the p-value of a paired sign-flip test, corrected by Holm for the number of runs. It covers what other users would
     have given, not what other seeds would; and a best run picked here leads on average a little less than it seems.
     """
 

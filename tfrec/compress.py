@@ -24,7 +24,7 @@ class Arguments:
     settings: Annotated[CompressSettings, tyro.conf.arg(name="")] = field(default_factory=CompressSettings)
     """How."""
     data_dir: Path | None = None
-    """Folder with the data set, if it is not where $TFREC_DATA says."""
+    """Folder with the data set, if it is not in $TFREC_DATA."""
 
 
 def compress(arguments: Arguments) -> None:

@@ -28,7 +28,7 @@ class Arguments:
     settings: Annotated[QuantizeSettings, tyro.conf.arg(name="")] = field(default_factory=QuantizeSettings)
     """How."""
     data_dir: Path | None = None
-    """Folder with the data set, if it is not where $TFREC_DATA says."""
+    """Folder with the data set, if it is not in $TFREC_DATA."""
 
 
 def quantize(arguments: Arguments) -> None:

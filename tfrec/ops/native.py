@@ -20,7 +20,7 @@ _REBUILD = "Build it again in this environment: launch/setup --force, or TFREC_B
 def library_path() -> Path:
     """Where the library is; what TensorFlow Serving must preload.
 
-    Beside this file, or where ``TFREC_OPS_LIBRARY`` says: another build of the same ops, as launch/sanitize makes one.
+    Next to this file, or at ``TFREC_OPS_LIBRARY``: another build of the same ops, as launch/sanitize makes one.
     """
     other = os.environ.get("TFREC_OPS_LIBRARY")
     return Path(other) if other else Path(__file__).with_name("libtfrec_ops.so")
@@ -57,5 +57,5 @@ def library() -> Any | None:
     except tf.errors.NotFoundError as error:
         raise InputError(
             f"{path} cannot be loaded by TensorFlow {tf.__version__}; it was built for another version.\n{_REBUILD}.\n"
-            f"The loader says: {error.message}"
+            f"The loader: {error.message}"
         ) from error

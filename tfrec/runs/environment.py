@@ -1,4 +1,4 @@
-"""What a report says about where its numbers come from."""
+"""Where the numbers of a report come from."""
 
 from __future__ import annotations
 
