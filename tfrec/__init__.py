@@ -1,7 +1,7 @@
 """Recommenders on Keras 3 and TensorFlow, trained data-parallel with Horovod.
 
 Importing ``tfrec`` is cheap: TensorFlow is loaded only with the part that needs it. Parts and public names are there
-without an import of their own, ``tfrec.ALS``, ``tfrec.data.from_table``, and `keras.saving.load_model` finds every
+without an import of their own, ``tfrec.ALS``, ``tfrec.data.load``, and `keras.saving.load_model` finds every
 class of tfrec after
 ``import tfrec``.
 """

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from tfrec.data import from_table
+from tfrec.data import Interactions
 from tfrec.errors import InputError
 
-UIN = {"user": "u", "item": "i", "rating": "n", "values": "counts"}
+UIN = {"user": "u", "item": "i", "value": "n", "value_kind": "counts"}
 
 
 def write(tmp_path, text, name="events.csv"):
@@ -30,11 +30,15 @@ SWALLOW = ["u,i,name,n", 'a,1,"heroes,3', "b,2,plain,4", 'c,3,low",9', "d,4,last
 
 def test_a_tsv_has_no_quoting(tmp_path):
     text = "\n".join(SWALLOW).replace(",", "\t") + "\n"
-    events = from_table(write(tmp_path, text, "events.tsv"), **UIN)
+    events = Interactions.from_table(write(tmp_path, text, "events.tsv"), **UIN)
     assert events.values.tolist() == [3, 4, 9, 2]
-    assert from_table(write(tmp_path, text, "events.csv"), **UIN).values.tolist() == [3, 4, 9, 2]
+    assert Interactions.from_table(write(tmp_path, text, "events.csv"), **UIN).values.tolist() == [3, 4, 9, 2]
     open_quotes = 'u\ti\tn\na\t"x\t1\nb\ty\t2\nc\t"z\t3\n'
-    assert from_table(write(tmp_path, open_quotes, "events.tsv"), **UIN).item_ids.tolist() == ['"x', '"z', "y"]
+    assert Interactions.from_table(write(tmp_path, open_quotes, "events.tsv"), **UIN).item_ids.tolist() == [
+        '"x',
+        '"z',
+        "y",
+    ]
 
 
 def test_a_quote_that_swallows_lines_is_named(tmp_path):
@@ -42,9 +46,9 @@ def test_a_quote_that_swallows_lines_is_named(tmp_path):
     with pytest.raises(
         InputError, match=r"(?s)line 2: a quote opens here.*line 4.*--data.quoting off.*--data.quoting on"
     ):
-        from_table(path, **UIN)
-    assert from_table(path, quoting="off", **UIN).values.tolist() == [3, 4, 9, 2]
-    assert from_table(path, quoting="on", **UIN).values.tolist() == [9, 2]
+        Interactions.from_table(path, **UIN)
+    assert Interactions.from_table(path, quoting="off", **UIN).values.tolist() == [3, 4, 9, 2]
+    assert Interactions.from_table(path, quoting="on", **UIN).values.tolist() == [9, 2]
 
 
 @pytest.mark.parametrize(
@@ -58,15 +62,15 @@ def test_a_quote_that_swallows_lines_is_named(tmp_path):
 def test_quotes_that_are_not_closed(tmp_path, lines, line):
     path = write(tmp_path, "\n".join(["u,i,name,n", *lines]) + "\n")
     with pytest.raises(InputError, match=f"line {line}: a quote opens here"):
-        from_table(path, **UIN)
-    assert len(from_table(path, quoting="off", **UIN)) == sum(map(bool, lines))
+        Interactions.from_table(path, **UIN)
+    assert len(Interactions.from_table(path, quoting="off", **UIN)) == sum(map(bool, lines))
 
 
 def test_values_that_span_lines_are_read(tmp_path):
     text = 'u,i,n,review\na,1,3,"two\nlines, with ""quotes"""\nb,2,4,"one, line"\n'
-    assert from_table(write(tmp_path, text), **UIN).values.tolist() == [3, 4]
+    assert Interactions.from_table(write(tmp_path, text), **UIN).values.tolist() == [3, 4]
     titled = 'u,i,t\na,1,"Up\nand down"\n'
-    events = from_table(write(tmp_path, titled), user="u", item="i", title="t")
+    events = Interactions.from_table(write(tmp_path, titled), user="u", item="i", title="t")
     assert events.item_titles.tolist() == ["Up\nand down"]
 
 
@@ -75,31 +79,31 @@ def test_values_that_span_lines_are_read(tmp_path):
 
 def test_blanks_around_ids_and_names_are_stripped(tmp_path):
     text = " u , i\t,n\n 2, 12,1\n3,13 ,1\n\u00a02\u00a0,13,1\n"
-    events = from_table(write(tmp_path, text), **UIN)
+    events = Interactions.from_table(write(tmp_path, text), **UIN)
     assert events.user_ids.tolist() == [2, 3]
     assert events.item_ids.tolist() == [12, 13]
-    words = from_table(write(tmp_path, 'u,i,n\n" ada",x,1\nada , x ,2\n'), **UIN)
+    words = Interactions.from_table(write(tmp_path, 'u,i,n\n" ada",x,1\nada , x ,2\n'), **UIN)
     assert words.user_ids.tolist() == ["ada"]
     assert words.item_ids.tolist() == ["x"]
     table = pa.table({" u": ["ada ", "ada"], "i": [1, 2]})
     pa.parquet.write_table(table, tmp_path / "blank.parquet")
-    assert from_table(tmp_path / "blank.parquet", user="u", item="i").user_ids.tolist() == ["ada"]
+    assert Interactions.from_table(tmp_path / "blank.parquet", user="u", item="i").user_ids.tolist() == ["ada"]
 
 
 def test_a_first_line_of_data(tmp_path):
     path = write(tmp_path, "196\t242\t3\t881250949\n186\t302\t3\t891717742\n", "u.data")
     for names in ({}, {"user": "196", "item": "242"}):
         with pytest.raises(InputError, match=r"(?s)first line looks like data.*--data.column-names user item"):
-            from_table(path, **names)
-    events = from_table(
-        path, "user", "item", "rating", "time", column_names=["user", "item", "rating", "time"], values="ratings"
+            Interactions.from_table(path, **names)
+    events = Interactions.from_table(
+        path, "user", "item", "rating", "time", column_names=["user", "item", "rating", "time"], value_kind="ratings"
     )
     assert events.user_ids.tolist() == [186, 196]
     assert events.timestamps.tolist() == [881250949, 891717742]
     with pytest.raises(InputError, match=r"(?s)has 4 columns.*Received: 2: user, item"):
-        from_table(path, "user", "item", column_names=["user", "item"])
+        Interactions.from_table(path, "user", "item", column_names=["user", "item"])
     numbered = write(tmp_path, "0,1,2\nada,x,3\n")  # what pandas calls columns without names
-    assert from_table(numbered, "0", "1").user_ids.tolist() == ["ada"]
+    assert Interactions.from_table(numbered, "0", "1").user_ids.tolist() == ["ada"]
 
 
 # --- ids
@@ -116,22 +120,22 @@ def test_a_first_line_of_data(tmp_path):
     ],
 )
 def test_ids_are_numbers_or_text(tmp_path, ids, expected):
-    events = from_table(write(tmp_path, "u,i\n" + "".join(f"{u},1\n" for u in ids)), user="u", item="i")
+    events = Interactions.from_table(write(tmp_path, "u,i\n" + "".join(f"{u},1\n" for u in ids)), user="u", item="i")
     assert events.user_ids.tolist() == expected
 
 
 def test_a_number_written_in_two_ways_beside_text(tmp_path):
     path = write(tmp_path, "u,i\n12,1\n12.0,1\nada,1\n")
     with pytest.raises(InputError, match=r"(?s)line 3.*two ways.*'12\.0'.*--data.text-ids"):
-        from_table(path, user="u", item="i")
-    assert from_table(path, user="u", item="i", text_ids=True).user_ids.tolist() == ["12", "12.0", "ada"]
+        Interactions.from_table(path, user="u", item="i")
+    assert Interactions.from_table(path, user="u", item="i", text_ids=True).user_ids.tolist() == ["12", "12.0", "ada"]
 
 
 def test_markers_of_nothing_among_numbers_are_no_ids(tmp_path):
     path = write(tmp_path, "u,i\n1,1\nNULL,1\n\\N,2\n2,1\n")
     with pytest.raises(InputError, match=r"(?s)line 3: the user id is missing.*'NULL' \(2 such rows\)"):
-        from_table(path, user="u", item="i")
-    events = from_table(path, user="u", item="i", bad_rows="drop")
+        Interactions.from_table(path, user="u", item="i")
+    events = Interactions.from_table(path, user="u", item="i", bad_rows="drop")
     assert events.user_ids.tolist() == [1, 2]
     assert events.left_out == {"without user id": 2}
 
@@ -140,14 +144,14 @@ def test_rows_without_an_id_may_be_left_out_and_are_counted(tmp_path):
     rows = "".join(f"{i},{i % 9},1\n" for i in range(500))
     path = write(tmp_path, "u,i,n\n" + rows + ",3,1\n  ,4,1\n7,,1\n8,2\n9,2,1,1\n\n9,2,x\n-4,1,1\n")
     with pytest.raises(InputError, match=r"(?s)5 things.*--data.bad-rows drop"):
-        from_table(path, **UIN)
-    events = from_table(path, bad_rows="drop", **UIN)
+        Interactions.from_table(path, **UIN)
+    events = Interactions.from_table(path, bad_rows="drop", **UIN)
     assert events.left_out == {
         "malformed": 2,
         "without user id": 2,
         "without item id": 1,
         "with a user id that is none": 1,
-        "with a rating that is no number": 1,
+        "with a value that is no number": 1,
     }
     assert events.report.rows == 507
     assert len(events) == events.report.kept == 500
@@ -176,24 +180,24 @@ def test_parquet_of_other_types(tmp_path):
     )
     path = tmp_path / "t.parquet"
     pa.parquet.write_table(table, path)
-    events = from_table(path, "u", "i", "r", "when")
+    events = Interactions.from_table(path, "u", "i", "r", "when")
     assert events.user_ids.tolist() == [3, 7]
     assert events.item_ids.tolist() == [10, 11, 12]
     assert events.values.tolist() == [4.5, 2, 5]
     assert np.diff(events.timestamps).tolist() == [-14 * 3_600_000_000, 38 * 3_600_000_000]
-    assert from_table(path, "u", "i", "liked").values.tolist() == [1, 0, 1]
-    assert from_table(path, "neg", "i", text_ids=True).user_ids.tolist() == ["-1", "-2", "3"]
+    assert Interactions.from_table(path, "u", "i", "liked").values.tolist() == [1, 0, 1]
+    assert Interactions.from_table(path, "neg", "i", text_ids=True).user_ids.tolist() == ["-1", "-2", "3"]
     with pytest.raises(InputError, match=r"(?s)row 1: the user id must not be negative.*--data.text-ids"):
-        from_table(path, "neg", "i")
-    assert from_table(path, "small", "bytes").item_ids.tolist() == ["a", "b", "c"]
-    assert from_table(path, "category", "codes").item_ids.tolist() == [5, 6]
-    assert np.diff(from_table(path, "u", "i", timestamp="day").timestamps).tolist() == [86_400_000_000] * 2
+        Interactions.from_table(path, "neg", "i")
+    assert Interactions.from_table(path, "small", "bytes").item_ids.tolist() == ["a", "b", "c"]
+    assert Interactions.from_table(path, "category", "codes").item_ids.tolist() == [5, 6]
+    assert np.diff(Interactions.from_table(path, "u", "i", time="day").timestamps).tolist() == [86_400_000_000] * 2
     with pytest.raises(InputError, match=r"(?s)Column `when` must be a number|column `when` must be a number"):
-        from_table(path, "u", "i", "when")
+        Interactions.from_table(path, "u", "i", "when")
 
 
 def test_true_and_false_as_text(tmp_path):
-    events = from_table(write(tmp_path, "u,i,n\na,1,True\nb,2,False\n"), user="u", item="i", rating="n")
+    events = Interactions.from_table(write(tmp_path, "u,i,n\na,1,True\nb,2,False\n"), user="u", item="i", value="n")
     assert events.values.tolist() == [1, 0]
 
 
@@ -204,15 +208,15 @@ def test_folders_patterns_and_lists(tmp_path):
     pa.parquet.write_table(pa.table({"u": ["c"], "i": [1]}), folder / "part-1.parquet")
     (folder / "_SUCCESS").write_text("")
     (folder / ".part-1.parquet.crc").write_text("x")
-    assert from_table(folder, "u", "i").user_ids.tolist() == ["a", "b", "c"]
-    assert from_table(f"{folder}/*.parquet", "u", "i").user_ids.tolist() == ["c"]
+    assert Interactions.from_table(folder, "u", "i").user_ids.tolist() == ["a", "b", "c"]
+    assert Interactions.from_table(f"{folder}/*.parquet", "u", "i").user_ids.tolist() == ["c"]
     one, two = write(tmp_path, "u,i\n1,2\n"), write(tmp_path, "u,i\nx,2\n,3\n", "two.csv")
     with pytest.raises(InputError, match=r"two.csv, line 3: the user id is missing"):
-        from_table([one, two], "u", "i")
-    events = from_table([one, two], "u", "i", bad_rows="drop")
+        Interactions.from_table([one, two], "u", "i")
+    events = Interactions.from_table([one, two], "u", "i", bad_rows="drop")
     assert events.user_ids.tolist() == ["1", "x"]
     with pytest.raises(InputError, match="No file matches"):
-        from_table(f"{tmp_path}/*.nothing", "u", "i")
+        Interactions.from_table(f"{tmp_path}/*.nothing", "u", "i")
 
 
 # --- times
@@ -223,12 +227,12 @@ def test_a_date_that_does_not_exist_is_named(tmp_path):
     lines.insert(100, "1,7,0000-00-00")
     path = write(tmp_path, "u,i,t\n" + "\n".join(lines) + "\n")
     with pytest.raises(InputError, match=r"(?s)line 102: .*Received: '0000-00-00'"):
-        from_table(path, "u", "i", timestamp="t")
-    events = from_table(path, "u", "i", timestamp="t", bad_rows="drop")
-    assert events.left_out == {"with a timestamp that is none": 1}
+        Interactions.from_table(path, "u", "i", time="t")
+    events = Interactions.from_table(path, "u", "i", time="t", bad_rows="drop")
+    assert events.left_out == {"with a time that is none": 1}
     mixed = write(tmp_path, "u,i,t\n1,1,100\n1,2,101\n1,3,soon\n")
     with pytest.raises(InputError, match=r"(?s)line 4: .*'soon'"):
-        from_table(mixed, "u", "i", timestamp="t")
+        Interactions.from_table(mixed, "u", "i", time="t")
 
 
 @pytest.mark.parametrize(
@@ -243,9 +247,9 @@ def test_a_date_that_does_not_exist_is_named(tmp_path):
 def test_dates_that_are_not_iso_are_named_with_their_format(tmp_path, dates, time_format):
     path = write(tmp_path, "u,i,t\n" + "".join(f"1,{i},{d}\n" for i, d in enumerate(dates)))
     with pytest.raises(InputError) as caught:
-        from_table(path, "u", "i", timestamp="t")
+        Interactions.from_table(path, "u", "i", time="t")
     assert f"--data.time-format '{time_format}'" in str(caught.value)
-    times = from_table(path, "u", "i", timestamp="t", time_format=time_format).timestamps
+    times = Interactions.from_table(path, "u", "i", time="t", time_format=time_format).timestamps
     assert times[0] < times[1]
     assert 1291161600 * 10**6 <= times[0] < 1291248000 * 10**6  # the first of December 2010
 
@@ -253,14 +257,14 @@ def test_dates_that_are_not_iso_are_named_with_their_format(tmp_path, dates, tim
 def test_day_and_month_are_never_guessed(tmp_path):
     path = write(tmp_path, "u,i,t\n1,1,12/1/2010\n1,2,11/2/2010\n")
     with pytest.raises(InputError, match=r"(?s)none is guessed.*'%m/%d/%Y' or --data.time-format '%d/%m/%Y'"):
-        from_table(path, "u", "i", timestamp="t")
+        Interactions.from_table(path, "u", "i", time="t")
 
 
 def test_times_with_zones_fractions_and_commas(tmp_path):
     path = write(
         tmp_path, "u,i,t\n1,1,2024-12-31T23:59:59.5+01:00\n1,2,2024-12-31 22:59:59.5\n1,3,2024-12-31T22:59:59.5Z\n"
     )
-    assert len(set(from_table(path, "u", "i", timestamp="t").timestamps.tolist())) == 1
+    assert len(set(Interactions.from_table(path, "u", "i", time="t").timestamps.tolist())) == 1
 
 
 # --- encodings and packing
@@ -270,18 +274,18 @@ def test_other_encodings_are_named_with_a_guess(tmp_path):
     text = "u,i,n\nada,Montréal,2\nada,Café,1\n"
     path = write(tmp_path, text.encode("latin-1"))
     with pytest.raises(InputError, match=r"(?s)line 2: not utf8 text.*--data.encoding cp1252.*'Montréal'"):
-        from_table(path, **UIN)
-    assert from_table(path, encoding="latin-1", **UIN).item_ids.tolist() == ["Café", "Montréal"]
+        Interactions.from_table(path, **UIN)
+    assert Interactions.from_table(path, encoding="latin-1", **UIN).item_ids.tolist() == ["Café", "Montréal"]
     for encoding in ("utf-16", "utf-8-sig", "utf-32"):
-        events = from_table(write(tmp_path, text.encode(encoding)), **UIN)
+        events = Interactions.from_table(write(tmp_path, text.encode(encoding)), **UIN)
         assert events.item_ids.tolist() == ["Café", "Montréal"]
     with pytest.raises(InputError, match="utf-16-le"):
-        from_table(write(tmp_path, text.encode("utf-16-le")), **UIN)
+        Interactions.from_table(write(tmp_path, text.encode("utf-16-le")), **UIN)
     mixed = write(tmp_path, text.encode() + b"bob,Z\xfcrich,1\n")
     with pytest.raises(InputError, match=r"(?s)line 4: not utf8 text.*correct this one"):
-        from_table(mixed, **UIN)
+        Interactions.from_table(mixed, **UIN)
     with pytest.raises(InputError, match="one that Python knows"):
-        from_table(path, encoding="latin-99", **UIN)
+        Interactions.from_table(path, encoding="latin-99", **UIN)
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, None])
@@ -293,9 +297,9 @@ def test_packing_is_told_by_the_first_bytes(tmp_path, pack):
             archive.writestr("folder/events.csv", text)
     else:
         path.write_bytes(pack(text))
-    assert from_table(path, **UIN).user_ids.tolist() == ["ada", "bob"]
+    assert Interactions.from_table(path, **UIN).user_ids.tolist() == ["ada", "bob"]
     plain = write(tmp_path, text, "plain.csv.gz")
-    assert from_table(plain, **UIN).user_ids.tolist() == ["ada", "bob"]
+    assert Interactions.from_table(plain, **UIN).user_ids.tolist() == ["ada", "bob"]
 
 
 def test_a_workbook_is_no_table(tmp_path):
@@ -303,14 +307,14 @@ def test_a_workbook_is_no_table(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("[Content_Types].xml", "x")
     with pytest.raises(InputError, match="Save the sheet as CSV"):
-        from_table(path, **UIN)
+        Interactions.from_table(path, **UIN)
 
 
 def test_decimal_commas(tmp_path):
     path = write(tmp_path, "u;i;stars\na;1;4,5\nb;1;3,0\n")
     with pytest.raises(InputError, match=r"(?s)line 2: column `stars` must be a number.*--data.decimal"):
-        from_table(path, "u", "i", "stars")
-    assert from_table(path, "u", "i", "stars", decimal=",").values.tolist() == [4.5, 3]
+        Interactions.from_table(path, "u", "i", "stars")
+    assert Interactions.from_table(path, "u", "i", "stars", decimal=",").values.tolist() == [4.5, 3]
 
 
 def test_all_obstacles_at_once_with_the_options_that_get_past_them(tmp_path):
@@ -325,20 +329,20 @@ def test_all_obstacles_at_once_with_the_options_that_get_past_them(tmp_path):
     columns = {
         "user": "CustomerID",
         "item": "StockCode",
-        "rating": "Quantity",
-        "timestamp": "InvoiceDate",
+        "value": "Quantity",
+        "time": "InvoiceDate",
         "title": "Description",
     }
     with pytest.raises(InputError) as caught:
-        from_table(path, **columns)
+        Interactions.from_table(path, **columns)
     message = str(caught.value)
     assert "4 things" in message
     assert (
-        "--data.encoding cp1252 --data.bad-rows drop --data.values counts --data.time-format '%m/%d/%Y %H:%M'"
+        "--data.encoding cp1252 --data.bad-rows drop --data.value-kind counts --data.time-format '%m/%d/%Y %H:%M'"
         in message
     )
-    options = {"encoding": "cp1252", "bad_rows": "drop", "values": "counts", "time_format": "%m/%d/%Y %H:%M"}
-    events = from_table(path, **options, **columns)
+    options = {"encoding": "cp1252", "bad_rows": "drop", "value_kind": "counts", "time_format": "%m/%d/%Y %H:%M"}
+    events = Interactions.from_table(path, **options, **columns)
     assert events.item_ids.tolist() == ["85123A", "POST"]
     assert events.item_titles.tolist() == ["CAFÉ HOLDER", "POSTAGE"]
     assert events.kind == "counts"
@@ -367,31 +371,31 @@ def test_all_obstacles_at_once_with_the_options_that_get_past_them(tmp_path):
 )
 def test_what_values_are(tmp_path, column, values, kind):
     path = write(tmp_path, f"u,i,{column}\n" + "".join(f"{k},{k},{v}\n" for k, v in enumerate(values)))
-    events = from_table(path, "u", "i", column)
+    events = Interactions.from_table(path, "u", "i", column)
     assert events.kind == kind
     assert column in events.kind_rule
 
 
 def test_halves_that_repeat_pairs_are_no_ratings(tmp_path):
     path = write(tmp_path, "u,i,hours\n" + "1,1,0.5\n1,1,1.5\n" * 5)
-    assert from_table(path, "u", "i", "hours").kind == "counts"
+    assert Interactions.from_table(path, "u", "i", "hours").kind == "counts"
 
 
 def test_values_below_zero_are_asked_for(tmp_path):
     path = write(tmp_path, "u,i,qty\n1,1,6\n1,2,3\n1,1,-6\n2,2,1\n")
     with pytest.raises(
-        InputError, match=r"(?s)below 0.*1 of 4, the lowest -6.*values counts.*values votes.*values ratings"
+        InputError, match=r"(?s)below 0.*1 of 4, the lowest -6.*value-kind counts.*value-kind votes.*value-kind ratings"
     ):
-        from_table(path, "u", "i", "qty")
-    events = from_table(path, "u", "i", "qty", values="counts")
+        Interactions.from_table(path, "u", "i", "qty")
+    events = Interactions.from_table(path, "u", "i", "qty", value_kind="counts")
     assert events.to_csr().toarray().tolist() == [[0, 3], [0, 1]]
     with pytest.raises(InputError, match="none is named"):
-        from_table(path, "u", "i", values="counts")
+        Interactions.from_table(path, "u", "i", value_kind="counts")
 
 
 def test_the_latest_rating_of_a_pair_counts(tmp_path):
     path = write(tmp_path, "u,i,stars,t\n1,1,5,20\n1,2,4,1\n1,1,2,10\n")
-    events = from_table(path, "u", "i", "stars", "t")
+    events = Interactions.from_table(path, "u", "i", "stars", "t")
     assert events.to_csr().toarray().tolist() == [[5, 4]]
     assert events.merge("last").timestamps.tolist() == [20, 1]
     assert str(events.report) == "3 rows: 2 pairs kept; 1 row merged"

@@ -72,7 +72,7 @@ def hold_to_account(name, lines, end, mark):
     """Files of numbers: all lines are events, or the first one that is none is named."""
     layout = DATASETS[name].layout
     delimiter = layout.delimiter.encode()
-    has_time = "timestamp" in layout.columns
+    has_time = "time" in layout.columns
     header = [] if layout.names else [delimiter.join(c.encode() for c in layout.columns.values())]
     text = b"\xef\xbb\xbf" * mark + b"".join(h + b"\n" for h in header)
     number, bad, expected = len(header), None, []

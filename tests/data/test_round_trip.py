@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tfrec.data import Report, from_table
+from tfrec.data import Interactions, Report
 from tfrec.errors import InputError
 
 #: Ids and titles: quotes, tabs, delimiters, blanks inside, line breaks, unicode; never blank around, never empty.
@@ -68,7 +68,9 @@ def check_round_trip(folder, write, delimiter, table):
     path = folder / "table.data"
     write(path, table, delimiter)
     # quoting is said, since auto asks where a value spans lines that look like rows, and leaves tabs unquoted.
-    events = from_table(path, rating="qty", title="title", delimiter=delimiter, quoting="on", values="counts")
+    events = Interactions.from_table(
+        path, value="qty", title="title", delimiter=delimiter, quoting="on", value_kind="counts"
+    )
     assert [events.user_ids[k] for k in events.user_index] == [row[0] for row in table]
     assert [events.item_ids[k] for k in events.item_index] == [row[1] for row in table]
     assert events.values.tolist() == [row[2] for row in table]
@@ -118,8 +120,8 @@ def damaged(seed):
             "malformed",
             "without user id",
             "without item id",
-            "with a rating that is no number",
-            "with a timestamp that is none",
+            "with a value that is no number",
+            "with a time that is none",
         ),
         0,
     )
@@ -141,17 +143,17 @@ def damaged(seed):
                 expected["without item id"] += 1
             case 4:
                 lines.append(f"{user},{item},{draw.choice(['', 'x', 'nan', 'inf', '1e999', '4,5'[:1] + '..5'])},{time}")
-                expected["with a rating that is no number"] += 1
+                expected["with a value that is no number"] += 1
             case 5:
                 lines.append(f"{user},{item},{value},{draw.choice(['', '0000-00-00', '2024-02-31', 'soon'])}")
-                expected["with a timestamp that is none"] += 1
+                expected["with a time that is none"] += 1
             case 6:
                 lines.append(draw.choice(["", "   ", "\t"]))
             case _:
                 lines.append(f"{draw.choice(['', ' '])}{user},{item} ,{value},{time}")
                 pairs.append((user, item, float(value), time, number))
     # So few dates that are none that the column is one of dates.
-    while sum(len(line.split(",")) == 4 for line in lines) < 3 * expected["with a timestamp that is none"] + 1:
+    while sum(len(line.split(",")) == 4 for line in lines) < 3 * expected["with a time that is none"] + 1:
         lines.append("u0,i0,1,2024-01-01")
         pairs.append(("u0", "i0", 1.0, "2024-01-01", len(lines)))
     if not pairs:
@@ -163,11 +165,11 @@ def damaged(seed):
 def check_account(path, seed):
     lines, pairs, expected = damaged(seed)
     path.write_text("user_id,item_id,n,t\n" + "\n".join(lines) + random.Random(seed).choice(["", "\n", "\n\n"]))
-    options = {"rating": "n", "timestamp": "t", "values": "counts"}
+    options = {"value": "n", "time": "t", "value_kind": "counts"}
     if expected:
         with pytest.raises(InputError, match="--data.bad-rows drop"):
-            from_table(path, **options)
-    events = from_table(path, bad_rows="drop", **options)
+            Interactions.from_table(path, **options)
+    events = Interactions.from_table(path, bad_rows="drop", **options)
     assert events.left_out == expected
     assert events.report.rows == sum(bool(line.strip()) for line in lines)
     assert len(events) == len(pairs)
@@ -179,7 +181,7 @@ def check_account(path, seed):
     assert len(left) == left.report.kept == sum(value > 0 for value in total.values())
     assert left.report.rows == events.report.rows
     # The latest of a pair, for ratings.
-    graded = from_table(path, bad_rows="drop", **{**options, "values": "ratings"})
+    graded = Interactions.from_table(path, bad_rows="drop", **{**options, "value_kind": "ratings"})
     latest = {}
     for user, item, value, _, _ in sorted(pairs, key=lambda pair: (pair[3], pair[4])):
         latest[user, item] = value

@@ -5,11 +5,11 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from tfrec.data import from_table
+from tfrec.data import Interactions
 from tfrec.data.datasets import load_table
 from tfrec.errors import InputError
 
-COLUMNS = {"user": "u", "item": "i", "rating": "r", "timestamp": "t"}
+COLUMNS = {"user": "u", "item": "i", "value": "r", "time": "t"}
 GOOD = "u,i,r,t\n7,10,4.5,100\n3,11,2,101\n7,11,5,99\n"
 
 
@@ -30,33 +30,35 @@ def check_good(events):
 
 
 def test_csv(tmp_path):
-    check_good(from_table(write(tmp_path, GOOD), **COLUMNS))
+    check_good(Interactions.from_table(write(tmp_path, GOOD), **COLUMNS))
 
 
 def test_tsv_and_semicolons_and_other_columns(tmp_path):
     tabs = GOOD.replace(",", "\t").replace("t\n", "t\n", 1)
-    check_good(from_table(write(tmp_path, tabs, "events.tsv"), **COLUMNS))
-    check_good(from_table(write(tmp_path, GOOD.replace(",", ";")), **COLUMNS))
+    check_good(Interactions.from_table(write(tmp_path, tabs, "events.tsv"), **COLUMNS))
+    check_good(Interactions.from_table(write(tmp_path, GOOD.replace(",", ";")), **COLUMNS))
     more = "note,u,i,r,t\n" + "".join(f'"a, b",{line}\n' for line in GOOD.splitlines()[1:])
-    check_good(from_table(write(tmp_path, more), **COLUMNS))
+    check_good(Interactions.from_table(write(tmp_path, more), **COLUMNS))
 
 
 def test_gzip_bom_and_crlf(tmp_path):
-    check_good(from_table(write(tmp_path, gzip.compress(GOOD.encode()), "events.csv.gz"), **COLUMNS))
-    check_good(from_table(write(tmp_path, b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode()), **COLUMNS))
+    check_good(Interactions.from_table(write(tmp_path, gzip.compress(GOOD.encode()), "events.csv.gz"), **COLUMNS))
+    check_good(
+        Interactions.from_table(write(tmp_path, b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode()), **COLUMNS)
+    )
 
 
 def test_parquet(tmp_path):
     table = pa.table({"u": [7, 3, 7], "i": [10, 11, 11], "r": [4.5, 2, 5], "t": [100, 101, 99]})
     pa.parquet.write_table(table, tmp_path / "events.parquet")
-    check_good(from_table(tmp_path / "events.parquet", **COLUMNS))
+    check_good(Interactions.from_table(tmp_path / "events.parquet", **COLUMNS))
 
 
 def test_text_ids_titles_and_dates(tmp_path):
     text = (
         "user_id,item_id,title,when\nzoë,b,Amélie 🎬,2024-01-02\nadam,a,Solaris,2024-01-01\nzoë,a,Solaris,2024-01-03\n"
     )
-    events = from_table(write(tmp_path, text), timestamp="when", title="title")
+    events = Interactions.from_table(write(tmp_path, text), time="when", title="title")
     assert events.user_ids.tolist() == ["adam", "zoë"]
     assert events.item_titles.tolist() == ["Solaris", "Amélie 🎬"]
     assert np.diff(events.timestamps).tolist() == [-86_400_000_000, 2 * 86_400_000_000]
@@ -65,14 +67,14 @@ def test_text_ids_titles_and_dates(tmp_path):
 
 
 def test_to_csr_sums_repeated_events(tmp_path):
-    events = from_table(write(tmp_path, "u,i,r\n1,5,2\n1,5,3\n2,6,1\n"), user="u", item="i", rating="r")
+    events = Interactions.from_table(write(tmp_path, "u,i,r\n1,5,2\n1,5,3\n2,6,1\n"), user="u", item="i", value="r")
     assert events.to_csr().toarray().tolist() == [[5, 0], [0, 1]]
     assert events.to_csr(binary=True).toarray().tolist() == [[1, 0], [0, 1]]
 
 
 def test_large_ids_are_exact(tmp_path):
     top = 2**63 - 1
-    events = from_table(write(tmp_path, f"u,i\n{top},1\n{top - 1},1\n"), user="u", item="i")
+    events = Interactions.from_table(write(tmp_path, f"u,i\n{top},1\n{top - 1},1\n"), user="u", item="i")
     assert events.user_ids.tolist() == [top - 1, top]
 
 
@@ -81,10 +83,10 @@ def test_large_ids_are_exact(tmp_path):
     [
         ("", "is empty"),
         ("u,i,r,t\n", "no rows"),
-        ("u,i,t\n1,2,3\n", r"no column `r` \(for the rating\).*Received columns: u, i, t"),
+        ("u,i,t\n1,2,3\n", r"no column `r` \(for the value\).*Received columns: u, i, t"),
         ("u,i,r,t\n1,2,good,4\n", r"line 2: column `r` must be a number.*'good'"),
-        ("u,i,r,t\n1,2,3,4\n1,2,NaN,4\n", r"line 3: the rating must be a finite number"),
-        ("u,i,r,t\n1,2,inf,4\n", r"line 2: the rating must be a finite number"),
+        ("u,i,r,t\n1,2,3,4\n1,2,NaN,4\n", r"line 3: the value must be a finite number"),
+        ("u,i,r,t\n1,2,inf,4\n", r"line 2: the value must be a finite number"),
         ("u,i,r,t\n1,2,3,4\n,2,3,4\n", r"line 3: the user id is missing"),
         ("u,i,r,t\n1,-2,3,4\n", r"line 2: the item id must not be negative.*-2"),
         ("u,i,r,t\n1.5,2,3,4\n", r"line 2: the user id must be a whole number.*1\.5"),
@@ -97,12 +99,12 @@ def test_large_ids_are_exact(tmp_path):
 )
 def test_rejects(tmp_path, text, match):
     with pytest.raises(InputError, match=f"(?s){match}"):
-        from_table(write(tmp_path, text), **COLUMNS)
+        Interactions.from_table(write(tmp_path, text), **COLUMNS)
 
 
 def test_a_word_among_numbers_makes_ids_text(tmp_path):
     lines = [f"{i},{i % 7}" for i in range(300)] + ["POST,3", "85123A,4"]
-    events = from_table(write(tmp_path, "u,i\n" + "\n".join(lines) + "\n"), user="u", item="i")
+    events = Interactions.from_table(write(tmp_path, "u,i\n" + "\n".join(lines) + "\n"), user="u", item="i")
     assert {"POST", "85123A", "299"} <= set(events.user_ids)
     assert len(events) == 302
     assert events.item_ids.tolist() == list(range(7))
@@ -110,16 +112,16 @@ def test_a_word_among_numbers_makes_ids_text(tmp_path):
 
 def test_rejects_what_is_no_table(tmp_path):
     with pytest.raises(InputError, match="No such file"):
-        from_table(tmp_path / "none.csv")
+        Interactions.from_table(tmp_path / "none.csv")
     with pytest.raises(InputError, match="not a file"):
-        from_table(tmp_path)
+        Interactions.from_table(tmp_path)
     cut = gzip.compress((GOOD + GOOD[8:] * 1000).encode())[:-40]
     with pytest.raises(InputError, match="cut off"):
-        from_table(write(tmp_path, cut, "cut.csv.gz"), **COLUMNS)
+        Interactions.from_table(write(tmp_path, cut, "cut.csv.gz"), **COLUMNS)
     with pytest.raises(InputError, match="no Parquet file"):
-        from_table(write(tmp_path, GOOD, "events.parquet"), **COLUMNS)
+        Interactions.from_table(write(tmp_path, GOOD, "events.parquet"), **COLUMNS)
     with pytest.raises(InputError, match="column of its own"):
-        from_table(write(tmp_path, GOOD), user="u", item="u")
+        Interactions.from_table(write(tmp_path, GOOD), user="u", item="u")
 
 
 def test_cached_by_content(tmp_path):
@@ -133,7 +135,9 @@ def test_cached_by_content(tmp_path):
 
 def test_ids_are_never_rewritten_or_merged(tmp_path):
     def users(*ids):
-        return from_table(write(tmp_path, "u,i\n" + "".join(f"{u},1\n" for u in ids)), user="u", item="i").user_ids
+        return Interactions.from_table(
+            write(tmp_path, "u,i\n" + "".join(f"{u},1\n" for u in ids)), user="u", item="i"
+        ).user_ids
 
     assert users("007", "7", "07").tolist() == ["007", "07", "7"]
     assert users("0x7", "1e5", "x").tolist() == ["0x7", "1e5", "x"]
@@ -144,10 +148,10 @@ def test_ids_are_never_rewritten_or_merged(tmp_path):
 def test_quotes(tmp_path):
     """A line break inside quotes is part of a field, also beyond the parser's first block."""
     rows = "".join(f'{i},{i % 9},"a\nb,""c"" {i}"\n' for i in range(400_000))
-    events = from_table(write(tmp_path, "user_id,item_id,note\n" + rows))
+    events = Interactions.from_table(write(tmp_path, "user_id,item_id,note\n" + rows))
     assert len(events) == 400_000
     with pytest.raises(InputError, match="(?s)spans lines.*quote"):
-        from_table(write(tmp_path, 'user_id,item_id\n1,"a\n3,x\n4,y"\n'))
+        Interactions.from_table(write(tmp_path, 'user_id,item_id\n1,"a\n3,x\n4,y"\n'))
 
 
 @pytest.mark.parametrize(
@@ -162,13 +166,13 @@ def test_quotes(tmp_path):
 )
 def test_rejects_odd_tables(tmp_path, text, match):
     with pytest.raises(InputError, match=f"(?s){match}"):
-        from_table(write(tmp_path, text))
+        Interactions.from_table(write(tmp_path, text))
 
 
 def test_times_beyond_the_range(tmp_path):
     path = write(tmp_path, "user_id,item_id,t\n1,2,1.5\n1,3,1.7e13\n")
-    with pytest.raises(InputError, match="line 3: the timestamp"):
-        from_table(path, timestamp="t")
+    with pytest.raises(InputError, match="line 3: the time"):
+        Interactions.from_table(path, time="t")
     table = pa.table({"user_id": [1], "item_id": [2], "t": pa.array([1_700_000_000_123_456_789], pa.timestamp("ns"))})
     pa.parquet.write_table(table, tmp_path / "t.parquet")
-    assert from_table(tmp_path / "t.parquet", timestamp="t").timestamps.tolist() == [1_700_000_000_123_456]
+    assert Interactions.from_table(tmp_path / "t.parquet", time="t").timestamps.tolist() == [1_700_000_000_123_456]

@@ -228,7 +228,7 @@ def test_a_table_with_odd_rows(tmp_path):
     rows = ["u,i,plays,name", *(f"{u},{i},{1 + (u * i) % 5},Sigur Rós {i} ✓" for u in range(9) for i in range(u % 7))]
     rows.append("99,77,3,日本")
     (tmp_path / "my.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    arguments = ["als", "--data.path", "my.csv", "--data.user", "u", "--data.item", "i", "--data.rating", "plays",
+    arguments = ["als", "--data.path", "my.csv", "--data.user", "u", "--data.item", "i", "--data.value", "plays",
                  "--data.title", "name", "--data.min-rating", "all", "--model.factors", "2", "--evaluation.metrics",
                  "ndcg@3", "--evaluation.monitor", "ndcg@3", "--output-dir", "run"]  # fmt: skip
     run("train", *arguments, cwd=tmp_path)

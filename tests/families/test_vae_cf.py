@@ -221,7 +221,7 @@ def test_own_table(tmp_path):
     (tmp_path / "my.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (tmp_path / "them.txt").write_text("ü7\n\nü8\n", encoding="utf-8")
     out, _ = run(
-        "train", "--data.path", "my.csv", "--data.user", "who", "--data.item", "what", "--data.rating", "stars",
+        "train", "--data.path", "my.csv", "--data.user", "who", "--data.item", "what", "--data.value", "stars",
         "--data.title", "name", "--training.epochs", "2", "--training.global-batch-size", "10",
         "--model.hidden-dims", "8", "--model.latent-dim", "4", "--output-dir", "run",
         "--evaluation.metrics", "recall@5", "ndcg@10", "--evaluation.monitor", "ndcg@10", cwd=tmp_path,

@@ -251,7 +251,7 @@ def test_leave_one_out_of_a_table(tmp_path):
     """The latest for test, the one before for validation, the others to train on, as ones."""
     (tmp_path / "my.csv").write_text("user_id,item_id,t\n1,10,4\n1,11,9\n1,12,6\n1,13,1\n2,10,5\n2,13,7\n")
     task = TASKS["latest_item"]
-    config = task.resolve_data(DataConfig(path=tmp_path / "my.csv", timestamp="t", split="latest_item"))
+    config = task.resolve_data(DataConfig(path=tmp_path / "my.csv", time="t", split="latest_item"))
     split = task.split(config, read_source(config))
     assert split.train.matrix.toarray().tolist() == [[1, 0, 0, 1], [1, 0, 0, 1]]
     assert split.validation.target_items.tolist() == [2]

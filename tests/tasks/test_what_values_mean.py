@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse
 
 from tests.oracles import ndcg_of_ranking
-from tfrec.data import Interactions, from_table, leave_one_out, random_holdout, strong_generalization
+from tfrec.data import Interactions, leave_one_out, random_holdout, strong_generalization
 from tfrec.errors import InputError
 from tfrec.evaluation import evaluate_full_ranking
 from tfrec.metrics import Metric, tied_ranks
@@ -32,7 +32,7 @@ def shop(tmp_path_factory):
 
 
 def run(tmp_path, path, *more):
-    options = ["--data.path", str(path), "--data.user", "customer", "--data.item", "sku", "--data.rating", "qty"]
+    options = ["--data.path", str(path), "--data.user", "customer", "--data.item", "sku", "--data.value", "qty"]
     recipe, config = parse([*more[:1], *options, *more[1:], "--output-dir", str(tmp_path / "run")])
     train(recipe, config, time.perf_counter())
     return json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -52,7 +52,7 @@ def test_counts_are_never_dropped_for_being_small(shop, tmp_path, capsys):
 
 
 def test_ratings_are_compared_with_a_threshold_that_is_printed(shop, tmp_path, capsys):
-    found = run(tmp_path, shop, "popularity", "--data.values", "ratings", "--data.min-user-events", "2")
+    found = run(tmp_path, shop, "popularity", "--data.value-kind", "ratings", "--data.min-user-events", "2")
     report = found["data"]["report"]
     assert report["kept"] + report["merged"] + sum(report["dropped"].values()) == report["rows"] == ROWS
     assert set(report["dropped"]) <= {
@@ -67,8 +67,8 @@ def test_ratings_are_compared_with_a_threshold_that_is_printed(shop, tmp_path, c
 
 
 def test_options_of_tables_need_a_table(tmp_path):
-    recipe, config = parse(["popularity", "--data.rating", "stars", "--output-dir", str(tmp_path / "run")])
-    with pytest.raises(InputError, match=r"(?s)--data.rating speaks of a table of your own.*--data.path"):
+    recipe, config = parse(["popularity", "--data.value", "stars", "--output-dir", str(tmp_path / "run")])
+    with pytest.raises(InputError, match=r"(?s)--data.value speaks of a table of your own.*--data.path"):
         train(recipe, config, time.perf_counter())
 
 
@@ -177,7 +177,7 @@ def test_gains_with_ties_are_those_of_all_orders(ties, seed):
 
 
 def test_interactions_print_in_a_few_lines(shop):
-    events = from_table(shop, "customer", "sku", "qty")
+    events = Interactions.from_table(shop, "customer", "sku", "qty")
     assert len(repr(events)) < 200
     assert f"{ROWS:,} events" in repr(events)
     assert "counts" in repr(events)

@@ -21,7 +21,6 @@ from tfrec.data.splits import (
 )
 from tfrec.data.synthetic import Synthetic
 from tfrec.data.synthetic_catalog import SyntheticCatalog
-from tfrec.data.tables import from_table
 from tfrec.data.user_lists import read_user_lists
 
 __all__ = [
@@ -38,7 +37,6 @@ __all__ = [
     "Synthetic",
     "SyntheticCatalog",
     "by_time",
-    "from_table",
     "given",
     "leave_one_out",
     "load",

@@ -51,7 +51,7 @@ class Texts:
     def of(cls, column: pa.ChunkedArray, strip: bool = True) -> Texts:
         """Encode a column of strings, plain or dictionary-encoded."""
         if not pa.types.is_dictionary(column.type):
-            column = pc.dictionary_encode(pc.cast(column, pa.large_string()))
+            column = pc.dictionary_encode(column)
         encoded = column.unify_dictionaries().combine_chunks()
         if isinstance(encoded, pa.ChunkedArray):  # a single chunk is left as it is
             encoded = encoded.chunk(0) if encoded.num_chunks else pa.array([], encoded.type)
@@ -269,7 +269,7 @@ def read_values(name: str, column: pa.ChunkedArray, decimal: str) -> tuple[np.nd
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise InputError(
             f"Column `{name}` must hold ratings or counts: numbers.\nReceived: {kind}.\n"
-            "Name another column for the rating."
+            "Name another column for the value."
         )
     values = numpy_of(pc.cast(pc.fill_null(column, 0), pa.float32(), safe=False))
     missing = numpy_of(pc.is_null(column))
@@ -284,16 +284,16 @@ def read_values(name: str, column: pa.ChunkedArray, decimal: str) -> tuple[np.nd
 def _bad_value(name: str, shown: str, bad: np.ndarray, hint: str = "", options: Any = DROP) -> Problem:
     is_number = shown == "nothing" or shown.strip("'+-").lower() in ("nan", "inf", "infinity")
     fix = (
-        f"Correct or remove the row, name another column for the rating (now `{name}`), {hint}or leave such rows "
+        f"Correct or remove the row, name another column for the value (now `{name}`), {hint}or leave such rows "
         f"out: {either(dict(DROP))}."
     )
     return Problem(
-        "the rating must be a finite number" if is_number else f"column `{name}` must be a number",
+        "the value must be a finite number" if is_number else f"column `{name}` must be a number",
         shown,
         fix,
         options,
         bad,
-        "with a rating that is no number",
+        "with a value that is no number",
     )
 
 

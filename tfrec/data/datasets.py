@@ -13,7 +13,6 @@ from tfrec.data.files import combined_checksum
 from tfrec.data.interactions import Interactions
 from tfrec.data.registry import REGISTRY, Loaded
 from tfrec.data.table_files import table_files
-from tfrec.data.tables import from_table
 from tfrec.errors import InputError
 
 #: What `load` accepts.
@@ -77,14 +76,14 @@ def load_source(name: str, data_dir: str | Path | None = None, **settings: Any) 
     if name not in REGISTRY:
         raise InputError(
             f"Unknown data set.\nReceived: {name!r}.\nKnown: {', '.join(NAMES)}.\n"
-            "For a table of your own: tfrec.data.from_table(path), on the command line --data.path FILE."
+            "For a table of your own: tfrec.Interactions.from_table(path), on the command line --data.path FILE."
         )
     return REGISTRY[name].load(name, data_dir, settings)
 
 
 def load_table(path: str | Path | Sequence[str | Path], **options: Any) -> Interactions:
-    """`from_table` with its result cached by the files' checksum and the options."""
+    """`Interactions.from_table` with its result cached by the files' checksum and the options."""
     files = table_files(path)
     key = {"table": combined_checksum(files), "suffix": [file.name for file in files], "options": options}
-    events = cached(key, lambda: from_table(files, **options))
+    events = cached(key, lambda: Interactions.from_table(files, **options))
     return events.described(source={"file": str(path), "sha256": key["table"]})

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import scipy.sparse
 
 from tfrec.data.report import Report
 from tfrec.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from tfrec.data.quoting import Quoting
 
 #: What a value says. ``events``: there are none, every event counts 1. ``counts``: how often or how much; those of a
 #: pair are added up, and a pair with more than 0 is positive. ``ratings``: a grade, where a low one means dislike; the
@@ -74,6 +80,142 @@ class Interactions:
                 f"`item_titles` must have one entry per item.\n"
                 f"Received: {len(self.item_titles)} for {len(self.item_ids)} items."
             )
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: Any,
+        user: str = "user_id",
+        item: str = "item_id",
+        value: str | None = None,
+        time: str | None = None,
+        *,
+        title: str | None = None,
+        value_kind: Literal["auto", "ratings", "counts", "votes"] = "auto",
+        bad_rows: Literal["error", "drop"] = "error",
+        time_format: str | None = None,
+        text_ids: bool = False,
+        name: str | None = None,
+    ) -> Interactions:
+        """Interactions of a data frame, or of arrays.
+
+        Args:
+            frame: pandas, polars, PyArrow, a DuckDB relation, any object with the Arrow PyCapsule interface or the
+                dataframe interchange protocol, a mapping of columns (arrays, lists, series), or a structured NumPy
+                array. Only the columns that are named are read.
+            user: the column of user ids: whole numbers from 0, or text.
+            item: the column of item ids.
+            value: the column of ratings, counts or votes; None: every event counts 1 and is positive.
+            time: the column of times, numbers or dates; None: the order of the rows is that of time.
+            title: the column of item titles.
+            value_kind: what ``value`` holds, as in `from_table`.
+            bad_rows: as in `from_table`.
+            time_format: how dates in text are written; None: ISO 8601.
+            text_ids: take ids as text even where they look like numbers.
+            name: for reports.
+
+        Returns:
+            Interactions, events in the order of the rows, with the account of all rows in ``report``.
+
+        Raises:
+            InputError: no frame, a missing column, or rows that cannot be read.
+
+        Example:
+            >>> columns = {"who": ["ada", "ada", "grace"], "what": ["Dune", "Solaris", "Dune"], "stars": [5, 3, 4]}
+            >>> events = Interactions.from_frame(columns, user="who", item="what", value="stars")
+            >>> events.num_users, events.num_items, events.kind
+            (2, 2, 'ratings')
+        """
+        from tfrec.data.tables import Reading, read_frame
+
+        reading = Reading(user, item, value, time, title, value_kind, bad_rows, time_format, text_ids)
+        return read_frame(frame, reading, name)
+
+    @classmethod
+    def from_table(
+        cls,
+        path: str | Path | Sequence[str | Path],
+        user: str = "user_id",
+        item: str = "item_id",
+        value: str | None = None,
+        time: str | None = None,
+        *,
+        title: str | None = None,
+        value_kind: Literal["auto", "ratings", "counts", "votes"] = "auto",
+        bad_rows: Literal["error", "drop"] = "error",
+        delimiter: str | None = None,
+        quoting: Quoting = "auto",
+        decimal: str = ".",
+        encoding: str | None = None,
+        column_names: Sequence[str] | None = None,
+        time_format: str | None = None,
+        text_ids: bool = False,
+        name: str | None = None,
+    ) -> Interactions:
+        """Interactions of files with named columns.
+
+        Blanks around ids and column names are stripped. Empty lines are no rows.
+
+        Args:
+            path: CSV, TSV or other delimited text, also packed (gzip, bz2, xz, zstd, or zip with one file), or Parquet;
+                the first bytes tell which. A list of such files, a pattern (``plays/*.parquet``), or a folder of parts.
+            user: the column of user ids, whole numbers from 0 or text, see `tfrec.data.columns.read_ids`.
+            item: the column of item ids.
+            value: the column of ratings, counts or votes; None: every event counts 1 and is positive.
+            time: the column of times, numbers or dates; None: the order of the file is that of time.
+            title: the column of item titles; None: none.
+            value_kind: what ``value`` holds; auto: decided by the rule in `tfrec.data.value_kinds`.
+            bad_rows: rows without an id, with a number of columns other than the first line's, a value that is no
+                number or a time that is none. error: refuse the table, and name the first of each kind. drop: leave
+                them out, counted in ``report``.
+            delimiter: one character; None: tab for ``.tsv``, else the one of ``, ; tab |`` that the first line has most
+                of.
+            quoting: whether ``"`` quotes (RFC 4180). auto: in all text but that delimited by tabs, and an error where a
+                quote that is probably not closed would swallow lines. on: always. off: never.
+            decimal: the sign before the fraction of a value: ``.`` or ``,``.
+            encoding: of the text; None: UTF-8, or UTF-16 and UTF-32 with a byte order mark.
+            column_names: the names of the columns where the first line is data already.
+            time_format: how dates are written, as for ``datetime.strptime``; None: ISO 8601.
+            text_ids: take ids as text even where they look like numbers.
+            name: for reports; default the file's name.
+
+        Returns:
+            Interactions, events in the order of the file, with the account of all rows in ``report``.
+
+        Raises:
+            InputError: no such file, an empty one, a missing column, or rows that cannot be read (with file and line).
+                All problems that options get past are reported together, with these options.
+
+        Example:
+            >>> import pathlib, tempfile
+            >>> path = pathlib.Path(tempfile.mkdtemp()) / "plays.csv"
+            >>> _ = path.write_text("who,what,stars\\nada,Dune,5\\nada,Solaris,3\\ngrace,Dune,4\\n")
+            >>> events = Interactions.from_table(path, user="who", item="what", value="stars")
+            >>> events.num_users, events.num_items, list(events.item_ids), events.kind
+            (2, 2, ['Dune', 'Solaris'], 'ratings')
+            >>> print(events.report)
+            3 rows: 3 pairs kept
+        """
+        from tfrec.data.tables import Reading, read_files
+
+        reading = Reading(user, item, value, time, title, value_kind, bad_rows, time_format, text_ids, decimal)
+        return read_files(path, reading, delimiter, quoting, encoding, column_names, name)
+
+    def to_frame(self) -> pa.Table:
+        """The events as an Arrow table in raw ids: ``user``, ``item``, and ``value``, ``time``, ``title`` if known.
+
+        For pandas ``to_frame().to_pandas()``, for polars ``polars.from_arrow(to_frame())``.
+        """
+        import pyarrow as pa
+
+        columns = {"user": _taken(self.user_ids, self.user_index), "item": _taken(self.item_ids, self.item_index)}
+        if self.kind != "events":
+            columns["value"] = pa.array(self.values)
+        if self.timestamps is not None:
+            columns["time"] = pa.array(self.timestamps)
+        if self.item_titles is not None:
+            columns["title"] = _taken(self.item_titles, self.item_index)
+        return pa.table(columns)
 
     def __len__(self) -> int:
         return len(self.user_index)
@@ -242,6 +384,13 @@ class Interactions:
             f"<Interactions {self.name!r}: {len(self):,} events of {self.num_users:,} users and {self.num_items:,} "
             f"items{times}{titles}; values: {self.kind}>"
         )
+
+
+def _taken(values: np.ndarray, index: np.ndarray) -> pa.Array:
+    import pyarrow as pa
+
+    kind = pa.large_string() if values.dtype == object else None
+    return pa.array(values, kind).take(pa.array(index))
 
 
 def index_ids(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

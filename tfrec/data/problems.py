@@ -24,7 +24,7 @@ class Problem:
         what: what is wrong, and what was expected.
         received: the first value that is wrong, as it is shown.
         fix: how to get past it.
-        options: that get past it, for `from_table`; none where the file must be corrected.
+        options: that get past it, for `Interactions.from_table`; none where the file must be corrected.
         bad: bool ``[N]``, the rows concerned; None where it concerns the whole column or file.
         reason: of leaving these rows out, for the account; None where that is not possible.
         place: of the first, where it is not told by ``bad``.

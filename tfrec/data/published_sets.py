@@ -51,9 +51,9 @@ class Layout:
     @property
     def form(self) -> Form:
         """How the lines of the file of events are read."""
-        kinds: dict[str, FieldKind] = {"user": "id", "item": "id", "rating": "number", "timestamp": "time"}
+        kinds: dict[str, FieldKind] = {"user": "id", "item": "id", "value": "number", "time": "time"}
         if self.text:
-            kinds = {"user": "text", "item": "text", "rating": "count"}
+            kinds = {"user": "text", "item": "text", "value": "count"}
         fields = {column: kinds[role] for role, column in self.columns.items()}
         return Form(self.delimiter, fields, self.names, quoting=self.delimiter == ",", lenient=self.text)
 
@@ -82,7 +82,7 @@ class Dataset:
         return self.url.rsplit("/", 1)[1]
 
 
-_MOVIELENS_COLUMNS = {"user": "userId", "item": "movieId", "rating": "rating", "timestamp": "timestamp"}
+_MOVIELENS_COLUMNS = {"user": "userId", "item": "movieId", "value": "rating", "time": "timestamp"}
 _MOVIELENS_NAMES = ("userId", "movieId", "rating", "timestamp")
 _MOVIELENS_CSV = Layout(ratings="ratings.csv", delimiter=",", columns=_MOVIELENS_COLUMNS, titles="movies.csv")
 _MOVIELENS_DAT = Layout(
@@ -131,7 +131,7 @@ DATASETS: dict[str, Dataset] = {
             Layout(
                 ratings="user_artists.dat",
                 delimiter="\t",
-                columns={"user": "userID", "item": "artistID", "rating": "weight"},
+                columns={"user": "userID", "item": "artistID", "value": "weight"},
                 titles="artists.dat",
                 titles_delimiter="\t",
                 kind="counts",
@@ -146,7 +146,7 @@ DATASETS: dict[str, Dataset] = {
                 ratings="usersha1-artmbid-artname-plays.tsv",
                 delimiter="\t",
                 # A third of the artists have no MusicBrainz id, so the name is the id, as in implicit.
-                columns={"user": "user", "item": "artist", "rating": "plays"},
+                columns={"user": "user", "item": "artist", "value": "plays"},
                 names=("user", "artist_mbid", "artist", "plays"),
                 kind="counts",
                 text=True,

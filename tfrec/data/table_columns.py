@@ -45,7 +45,7 @@ def build_interactions(
     Args:
         path: for errors.
         table: the parsed columns.
-        columns: role (``user``, ``item``, ``rating``, ``timestamp``, ``title``) -> name of the column.
+        columns: role (``user``, ``item``, ``value``, ``time``, ``title``) -> name of the column.
         name: for reports.
         kind: what a value says.
         text_ids: ids are text.
@@ -121,13 +121,13 @@ def _convert(table: pa.Table, read: Columns, where: Where) -> tuple[list[Problem
         ids = {role: read_ids(role, read.names[role], table[role], read.text_ids) for role in ("user", "item")}
         found += ids["user"].problems + ids["item"].problems
         values = times = None
-        if "rating" in read.names:
-            values, problems = read_values(read.names["rating"], table["rating"], read.decimal)
+        if "value" in read.names:
+            values, problems = read_values(read.names["value"], table["value"], read.decimal)
             found += problems
-            unclear = unclear_values(read.names["rating"], values) if read.ask_values else None
+            unclear = unclear_values(read.names["value"], values) if read.ask_values else None
             found += [unclear] if unclear is not None else []
-        if "timestamp" in read.names:
-            times, problems = read_times(read.names["timestamp"], table["timestamp"], read.time_format)
+        if "time" in read.names:
+            times, problems = read_times(read.names["time"], table["time"], read.time_format)
             found += problems
     except InputError as error:
         raise InputError(f"{where.path}: {error}") from error

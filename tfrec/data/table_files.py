@@ -52,7 +52,7 @@ def table_files(path: str | Path | Sequence[str | Path]) -> list[Path]:
     return parts
 
 
-def shown(files: Sequence[Path]) -> str:
+def shown(files: Sequence[Path | str]) -> str:
     """The name of a file, or of the folder of several."""
     if len(files) == 1:
         return str(files[0])

@@ -21,7 +21,7 @@ class Part:
     """A file that was read.
 
     Args:
-        path: the file.
+        path: the file, or what a frame is called.
         table: its columns, named by role.
         problems: what was found on the way.
         malformed: rows that are left out since they have more or fewer columns.
@@ -29,7 +29,7 @@ class Part:
         first_line: the line of the first row, where each row is a line.
     """
 
-    path: Path
+    path: Path | str
     table: pa.Table
     problems: list[Problem] = field(default_factory=list)
     malformed: int = 0

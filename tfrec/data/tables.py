@@ -1,11 +1,15 @@
-"""Read a person's own table of interactions: CSV, TSV or Parquet; a file, several, a pattern or a folder of parts."""
+"""From a table, in files or in memory, to interactions: what `Interactions.from_table` and `from_frame` do."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+
+from tfrec.data import frames
 from tfrec.data.interactions import Interactions
 from tfrec.data.parquet_tables import read_parquet
 from tfrec.data.quoting import Quoting
@@ -17,108 +21,100 @@ from tfrec.data.value_kinds import value_kind
 from tfrec.errors import InputError
 
 
-def from_table(
+@dataclass(frozen=True)
+class Reading:
+    """How the columns of a table are named and read; the arguments of `Interactions.from_table`."""
+
+    user: str
+    item: str
+    value: str | None
+    time: str | None
+    title: str | None
+    value_kind: Literal["auto", "ratings", "counts", "votes"]
+    bad_rows: Literal["error", "drop"]
+    time_format: str | None
+    text_ids: bool
+    decimal: str = "."
+
+    def __post_init__(self) -> None:
+        _check_choice("value_kind", self.value_kind, ("auto", "ratings", "counts", "votes"))
+        _check_choice("bad_rows", self.bad_rows, ("error", "drop"))
+        _check_choice("decimal", self.decimal, (".", ","))
+        if self.value_kind != "auto" and self.value is None:
+            raise InputError(
+                f"`value_kind` says what the column of ratings or counts holds, and none is named.\n"
+                f"Received: value_kind={self.value_kind!r}.\nName it: value='COLUMN', --data.value COLUMN."
+            )
+        for role, column in self.named().items():
+            if not isinstance(column, str):
+                raise InputError(f"`{role}` must be the name of a column.\nReceived: {column!r}.")
+        if len(set(self.columns().values())) < len(self.columns()):
+            raise InputError(f"Each role needs a column of its own.\nReceived: {self.columns()}.")
+
+    def named(self) -> dict[str, str]:
+        """Role -> name of the column, as it was given."""
+        roles = ("user", "item", "value", "time", "title")
+        return {role: getattr(self, role) for role in roles if getattr(self, role) is not None}
+
+    def columns(self) -> dict[str, str]:
+        """Role -> name of the column, without blanks around it."""
+        return {role: column.strip() for role, column in self.named().items()}
+
+
+def read_files(
     path: str | Path | Sequence[str | Path],
-    user: str = "user_id",
-    item: str = "item_id",
-    rating: str | None = None,
-    timestamp: str | None = None,
-    *,
-    title: str | None = None,
-    values: Literal["auto", "ratings", "counts", "votes"] = "auto",
-    bad_rows: Literal["error", "drop"] = "error",
-    delimiter: str | None = None,
-    quoting: Quoting = "auto",
-    decimal: str = ".",
-    encoding: str | None = None,
-    column_names: Sequence[str] | None = None,
-    time_format: str | None = None,
-    text_ids: bool = False,
-    name: str | None = None,
+    reading: Reading,
+    delimiter: str | None,
+    quoting: Quoting,
+    encoding: str | None,
+    column_names: Sequence[str] | None,
+    name: str | None,
 ) -> Interactions:
-    """Read interactions from a table with named columns.
-
-    Blanks around ids and column names are stripped. Empty lines are no rows.
-
-    Args:
-        path: CSV, TSV or other delimited text, also packed (gzip, bz2, xz, zstd, or zip with one file), or Parquet;
-            what it is is told by its first bytes. A list of such files, a pattern (``plays/*.parquet``), or a folder
-            of parts.
-        user: name of the column of user ids, whole numbers from 0 or text, see `tfrec.data.columns.read_ids`.
-        item: name of the column of item ids.
-        rating: name of the column of ratings, counts or votes; None: every event counts 1 and is positive.
-        timestamp: name of the column of times, numbers or dates; None: no times, and the order of the file is that of
-            time.
-        title: name of a column with the item's title; None: none.
-        values: what ``rating`` holds; auto: told by the rule in `tfrec.data.value_kinds`.
-        bad_rows: rows without an id, with a number of columns other than the first line's, a rating that is no number
-            or a time that is none. error: refuse the table, and name the first of each kind. drop: leave them out,
-            counted in ``report``.
-        delimiter: one character; None: tab for ``.tsv``, else the one of ``, ; tab |`` that the first line has most of.
-        quoting: whether ``"`` quotes (RFC 4180). auto: in all text but that delimited by tabs, and an error where a
-            quote that is probably not closed would swallow lines. on: always. off: never.
-        decimal: what stands before the fraction of a rating: ``.`` or ``,``.
-        encoding: of the text; None: UTF-8, or UTF-16 and UTF-32 with a byte order mark.
-        column_names: the names of the columns where the first line is data already.
-        time_format: how dates are written, as ``datetime.strptime`` takes it; None: ISO 8601.
-        text_ids: take ids as text even where they look like numbers.
-        name: for reports; default the file's name.
-
-    Returns:
-        Interactions, events in the order of the file, with the account of all rows in ``report``.
-
-    Raises:
-        InputError: no such file, an empty one, a missing column, or rows that cannot be read (with file and line); what
-            can be got past by options is said together, with these options.
-
-    Example:
-        >>> import pathlib, tempfile
-        >>> path = pathlib.Path(tempfile.mkdtemp()) / "plays.csv"
-        >>> _ = path.write_text("who,what,stars\\nada,Dune,5\\nada,Solaris,3\\ngrace,Dune,4\\n")
-        >>> events = from_table(path, user="who", item="what", rating="stars")
-        >>> events.num_users, events.num_items, list(events.item_ids), events.kind
-        (2, 2, ['Dune', 'Solaris'], 'ratings')
-        >>> print(events.report)
-        3 rows: 3 pairs kept
-    """
-    _check_choices(values=(values, ("auto", "ratings", "counts", "votes")), bad_rows=(bad_rows, ("error", "drop")))
-    _check_choices(quoting=(quoting, ("auto", "on", "off")), decimal=(decimal, (".", ",")))
-    if values != "auto" and rating is None:
-        raise InputError(
-            f"`values` says what the column of ratings or counts holds, and none is named.\n"
-            f"Received: values={values!r}.\nName it: rating='COLUMN', --data.rating COLUMN."
-        )
+    """Interactions of files; arguments and errors as of `Interactions.from_table`."""
+    _check_choice("quoting", quoting, ("auto", "on", "off"))
     files = table_files(path)
-    wanted = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "title": title}
-    columns = {role: column.strip() for role, column in wanted.items() if column is not None}
-    if len(set(columns.values())) < len(columns):
-        raise InputError(f"Each role needs a column of its own.\nReceived: {columns}.")
+    columns = reading.columns()
     options = TextOptions(delimiter, quoting, encoding, list(column_names) if column_names else None)
     parts = [_read_part(file, columns, options) for file in files]
+    return _interactions(parts, reading, name or shown(files))
+
+
+def read_frame(frame: Any, reading: Reading, name: str | None) -> Interactions:
+    """Interactions of a data frame; arguments and errors as of `Interactions.from_frame`."""
+    table = frames.frame_table(frame, reading.columns())
+    return _interactions([Part(frames.NAME, table)], reading, name or frames.NAME)
+
+
+def _interactions(parts: list[Part], reading: Reading, name: str) -> Interactions:
     where = Where(parts)
     problems = [problem for part in parts for problem in part.problems]
     left_out = {"malformed": sum(part.malformed for part in parts)}
-    if bad_rows == "drop":
+    if reading.bad_rows == "drop":
         problems = [p for p in problems if ("bad_rows", "drop") not in p.options]
-    table = concatenate(parts)
+    table: pa.Table = concatenate(parts)
     if table.num_rows == 0 and not problems:
         if left_out["malformed"]:
-            raise InputError(f"{shown(files)}: no row could be read; all {left_out['malformed']:,} are malformed.")
-        raise InputError(f"{shown(files)} has column names but no rows.\nGive a file with at least one interaction.")
-    read = Columns(columns, text_ids, decimal, time_format, ask_values=values == "auto")
-    events = build(table, read, where, problems, left_out, bad_rows == "drop", name or shown(files))
-    if rating is None:
+            raise InputError(f"{where.path}: no row could be read; all {left_out['malformed']:,} are malformed.")
+        raise InputError(f"{where.path} has column names but no rows.\nGive a table with at least one interaction.")
+    read = Columns(
+        reading.columns(),
+        reading.text_ids,
+        reading.decimal,
+        reading.time_format,
+        ask_values=reading.value_kind == "auto",
+    )
+    events = build(table, read, where, problems, left_out, reading.bad_rows == "drop", name)
+    if reading.value is None:
         return events
-    if values != "auto":
-        return events.described(kind=values, kind_rule="as named")
-    kind, rule = value_kind(columns["rating"], events.values, 1 - events.num_pairs / len(events))
+    if reading.value_kind != "auto":
+        return events.described(kind=reading.value_kind, kind_rule="as named")
+    kind, rule = value_kind(reading.value.strip(), events.values, 1 - events.num_pairs / len(events))
     return events.described(kind=kind, kind_rule=rule)
 
 
-def _check_choices(**choices: tuple[Any, tuple[str, ...]]) -> None:
-    for name, (value, allowed) in choices.items():
-        if value not in allowed:
-            raise InputError(f"`{name}` must be one of {', '.join(allowed)}.\nReceived: {value!r}.")
+def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise InputError(f"`{name}` must be one of {', '.join(allowed)}.\nReceived: {value!r}.")
 
 
 def _read_part(path: Path, columns: dict[str, str], options: TextOptions) -> Part:

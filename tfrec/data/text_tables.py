@@ -24,7 +24,7 @@ from tfrec.errors import InputError
 
 @dataclass(frozen=True)
 class TextOptions:
-    """How text is delimited, quoted, encoded and named, see `tfrec.data.from_table`."""
+    """How text is delimited, quoted, encoded and named, see `Interactions.from_table`."""
 
     delimiter: str | None
     quoting: Quoting
@@ -137,7 +137,7 @@ def _parse(file: TextFile, parse: _Parse, roles: list[str]) -> tuple[pa.Table, i
     names = [f"c{number}" for number in range(parse.num_columns)]
     text = pa.dictionary(pa.int32(), pa.string())
     # As text, since Arrow would read 007 and 0x7 as the number 7; each different one is kept once.
-    kinds = {"user": text, "item": text, "rating": text, "timestamp": pa.string(), "title": text}
+    kinds = {"user": text, "item": text, "value": text, "time": pa.string(), "title": text}
     malformed = 0
 
     def skip(row: Any) -> str:

@@ -112,13 +112,13 @@ def _of_floats(seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _bad_time(name: str, shown: str, bad: np.ndarray, expected: str = "a number up to 9.2e12, or a date") -> Problem:
     return Problem(
-        f"the timestamp must be {expected}",
+        f"the time must be {expected}",
         shown,
-        f"Correct or remove the row, name another column for the timestamp (now `{name}`), or leave such rows out: "
+        f"Correct or remove the row, name another column for the time (now `{name}`), or leave such rows out: "
         f"{either(dict(DROP))}.",
         DROP,
         bad,
-        "with a timestamp that is none",
+        "with a time that is none",
     )
 
 

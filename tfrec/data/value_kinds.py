@@ -44,10 +44,10 @@ def unclear_values(column: str, values: np.ndarray) -> Problem | None:
     return Problem(
         f"values below 0 in column `{column}` may mean several things",
         f"{int((values < 0).sum()):,} of {len(values):,}, the lowest {low:g}, the highest {high:g}",
-        "Say which. Returned goods, to be subtracted: --data.values counts. Dislikes: --data.values votes. Grades, or "
-        "-1 for no rating: --data.values ratings, which leaves out what is not above --data.min-rating. (In Python: "
-        "values=...)",
-        (("values", likely),),
+        "Name which. Returned goods, to be subtracted: --data.value-kind counts. Dislikes: --data.value-kind votes. "
+        "Grades, or -1 for no rating: --data.value-kind ratings, which leaves out what is not above --data.min-rating. "
+        "(In Python: value_kind=...)",
+        (("value_kind", likely),),
     )
 
 

@@ -83,12 +83,12 @@ class SourceConfig:
     """With path: the column of user ids."""
     item: str = "item_id"
     """With path: the column of item ids."""
-    rating: str | None = None
+    value: str | None = None
     """With path: the column of ratings, counts or votes; none: every event is positive."""
-    values: Literal["auto", "ratings", "counts", "votes"] = "auto"
+    value_kind: Literal["auto", "ratings", "counts", "votes"] = "auto"
     """With path: what that column holds. ratings: grades, a low one means dislike. counts: how often, never dropped for
     being small. votes: liked (above 0) or disliked (below). auto: by the rule that the first lines of a run name."""
-    timestamp: str | None = None
+    time: str | None = None
     """With path: the column of times."""
     title: str | None = None
     """With path: the column of item titles."""
@@ -121,13 +121,13 @@ class SourceConfig:
     """The data set synthetic-catalog."""
 
 
-#: Settings that speak of a table of one's own, with the names of `tfrec.data.from_table`.
+#: Settings that speak of a table of one's own, with the names of `Interactions.from_table`.
 _TABLE_OPTIONS = (
-    "title", "values", "bad_rows", "delimiter", "quoting", "decimal", "encoding", "column_names", "time_format",
+    "title", "value_kind", "bad_rows", "delimiter", "quoting", "decimal", "encoding", "column_names", "time_format",
     "text_ids",
 )  # fmt: skip
 #: All that means nothing without a path.
-_WITH_PATH = ("user", "item", "rating", "timestamp", "format", *_TABLE_OPTIONS)
+_WITH_PATH = ("user", "item", "value", "time", "format", *_TABLE_OPTIONS)
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def read_source(config: SourceConfig, in_memory: InMemory | None = None) -> Sour
         in_memory: for ``name="in-memory"``, the events.
 
     Raises:
-        InputError: settings that do not go together, or see `tfrec.data.load`, `tfrec.data.from_table` and
+        InputError: settings that do not go together, or see `tfrec.data.load`, `Interactions.from_table` and
             `tfrec.data.ncf.load_ncf`.
     """
     _check(config, in_memory)
@@ -223,7 +223,7 @@ def read_file(config: SourceConfig, path: Path) -> Interactions:
     """The events of a file, read as ``config`` says.
 
     Raises:
-        InputError: see `tfrec.data.from_table` and `tfrec.data.user_lists.read_user_lists`.
+        InputError: see `Interactions.from_table` and `tfrec.data.user_lists.read_user_lists`.
     """
     if config.format == "lists":
         return read_user_lists(path)
@@ -231,8 +231,8 @@ def read_file(config: SourceConfig, path: Path) -> Interactions:
         path,
         user=config.user,
         item=config.item,
-        rating=config.rating,
-        timestamp=config.timestamp,
+        value=config.value,
+        time=config.time,
         **{name: getattr(config, name) for name in _TABLE_OPTIONS},
     )
 

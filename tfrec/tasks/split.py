@@ -243,7 +243,7 @@ def positives(
         raise InputError(
             f"No pair of user and item is positive.\nReceived: values from {events.values.min(initial=0):g} to "
             f"{events.values.max(initial=0):g}; {pairs.report}.\n"
-            "Lower --data.min-rating, or name another --data.rating."
+            "Lower --data.min-rating, or name another --data.value."
         )
     return pairs, f"a pair is positive above {above:g} (--data.min-rating {min_rating})"
 

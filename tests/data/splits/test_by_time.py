@@ -156,7 +156,7 @@ def test_a_date_outside_the_data_is_told_with_its_range():
 
 
 def test_no_times():
-    with pytest.raises(InputError, match="(?s)needs times.*--data.timestamp"):
+    with pytest.raises(InputError, match="(?s)needs times.*--data.time"):
         by_time(interactions(USER, ITEM))
 
 

@@ -90,7 +90,7 @@ def by_time(
     if times is None:
         raise InputError(
             f"A split by time needs times, and {interactions.name} has none.\n"
-            "Name their column: timestamp='COLUMN', --data.timestamp COLUMN; or hold out in another way."
+            "Name their column: time='COLUMN', --data.time COLUMN; or hold out in another way."
         )
     above = threshold(interactions, min_rating)
     first_time = _FirstTimes(interactions, times)

@@ -65,7 +65,7 @@ def given(
 
     Args:
         train: the training events, or a file that `tfrec.data.user_lists.read_user_lists` reads; for a table see
-            `tfrec.data.from_table`.
+            `Interactions.from_table`.
         validation: the same for validation; None: a random share of the training pairs is taken.
         test: the same for test.
         validation_share: of the training pairs where no validation is given, in [0, 1); 0: no validation set. Each
@@ -152,7 +152,7 @@ def _check_alike(events: Mapping[str, Interactions]) -> None:
     if len({part.kind for part in events.values()}) > 1:
         raise InputError(
             "The values must mean the same in all sources.\n"
-            f"Received: { ({name: part.kind for name, part in events.items()}) }.\nSay what they are: values=..."
+            f"Received: { ({name: part.kind for name, part in events.items()}) }.\nName what they are: value_kind=..."
         )
 
 

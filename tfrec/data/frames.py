@@ -1,0 +1,146 @@
+"""Columns of a data frame as an Arrow table, without a library of frames of our own.
+
+What is accepted: a mapping of columns, a structured NumPy array, pandas, and whatever has the Arrow PyCapsule interface
+(polars, PyArrow, DuckDB, ...) or the dataframe interchange protocol. Text that is in Arrow's layout already is shared
+with the frame, not copied; of views of text (polars), each different text is copied once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.interchange
+
+from tfrec.data.column_names import check_columns
+from tfrec.errors import InputError
+
+#: What a frame is called in messages.
+NAME = "the frame"
+
+
+def frame_table(frame: Any, columns: Mapping[str, str]) -> pa.Table:
+    """The columns of a frame, by role.
+
+    Args:
+        frame: see the module.
+        columns: role -> name of the column.
+
+    Raises:
+        InputError: no frame, a column that is missing or occurs twice, or one that Arrow cannot hold.
+    """
+    names, read = _reader(frame)
+    present = [str(name).strip() for name in names]
+    _check_index(frame, columns, present)
+    check_columns(NAME, dict(columns), present, by_line=False)
+    found = {role: read(names[present.index(column)]) for role, column in columns.items()}
+    lengths = {columns[role]: len(column) for role, column in found.items()}
+    if len(set(lengths.values())) > 1:
+        raise InputError(
+            f"The columns of {NAME} must have the same length.\nReceived: "
+            + ", ".join(f"{length:,} of `{name}`" for name, length in lengths.items())
+            + "."
+        )
+    return pa.table(found)
+
+
+def _reader(frame: Any) -> tuple[list[Any], Callable[[Any], pa.ChunkedArray]]:
+    """The names of a frame's columns, and what gives the column of a name."""
+    if isinstance(frame, np.ndarray):
+        if frame.dtype.names is None:
+            raise InputError(
+                f"A NumPy array must have named fields.\nReceived: an array of {frame.dtype}, shape {frame.shape}.\n"
+                "Give a mapping of columns: {'user_id': users, 'item_id': items}."
+            )
+        return list(frame.dtype.names), lambda name: _column(name, frame[name])
+    if isinstance(frame, Mapping):
+        return list(frame), lambda name: _column(name, frame[name])
+    if hasattr(frame, "iloc") and hasattr(frame, "columns"):
+        # pandas, column by column: one that is not asked for may hold anything.
+        return list(frame.columns), lambda name: _column(name, frame.iloc[:, list(frame.columns).index(name)])
+    table = _whole(frame)
+    return table.column_names, lambda name: _plain(table.column(table.column_names.index(name)))
+
+
+def _whole(frame: Any) -> pa.Table:
+    try:
+        if hasattr(frame, "__arrow_c_stream__") or hasattr(frame, "__arrow_c_array__"):
+            return pa.table(frame)
+        if hasattr(frame, "__dataframe__"):
+            return pa.interchange.from_dataframe(frame)
+    except (pa.ArrowException, TypeError, ValueError, NotImplementedError) as error:
+        raise InputError(
+            f"Arrow cannot hold a column of {NAME}: {error}.\nSelect the columns that are needed."
+        ) from error
+    hint = (
+        "Call .collect() first." if hasattr(frame, "collect") else "Give a mapping of columns: {'user_id': [...], ...}."
+    )
+    raise InputError(
+        "A frame must be of pandas, polars, PyArrow or DuckDB, have the Arrow PyCapsule interface, or be a mapping of "
+        f"columns.\nReceived: {type(frame).__module__}.{type(frame).__qualname__}.\n{hint}"
+    )
+
+
+def _column(name: Any, values: Any) -> pa.ChunkedArray:
+    """One column of anything that is a sequence of values."""
+    if isinstance(values, str | bytes) or not (hasattr(values, "__len__") or hasattr(values, "__arrow_c_stream__")):
+        raise InputError(
+            f"Column `{name}` must be an array or a list.\nReceived: {type(values).__name__} {str(values)[:50]!r}."
+        )
+    shape = getattr(values, "shape", None)
+    if shape is not None and len(shape) != 1:
+        raise InputError(f"Column `{name}` must have one dimension.\nReceived: an array of shape {tuple(shape)}.")
+    try:
+        if hasattr(values, "__arrow_c_stream__") and not hasattr(values, "iloc"):
+            return _plain(pa.chunked_array(values))
+        if isinstance(values, np.ndarray) and values.dtype.kind == "S":
+            values = np.char.decode(values, "utf-8")
+        found = pa.array(values, from_pandas=True)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        kinds = sorted({type(value).__name__ for value in values if value is not None})
+        if len(kinds) > 1:
+            raise InputError(
+                f"Column `{name}` must hold values of one type.\nReceived: {', '.join(kinds[:5])}.\n"
+                "Convert it first, for example to text."
+            ) from error
+        raise InputError(f"Column `{name}` holds what Arrow cannot: {error}.\nConvert it first.") from error
+    return _plain(found if isinstance(found, pa.ChunkedArray) else pa.chunked_array([found]))
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Without extension types and runs, and bytes as text."""
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        column, kind = (
+            pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type),
+            kind.storage_type,
+        )
+    if pa.types.is_run_end_encoded(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if pa.types.is_string_view(kind):
+        column = column.dictionary_encode()
+    if pa.types.is_dictionary(column.type) and pa.types.is_string_view(column.type.value_type):
+        chunks = [
+            pa.DictionaryArray.from_arrays(chunk.indices, chunk.dictionary.cast(pa.large_string()))
+            for chunk in column.chunks
+        ]
+        return pa.chunked_array(chunks, pa.dictionary(column.type.index_type, pa.large_string()))
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+        try:
+            return column.cast(pa.large_string())
+        except pa.ArrowInvalid as error:
+            raise InputError(f"A column of {NAME} holds bytes that are no text.\nDecode it first.") from error
+    return pa.chunked_array([pa.nulls(len(column), pa.string())]) if pa.types.is_null(kind) else column
+
+
+def _check_index(frame: Any, columns: Mapping[str, str], present: Sequence[str]) -> None:
+    """Say so where a pandas index has the name of a column."""
+    levels = [str(name) for name in getattr(getattr(frame, "index", None), "names", None) or []]
+    for role, column in columns.items():
+        if column in levels and column not in present:
+            raise InputError(
+                f"`{column}` (for the {role}) is in the index of {NAME}, not a column.\n"
+                f"Received columns: {', '.join(present)}.\nGive frame.reset_index()."
+            )
