@@ -103,10 +103,14 @@ def _values(action: Any) -> str:
     """What an option accepts: its choices, or kinds."""
     if action.choices:
         return " ".join(f"`{choice}`" for choice in action.choices)
-    kinds = [kind.strip("{}[] ") for kind in (action.metavar or "").split("|") if kind != "{None}"]
-    kinds = [f"{kind.split()[0].lower()} ..." if "..." in kind else kind for kind in kinds]
-    return " or ".join(kind.lower() if kind.isupper() else f"`{kind}`" for kind in kinds).replace(
-        "`str ...`", "str ..."
+    kinds = []
+    for part in (action.metavar or "").replace("{None}", "").split("|"):
+        words = part.strip("{}[] ").replace("[", "").split()
+        if words and words[0] != "None":
+            kinds.append(f"{words[0].lower()} ..." if "..." in part else words[0])
+    return " or ".join(
+        kind.lower() if kind.isupper() or "..." in kind else " ".join(f"`{choice}`" for choice in kind.split(","))
+        for kind in kinds
     )
 
 
