@@ -111,7 +111,7 @@ def builds_ops() -> bool:
 
 
 def build_requirements() -> list[str]:
-    """What an isolated build of the library needs: the TensorFlow of setup.cfg, and CMake where the machine has none."""
+    """What an isolated build of the library needs: setup.cfg's TensorFlow, and CMake where the machine has none."""
     text = (ROOT / "setup.cfg").read_text(encoding="utf-8")
     tensorflow = re.findall(r"^ *(tensorflow *==\S+) *$", text, re.MULTILINE)[:1]
     return tensorflow + ([] if shutil.which("cmake") else ["cmake >=3.25"])
@@ -131,8 +131,8 @@ class BuildOps(build_ext):
         missing = [what for what, found in needed.items() if not found]
         if missing:
             raise SystemExit(
-                f"tfrec: the native operations need {' and '.join(missing)} in this environment. Install them first, or "
-                f"let pip bring them: leave out --no-build-isolation. {WITHOUT}"
+                f"tfrec: the native operations need {' and '.join(missing)} in this environment. Install them "
+                f"first, or let pip bring them: leave out --no-build-isolation. {WITHOUT}"
             )
         # One folder for all builds of a checkout and a Python, so that what has not changed is not compiled again.
         build = ROOT / "build" / f"ops-{sys.implementation.cache_tag}"

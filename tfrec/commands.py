@@ -52,14 +52,11 @@ _NOTICES = (
 
 
 def quiet_tensorflow() -> None:
-    """Load TensorFlow without its start-up notices; with ``TF_CPP_MIN_LOG_LEVEL`` of 0 or 1 set they are shown.
+    """Load TensorFlow without its start-up notices, whatever ``TF_CPP_MIN_LOG_LEVEL`` is.
 
     Several libraries print at every start, past the log level. What is written to standard error while they load is
     held back, and all but those notices is passed on.
     """
-    level = os.environ.get("TF_CPP_MIN_LOG_LEVEL")
-    if level in ("0", "1"):
-        return
     # With a GPU what is wrong with it is worth knowing.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if os.path.exists("/proc/driver/nvidia") else "3")
     with without_notices():
@@ -88,6 +85,18 @@ def without_notices() -> Iterator[None]:
                     print(line, file=sys.stderr)
 
 
+def arguments(kind: type[T], command: str) -> T:
+    """The arguments of a command from the command line.
+
+    Args:
+        kind: a dataclass, whose docstrings are the help.
+        command: its name, as in ``tfrec COMMAND``.
+    """
+    import tyro
+
+    return parsed(lambda: tyro.cli(kind, prog=f"tfrec {command}", args=sys.argv[1:]))
+
+
 def parsed(parse: Callable[[], T]) -> T:
     """``parse()`` of the command line, whose messages are printed by rank 0, and by another one that is alone with it.
 
@@ -95,7 +104,11 @@ def parsed(parse: Callable[[], T]) -> T:
     one reports it, and the others, which wait for it, are ended by the launcher.
     """
     if rank_from_environment() == 0:
-        return parse()
+        try:
+            return parse()
+        except BrokenPipeError:  # of a help that is read by `head`
+            _silence_stdout()
+            sys.exit(EXIT_PIPE)
     out, err = io.StringIO(), io.StringIO()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -180,12 +193,12 @@ def _report(error: Exception) -> int:
         says = ranks.says(error)
         if ranks.size() > 1 and not isinstance(error, SharedError):
             prefix = f"error on {ranks.where()}"
-    # What the system refuses can be mended by the user, too.
-    mendable = isinstance(error, InputError | OSError)
+    # What the system refuses can be fixed by the user, too.
+    fixable = isinstance(error, InputError | OSError)
     if says:
-        if not (mendable or isinstance(error, RankLostError) or getattr(error, "on_all_ranks", False)):
+        if not (fixable or isinstance(error, RankLostError) or getattr(error, "on_all_ranks", False)):
             traceback.print_exception(error)
         print(f"{prefix}: {printable(error, keep=chr(10))}", file=sys.stderr, flush=True)
     if "tfrec.distributed" in sys.modules:
         ranks.told(says)
-    return EXIT_INPUT if mendable else EXIT_FAILED
+    return EXIT_INPUT if fixable else EXIT_FAILED

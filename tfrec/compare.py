@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -80,7 +79,7 @@ def check_files(arguments: Arguments) -> None:
 
 def main() -> None:
     """The command."""
-    arguments = tyro.cli(Arguments, prog="python -m tfrec.compare", args=sys.argv[1:])
+    arguments = commands.arguments(Arguments, "compare")
     commands.run(lambda: compare(arguments))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -37,7 +36,7 @@ def compress(arguments: Arguments) -> None:
 
 def main() -> None:
     """The command."""
-    arguments = tyro.cli(Arguments, prog="python -m tfrec.compress", args=sys.argv[1:])
+    arguments = commands.arguments(Arguments, "compress")
     commands.run(lambda: compress(arguments))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -101,7 +100,7 @@ def evaluate(arguments: Arguments) -> None:
 
 def main() -> None:
     """The command."""
-    arguments = tyro.cli(Arguments, prog="python -m tfrec.evaluate", args=sys.argv[1:])
+    arguments = commands.arguments(Arguments, "evaluate")
     commands.run(lambda: evaluate(arguments))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -44,7 +43,7 @@ def quantize(arguments: Arguments) -> None:
 
 def main() -> None:
     """The command."""
-    arguments = tyro.cli(Arguments, prog="python -m tfrec.quantize", args=sys.argv[1:])
+    arguments = commands.arguments(Arguments, "quantize")
     commands.run(lambda: quantize(arguments))
 
 

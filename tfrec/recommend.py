@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -161,7 +160,7 @@ def check_files(arguments: Arguments, folder: Any) -> None:
 
 def main() -> None:
     """The command."""
-    arguments = tyro.cli(Arguments, prog="python -m tfrec.recommend", args=sys.argv[1:])
+    arguments = commands.arguments(Arguments, "recommend")
     commands.run(lambda: recommend(arguments))
 
 

@@ -12,8 +12,17 @@ from pathlib import Path
 
 #: What PEP 600 lets a library expect of a system, of what a C++ library can need.
 SYSTEM = frozenset(
-    "libc.so.6 libm.so.6 libdl.so.2 librt.so.1 libpthread.so.0 libgcc_s.so.1 libstdc++.so.6 ld-linux-x86-64.so.2 "
-    "ld-linux-aarch64.so.1".split()
+    (
+        "libc.so.6",
+        "libm.so.6",
+        "libdl.so.2",
+        "librt.so.1",
+        "libpthread.so.0",
+        "libgcc_s.so.1",
+        "libstdc++.so.6",
+        "ld-linux-x86-64.so.2",
+        "ld-linux-aarch64.so.1",
+    )
 )
 #: What TensorFlow's wheel brings.
 TENSORFLOW = frozenset({"libtensorflow_framework.so.2"})

@@ -108,6 +108,18 @@ def init() -> None:
         raise problem
 
 
+def built_with() -> list[str]:
+    """The controllers and back ends that Horovod was built with: Gloo, MPI, NCCL, CUDA.
+
+    Raises:
+        ImportError: Horovod is missing, or does not import.
+    """
+    import horovod.tensorflow as hvd
+
+    parts = {"Gloo": hvd.gloo_built, "MPI": hvd.mpi_built, "NCCL": hvd.nccl_built, "CUDA": hvd.cuda_built}
+    return [name for name, built in parts.items() if built()]
+
+
 def _expected_size() -> tuple[int, str]:
     for name, launcher in _SIZE_VARIABLES.items():
         text = os.environ.get(name, "1")
