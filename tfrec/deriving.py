@@ -91,7 +91,7 @@ class _Work:
         from tfrec.settings import to_json
 
         source, made, events = self._folder, self._made, self._split.events
-        for name in ("items", "users", "history", "curve"):
+        for name in ("items", "users", "history"):
             path: Path = getattr(source, name)
             if path.is_file():
                 shutil.copyfile(path, getattr(target, name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import difflib
 import time
 from collections.abc import Iterator
@@ -256,7 +257,7 @@ class _Training:
                 flush=True,
             )
         outcome = trainer.fit(folder, monitor, lambda: self._report(trainer.model, "validation"))
-        return self._finish(trainer.model, outcome)
+        return self._finish(trainer.model, outcome, started)
 
     def _make(self) -> tuple[Split, Measure, Trainer]:
         from tfrec.tasks.measure import Measure
@@ -275,16 +276,19 @@ class _Training:
             carry_over(self.config.continue_run, self.family, trainer.model, split.train)
         return split, measure, trainer
 
-    def _report(self, model: Any, part: Any, fitted: TrainingSet | None = None) -> Report:
-        return self.measure.model(model, part, self.family.rows(self.config, fitted or self.split.train))
+    def _report(self, model: Any, part: Any, fitted: TrainingSet | None = None, details: bool = False) -> Report:
+        rows = self.family.rows(self.config, fitted or self.split.train)
+        return self.measure.model(model, part, rows, details)
 
-    def _finish(self, model: Any, outcome: Outcome) -> dict[str, Any]:
+    def _finish(self, model: Any, outcome: Outcome, started: float) -> dict[str, Any]:
         """Test, train again where that was asked for, and write what is left to write."""
         from tfrec import distributed
         from tfrec.runs.environment import hardware, versions
-        from tfrec.runs.history import write_curve
+        from tfrec.runs.history import read_csv
+        from tfrec.runs.page import write_page
         from tfrec.runs.report import print_summary, save_model, write_json, write_test_users
         from tfrec.settings import to_json
+        from tfrec.tasks.facts import run_facts
 
         config, folder, split = self.config, self.folder, self.split
         training: Any = config.training
@@ -293,9 +297,9 @@ class _Training:
         if training.train_on_validation:
             measured, fitted = "training and validation", split.with_validation()
             model = self.family.again(config, fitted, outcome)
-        tested = self._report(model, "test", fitted)
-        reports["test"] = {"model": tested, **self.measure.references("test", fitted)}
-        shipped = measured
+        tested = self._report(model, "test", fitted, details=True)
+        reports["test"] = {"model": tested, **self.measure.references("test", fitted, details=True)}
+        tested_model, tested_on, shipped = model, fitted, measured
         if training.refit:
             shipped, fitted = "everything", split.everything()
             model = self.family.again(config, fitted, outcome)
@@ -314,6 +318,8 @@ class _Training:
             },
             "versions": versions(),
             "hardware": hardware(distributed.size()),
+            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.perf_counter() - started, 1),
             **{part: {name: r.to_json() for name, r in found.items()} for part, found in reports.items()},
         }
         if distributed.rank() != 0:
@@ -321,10 +327,13 @@ class _Training:
         vocabulary_of(self.family, config, split, fitted).save(folder.items, folder.users)
         save_model(model, folder.model)
         write_test_users(folder.test_users, split.events.user_ids[split.test.event_users], tested)
-        if outcome.history:
-            monitor: Any = config.evaluation.monitor
-            lines = {n: r.metrics[monitor] for n, r in reports["validation"].items() if n != "model"}
-            write_curve(folder.curve, outcome.history, monitor, lines, outcome.unit)
+        write_page(
+            folder,
+            lambda: run_facts(
+                result, folder.path, self.task, split, self.measure, tested_model, self.family.rows(config, tested_on),
+                tested_on, reports["test"], read_csv(folder.history),
+            ),
+        )  # fmt: skip
         write_json(folder.metrics, result)
         print_summary(folder, result)
         return result

@@ -34,7 +34,7 @@ def test_everything_is_written(finished):
     folder, out, err = finished
     names = {p.name for p in (folder / "run").iterdir() if not p.name.startswith(".")}
     assert names == {
-        "config.json", "history.csv", "learning_curve.png", "logs", "checkpoint", "model.keras", "items.arrow",
+        "config.json", "history.csv", "report.html", "logs", "checkpoint", "model.keras", "items.arrow",
         "users.arrow", "test_users.arrow", "metrics.json",
     }  # fmt: skip
     metrics = report_of(folder / "run")

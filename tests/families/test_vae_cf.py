@@ -32,7 +32,7 @@ def test_everything_is_written(finished):
     run_folder = folder / "run"
     names = {p.name for p in run_folder.iterdir() if not p.name.startswith(".")}
     assert names == {
-        "config.json", "history.csv", "learning_curve.png", "logs", "checkpoint", "model.keras", "items.arrow",
+        "config.json", "history.csv", "report.html", "logs", "checkpoint", "model.keras", "items.arrow",
         "users.arrow", "test_users.arrow", "metrics.json",
     }  # fmt: skip
     assert not [p for p in run_folder.rglob("*.part*")]
@@ -57,7 +57,6 @@ def test_everything_is_written(finished):
     last = out.strip().splitlines()[-1]
     assert last.startswith("Test ndcg@100: model ")
     assert last.endswith("are in run")
-    assert (run_folder / "learning_curve.png").read_bytes()[:4] == b"\x89PNG"
     assert list((run_folder / "logs").glob("events*"))
 
 

@@ -175,7 +175,7 @@ def test_files_of_the_run_are_not_overwritten(copied):
     copied.check_not_inside(copied.path / "my.json")
 
 
-@pytest.mark.parametrize("place", ["history.csv", "learning_curve.png", "logs", "checkpoint", "checkpoint/best.npz"])
+@pytest.mark.parametrize("place", ["history.csv", "report.html", "logs", "checkpoint", "checkpoint/best.npz"])
 def test_something_else_in_a_files_place(copied, place):
     path = copied.path / place
     shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -2,11 +2,13 @@
 
 from tfrec.evaluation.callback import RankingCallback
 from tfrec.evaluation.candidates import Candidates, CandidateScorer, Protocol, evaluate_candidates
+from tfrec.evaluation.details import Details
 from tfrec.evaluation.full_ranking import Report, evaluate_full_ranking
 
 __all__ = [
     "CandidateScorer",
     "Candidates",
+    "Details",
     "Protocol",
     "RankingCallback",
     "Report",

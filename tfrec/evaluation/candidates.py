@@ -32,6 +32,7 @@ from tfrec.data.counter_random import key, permute, uniform
 from tfrec.data.device_integers import DeviceIntegers
 from tfrec.errors import InputError
 from tfrec.evaluation.counts import true_in_row
+from tfrec.evaluation.details import Details
 from tfrec.evaluation.full_ranking import Report
 from tfrec.metrics import REGISTRY, TIES, Metric, TiedRanks, Ties
 from tfrec.ranks import ALONE, Ranks
@@ -198,6 +199,7 @@ def evaluate_candidates(
     *,
     ties: Ties = "pessimistic",
     block_pairs: int = 1 << 19,
+    details_at: int | None = None,
     ranks: Ranks = ALONE,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
@@ -211,6 +213,7 @@ def evaluate_candidates(
         metrics: names, see `tfrec.metrics.Metric`; coverage is not defined here.
         ties: ``expected``, ``pessimistic`` or ``optimistic``.
         block_pairs: scores computed at once, about.
+        details_at: keep `Details` of the first this many, too; None: keep none.
         ranks: who shares the work; each takes every size-th block of users.
         progress: called with the number of users done.
 
@@ -252,10 +255,15 @@ def evaluate_candidates(
         everyone = np.full(len(candidates.positives), np.nan)
         everyone[users] = metric(found)
         per_user[str(metric)] = everyone
+    details = None
+    if details_at is not None:
+        k = min(details_at, candidates.num_candidates)
+        details = Details(k, candidates.positives.numpy()[users], found.chance_within(k))
     return Report(
         metrics={name: float(np.nanmean(value)) for name, value in per_user.items()},
         users=len(users),
         users_without_targets=len(candidates.positives) - len(users),
         per_user=per_user,
         ties=ties,
+        details=details,
     )

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfrec.errors import InputError
 from tfrec.evaluation.counts import true_in_row
+from tfrec.evaluation.details import LIST_CUTOFFS, Details
 from tfrec.metrics import TIES, Exposure, Metric, TiedRanks, Ties, tied_ranks
 from tfrec.ranks import ALONE, Ranks
 
@@ -37,6 +38,7 @@ class Report:
         users_without_targets: how many were left out because there is nothing to predict for them.
         per_user: name -> float64 ``[U]``, NaN for users left out.
         ties: the tie rule.
+        details: where hits and lists fall, if that was asked for.
     """
 
     metrics: dict[str, float]
@@ -44,6 +46,7 @@ class Report:
     users_without_targets: int
     per_user: dict[str, np.ndarray]
     ties: Ties
+    details: Details | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Metrics and counts, without the values per user."""
@@ -65,6 +68,7 @@ def evaluate_full_ranking(
     ties: Ties = "expected",
     gains: Gains | None = None,
     block_users: int = 512,
+    details_at: int | None = None,
     ranks: Ranks = ALONE,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
@@ -83,6 +87,7 @@ def evaluate_full_ranking(
         ties: ``expected``, ``pessimistic`` or ``optimistic``.
         gains: what a target is worth to NDCG; None: all the same, and targets of different values are an error.
         block_users: users scored at once.
+        details_at: keep `Details` of the first this many, too; None: keep none.
         ranks: who shares the work; each takes every size-th block of users.
         progress: called with the number of users done.
 
@@ -96,11 +101,15 @@ def evaluate_full_ranking(
     _check_train(train, targets.shape[1], wanted)
     num_users, num_items = targets.shape
     cutoffs = [m.k for m in wanted if m.k is not None]
-    depth = max(cutoffs, default=1)
+    depth = max([*cutoffs, min(details_at or 1, num_items)])
     all_ranks = any(m.needs_all_ranks for m in wanted)
     ranking = [m for m in wanted if not m.of_catalogue]
     values = np.zeros((len(ranking), num_users))
-    shown = {m.k: np.zeros(num_items) for m in wanted if m.of_catalogue and m.k is not None}
+    lists = {m.k for m in wanted if m.of_catalogue and m.k is not None}
+    if details_at is not None:
+        lists |= {k for k in LIST_CUTOFFS if k <= depth}
+    shown = {k: np.zeros(num_items) for k in sorted(lists)}
+    found_at = np.zeros(targets.nnz if details_at is not None else 0)
     blocks = range(0, num_users, block_users)
     error: InputError | None = None
     for start in blocks[ranks.rank :: ranks.size]:
@@ -109,15 +118,19 @@ def evaluate_full_ranking(
             placed, top = _block(
                 score, rows, seen[rows[0] : rows[-1] + 1], targets[rows[0] : rows[-1] + 1], depth, all_ranks
             )
-            if gains in ("linear", "exponential"):
-                placed = replace(placed, gain=targets[rows[0] : rows[-1] + 1].data.astype(np.float64))
         except InputError as caught:
             # The other ranks are on their way to the sum below: meet them there, then stop together.
             error = caught
             break
-        placed = placed.resolve(ties)
+        resolved = placed.resolve(ties)
+        if details_at is not None:
+            of_block = slice(targets.indptr[rows[0]], targets.indptr[rows[-1] + 1])
+            found_at[of_block] = resolved.chance_within(min(details_at, num_items))
+        if gains in ("linear", "exponential"):
+            worth = targets[rows[0] : rows[-1] + 1].data.astype(np.float64)
+            resolved = replace(placed, gain=worth).resolve(ties)
         for i, metric in enumerate(ranking):
-            values[i, rows] = np.nan_to_num(metric(placed), nan=_ABSENT)
+            values[i, rows] = np.nan_to_num(metric(resolved), nan=_ABSENT)
         for k, times in shown.items():
             first = top[:, :k]
             times += np.bincount(first[first >= 0], minlength=num_items)
@@ -134,6 +147,11 @@ def evaluate_full_ranking(
     found = {name: float(np.nanmean(value)) for name, value in per_user.items()}
     popularity, num_train = _popularity(train)
     exposure = {k: Exposure(ranks.sum(times).astype(np.int64), popularity, num_train) for k, times in shown.items()}
+    details = None
+    if details_at is not None:
+        # Each target is of one rank, so their sum is exact.
+        found_at = ranks.sum(found_at)
+        details = Details(min(details_at, num_items), targets.indices.astype(np.int64), found_at, exposure)
     found |= {str(m): m.of(exposure[m.k]) for m in wanted if m.of_catalogue and m.k is not None}
     return Report(
         metrics={str(m): found[str(m)] for m in wanted},
@@ -141,6 +159,7 @@ def evaluate_full_ranking(
         users_without_targets=num_users - with_targets,
         per_user=per_user,
         ties=ties,
+        details=details,
     )
 
 

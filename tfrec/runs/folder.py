@@ -2,7 +2,6 @@
 
     config.json          the resolved config
     history.csv          a line per epoch
-    learning_curve.png
     logs/                TensorBoard
     checkpoint/last.npz  weights, optimizer and progress, to resume from
     checkpoint/best.npz  weights of the best validation
@@ -10,6 +9,7 @@
     items.arrow          raw ids, titles and popularity of the model's items
     users.arrow          raw ids of users, and their histories
     test_users.arrow     the test metrics of each user
+    report.html          the run on one page
     metrics.json         the report; written last, so a folder with it is complete
 
 Every file is written next to its place and renamed.
@@ -41,7 +41,7 @@ class RunFolder:
         self.path = path
         self.config = path / "config.json"
         self.history = path / "history.csv"
-        self.curve = path / "learning_curve.png"
+        self.page = path / "report.html"
         self.logs = path / "logs"
         self.last = path / "checkpoint" / "last.npz"
         self.best = path / "checkpoint" / "best.npz"
@@ -240,7 +240,7 @@ class RunFolder:
     def _files(self) -> tuple[Path, ...]:
         """What a run writes, but for its folders."""
         return (
-            self.config, self.history, self.curve, self.model, self.items, self.users, self.test_users, self.metrics
+            self.config, self.history, self.page, self.model, self.items, self.users, self.test_users, self.metrics
         )  # fmt: skip
 
     def _is_run(self) -> bool:

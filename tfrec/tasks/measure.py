@@ -63,47 +63,80 @@ class Measure:
         keys = None if part.users is None else part.users
         return Candidates(part.seen, part.target_items, negatives, protocol, config.seed, keys=keys)
 
-    def model(self, model: Any, part: PartName, rows: Rows) -> Report:
+    def model(self, model: Any, part: PartName, rows: Rows, details: bool = False) -> Report:
         """What a model reaches.
 
         Args:
             model: with ``scores``.
             part: on which.
-            rows: what it takes of users' histories.
+            rows: what it takes of what users have.
+            details: keep where hits and lists fall, too, at `details_at`.
         """
-        key = (id(model), part)
-        if key not in self._scorers:
-            self._scorers = {k: s for k, s in self._scorers.items() if k[0] == id(model)}
-            self._scorers[key] = _Scorer(model, self._split.part(part), rows)
-        return self._of(self._scorers[key], part)
+        return self._of(self._scorer(model, part, rows), part, details)
 
-    def references(self, part: PartName, fitted: TrainingSet | None = None) -> dict[str, Report]:
+    def references(self, part: PartName, fitted: TrainingSet | None = None, details: bool = False) -> dict[str, Report]:
         """``popularity`` and, where the truth is known, ``oracle``.
 
         Args:
             part: on which.
             fitted: what the model was fitted to, so that popularity counts the same interactions; None: the training
                 part.
+            details: as of `model`.
         """
         matrix = (fitted or self._split.train).matrix
         popularity = Popularity(matrix.shape[1])
         popularity.adapt(matrix)
-        found = {"popularity": self._of(_Scorer(popularity, self._split.part(part), lambda m: m), part)}
+        found = {"popularity": self._of(_Scorer(popularity, self._split.part(part), lambda m: m), part, details)}
         if self._split.oracle is not None:
-            found["oracle"] = self._of(_Oracle(self._split, part), part)
+            found["oracle"] = self._of(_Oracle(self._split, part), part, details)
         return found
+
+    def best(self, model: Any, part: PartName, rows: Rows, chosen: np.ndarray, k: int) -> np.ndarray:
+        """What a model recommends to some users of a part, among all items that they have not. No collective.
+
+        Args:
+            model: as of `model`.
+            part: on which.
+            rows: as of `model`.
+            chosen: int64 ``[B]``, rows of the part.
+            k: how many items.
+
+        Returns:
+            int64 ``[B, k]``, the best first, equal scores by lower number; -1 where fewer are left.
+        """
+        seen = self._split.part(part).seen[chosen]
+        scores = np.array(self._scorer(model, part, rows).everything(chosen, seen), np.float32)
+        scores[np.repeat(np.arange(len(chosen)), np.diff(seen.indptr)), seen.indices] = -np.inf
+        values, items = tf.math.top_k(scores, k=min(k, scores.shape[1]))
+        found = np.full((len(chosen), k), -1, np.int64)
+        found[:, : items.shape[1]] = np.where(values.numpy() > -np.inf, items.numpy(), -1)
+        return found
+
+    @property
+    def details_at(self) -> int:
+        """The cutoff of details: that of the first metric that has one, else 10."""
+        metrics = [Metric.parse(name) for name in self._config.metrics or ()]
+        return next((m.k for m in metrics if m.k is not None), 10)
+
+    def _scorer(self, model: Any, part: PartName, rows: Rows) -> _Scorer:
+        key = (id(model), part)
+        if key not in self._scorers:
+            self._scorers = {k: s for k, s in self._scorers.items() if k[0] == id(model)}
+            self._scorers[key] = _Scorer(model, self._split.part(part), rows)
+        return self._scorers[key]
 
     def candidates(self, part: PartName) -> Candidates | None:
         """What a part's targets are ranked among; None: all items."""
         return self._candidates.get(part)
 
-    def _of(self, scorer: _Scorer | _Oracle, name: PartName) -> Report:
+    def _of(self, scorer: _Scorer | _Oracle, name: PartName, details: bool = False) -> Report:
         part, config = self._split.part(name), self._config
         num_users, num_items = part.targets.shape
         shown = distributed.rank() == 0 and sys.stderr.isatty()
         with tqdm(total=num_users, unit="user", desc="evaluating", leave=False, disable=not shown) as bar:
             shared: dict[str, Any] = {
                 "ties": config.ties,
+                "details_at": self.details_at if details else None,
                 "ranks": distributed.everyone(),
                 "progress": lambda done: bar.update(done - bar.n),
             }

@@ -190,6 +190,7 @@ class Split:
             "users": self.train.matrix.shape[0],
             "items": self.train.matrix.shape[1],
             "train_events": int(self.train.matrix.nnz),
+            "positive": self.positive,
         }
         for name, part in (("validation", self.validation), ("test", self.test)):
             found |= {
