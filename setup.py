@@ -1,7 +1,14 @@
 """The native library: CMake builds ``tfrec/ops/libtfrec_ops.so``. Everything else is in setup.cfg.
 
-TFREC_BUILD_OPS=auto|1|0   build it if TensorFlow and CMake are there | must | never
-TFREC_CUDA=auto|1|0        with its CUDA kernels if nvcc is there | must | never
+TFREC_BUILD_OPS=auto|1|0   build it if a C++ compiler is installed | must | never
+TFREC_CUDA=auto|1|0        with its CUDA kernels if nvcc is installed | must | never
+
+pip builds a source archive in an environment of its own. TensorFlow, and CMake where the machine has none, are asked
+for there (`build_requirements`) only when the library is built, so that ``TFREC_BUILD_OPS=0`` downloads nothing. With
+``--no-build-isolation``, as launch/setup installs, they must be in the environment.
+
+The library has no Python in it, and TensorFlow's C++ interface is the same in its wheels for each Python. So one wheel
+is for all of them: ``py3-none-linux_x86_64`` (launch/wheel finds out for which glibc), or ``py3-none-any`` without it.
 
 auto compiles the CUDA kernels for the GPUs of this machine. Where it has none, for one architecture, 8.0, whose
 intermediate code a newer GPU's driver compiles when it is first used: half a minute and more. 1 compiles for 7.5, 8.0,
@@ -20,9 +27,12 @@ import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 LIBRARY = "libtfrec_ops.so"
+ROOT = Path(__file__).resolve().parent
+WITHOUT = "TFREC_BUILD_OPS=0 installs tfrec without them: pure-TensorFlow ones, which are slower, are used then."
 
 
 def choice(variable: str) -> str:
@@ -77,6 +87,36 @@ def cuda_architectures(wish: str) -> str:
     return ";".join([f"{number}-real" for number in numbers[:-1]] + [str(numbers[-1])])
 
 
+def compiler() -> str | None:
+    """The C++ compiler, or None."""
+    return shutil.which(os.environ.get("CXX", "g++"))
+
+
+def builds_ops() -> bool:
+    """Whether the native library is built here.
+
+    Raises:
+        SystemExit: it must be, and there is no compiler.
+    """
+    wish = choice("TFREC_BUILD_OPS")
+    if wish == "0":
+        return False
+    if compiler():
+        return True
+    problem = "no C++ compiler was found. Install one, e.g. apt-get install g++, or name it in CXX"
+    if wish == "1":
+        raise SystemExit(f"tfrec: the native operations must be built (TFREC_BUILD_OPS=1), but {problem}.")
+    print(f"tfrec: the native operations are not built: {problem}.")
+    return False
+
+
+def build_requirements() -> list[str]:
+    """What an isolated build of the library needs: setup.cfg's TensorFlow, and CMake where the machine has none."""
+    text = (ROOT / "setup.cfg").read_text(encoding="utf-8")
+    tensorflow = re.findall(r"^ *(tensorflow *==\S+) *$", text, re.MULTILINE)[:1]
+    return tensorflow + ([] if shutil.which("cmake") else ["cmake >=3.25"])
+
+
 class BuildOps(build_ext):
     """Runs CMake."""
 
@@ -84,32 +124,23 @@ class BuildOps(build_ext):
         return str(Path(*name.split(".")[:-1]) / LIBRARY)
 
     def build_extension(self, extension: Extension) -> None:
-        wish = choice("TFREC_BUILD_OPS")
-        missing = [
-            what
-            for what, there in (
-                (
-                    "TensorFlow in this environment (install it first, and use pip install --no-build-isolation)",
-                    importlib.util.find_spec("tensorflow"),
-                ),
-                ("cmake", shutil.which("cmake")),
-                ("a C++ compiler", shutil.which(os.environ.get("CXX", "g++"))),
-            )
-            if not there
-        ]
-        if wish == "0" or (wish == "auto" and missing):
-            print(f"tfrec: the native operations are not built ({', '.join(missing) or 'TFREC_BUILD_OPS=0'}).")
-            return
+        needed = {
+            "TensorFlow": importlib.util.find_spec("tensorflow"),
+            "cmake": shutil.which("cmake"),
+        }
+        missing = [what for what, found in needed.items() if not found]
         if missing:
-            raise SystemExit(f"tfrec: the native operations need {', '.join(missing)}.")
-        root = Path(__file__).resolve().parent
+            raise SystemExit(
+                f"tfrec: the native operations need {' and '.join(missing)} in this environment. Install them "
+                f"first, or let pip bring them: leave out --no-build-isolation. {WITHOUT}"
+            )
         # One folder for all builds of a checkout and a Python, so that what has not changed is not compiled again.
-        build = root / "build" / f"ops-{sys.implementation.cache_tag}"
+        build = ROOT / "build" / f"ops-{sys.implementation.cache_tag}"
         build.mkdir(parents=True, exist_ok=True)
         configure = [
             "cmake",
             "-S",
-            str(root / "custom_ops"),
+            str(ROOT / "custom_ops"),
             "-B",
             str(build),
             f"-DPython_EXECUTABLE={sys.executable}",
@@ -119,9 +150,11 @@ class BuildOps(build_ext):
             configure.append(f"-DCMAKE_CUDA_ARCHITECTURES={cuda_architectures(choice('TFREC_CUDA'))}")
         if shutil.which("ninja"):
             configure += ["-G", "Ninja"]
-        subprocess.run(configure, check=True)
         # Each TensorFlow source takes about 1 GB to compile.
-        subprocess.run(["cmake", "--build", str(build), "-j", str(min(os.cpu_count() or 1, 8))], check=True)
+        compile_them = ["cmake", "--build", str(build), "-j", str(min(os.cpu_count() or 1, 8))]
+        for command in (configure, compile_them):
+            if subprocess.run(command).returncode:
+                raise SystemExit(f"tfrec: the native operations did not build; why is printed above. {WITHOUT}")
         target = Path(self.get_ext_fullpath(extension.name))
         target.parent.mkdir(parents=True, exist_ok=True)
         # Renamed into place: a running process keeps the library that it has mapped.
@@ -129,4 +162,19 @@ class BuildOps(build_ext):
         os.replace(target.with_suffix(".new"), target)
 
 
-setup(ext_modules=[Extension("tfrec.ops.libtfrec_ops", sources=[])], cmdclass={"build_ext": BuildOps})
+class Wheel(bdist_wheel):
+    """A wheel for every Python."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return ("py3", "none", super().get_tag()[2])
+
+
+if builds_ops():
+    setup(
+        ext_modules=[Extension("tfrec.ops.libtfrec_ops", sources=[])],
+        cmdclass={"build_ext": BuildOps, "bdist_wheel": Wheel},
+        # Not in pyproject.toml: there, every build would download 600 MB, also one without the library.
+        setup_requires=build_requirements(),
+    )
+else:
+    setup(cmdclass={"bdist_wheel": Wheel})

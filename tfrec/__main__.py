@@ -15,6 +15,7 @@ COMMANDS = {
     "quantize": "make a run's model int8",
     "compress": "make NeuMF's tables tensor trains",
     "benchmark": "measure parts of tfrec on this machine",
+    "doctor": "show what is installed, what the machine offers, and what is wrong",
 }
 
 

@@ -21,7 +21,7 @@ from tfrec.printing import printable
 
 T = TypeVar("T")
 
-#: Exit statuses: something failed; the user can mend it; interrupted by the user; nobody reads on; stopped by the
+#: Exit statuses: something failed; the user can remedy it; interrupted by the user; nobody reads on; stopped by the
 #: system.
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_PIPE, EXIT_TERMINATED = 1, 2, 130, 141, 143
 #: How long another rank waits before it says what rank 0 may be saying.
@@ -52,14 +52,11 @@ _NOTICES = (
 
 
 def quiet_tensorflow() -> None:
-    """Load TensorFlow without its start-up notices; with ``TF_CPP_MIN_LOG_LEVEL`` of 0 or 1 set they are shown.
+    """Load TensorFlow without its start-up notices, whatever ``TF_CPP_MIN_LOG_LEVEL`` is.
 
     Several libraries print at every start, past the log level. What is written to standard error while they load is
     held back, and all but those notices is passed on.
     """
-    level = os.environ.get("TF_CPP_MIN_LOG_LEVEL")
-    if level in ("0", "1"):
-        return
     # With a GPU what is wrong with it is worth knowing.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if os.path.exists("/proc/driver/nvidia") else "3")
     with without_notices():
@@ -88,14 +85,30 @@ def without_notices() -> Iterator[None]:
                     print(line, file=sys.stderr)
 
 
+def arguments(kind: type[T], command: str) -> T:
+    """The arguments of a command from the command line.
+
+    Args:
+        kind: a dataclass, whose docstrings are the help.
+        command: its name, as in ``tfrec COMMAND``.
+    """
+    import tyro
+
+    return parsed(lambda: tyro.cli(kind, prog=f"tfrec {command}", args=sys.argv[1:]))
+
+
 def parsed(parse: Callable[[], T]) -> T:
     """``parse()`` of the command line, whose messages are printed by rank 0, and by another one that is alone with it.
 
     All ranks of a launcher have the same command line; if one does not take it (it has another version of tfrec), that
-    one says so, and the others, which wait for it, are ended by the launcher.
+    one reports it, and the others, which wait for it, are ended by the launcher.
     """
     if rank_from_environment() == 0:
-        return parse()
+        try:
+            return parse()
+        except BrokenPipeError:  # of a help that is read by `head`
+            _silence_stdout()
+            sys.exit(EXIT_PIPE)
     out, err = io.StringIO(), io.StringIO()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -113,7 +126,7 @@ def keep_freed_memory() -> None:
     """Have the C library keep large blocks that TensorFlow frees instead of giving them back to the system.
 
     A training step frees and asks for the same buffers of tens of megabytes every time. By default each of them is
-    mapped anew, and the kernel clears it page by page: a sixth of the step on two cores (README, Benchmarks). Does
+    mapped again, and the kernel clears it page by page: a sixth of the step on two cores (README, Benchmarks). Does
     nothing where the C library is not glibc.
     """
     m_trim_threshold, m_mmap_threshold = -1, -3
@@ -168,7 +181,7 @@ def _silence_stdout() -> None:
 
 
 def _report(error: Exception) -> int:
-    """Print ``error`` once over all ranks, with a traceback unless the user can mend it; returns the exit status."""
+    """Print ``error`` once over all ranks, with a traceback unless the user can fix it; returns the exit status."""
     prefix, says = "error", True
     # Where ranks have not met, TensorFlow may not even be loaded.
     if "tfrec.distributed" in sys.modules:
@@ -180,12 +193,12 @@ def _report(error: Exception) -> int:
         says = ranks.says(error)
         if ranks.size() > 1 and not isinstance(error, SharedError):
             prefix = f"error on {ranks.where()}"
-    # What the system refuses can be mended by the user, too.
-    mendable = isinstance(error, InputError | OSError)
+    # What the system refuses can be fixed by the user, too.
+    fixable = isinstance(error, InputError | OSError)
     if says:
-        if not (mendable or isinstance(error, RankLostError) or getattr(error, "on_all_ranks", False)):
+        if not (fixable or isinstance(error, RankLostError) or getattr(error, "on_all_ranks", False)):
             traceback.print_exception(error)
         print(f"{prefix}: {printable(error, keep=chr(10))}", file=sys.stderr, flush=True)
     if "tfrec.distributed" in sys.modules:
         ranks.told(says)
-    return EXIT_INPUT if mendable else EXIT_FAILED
+    return EXIT_INPUT if fixable else EXIT_FAILED

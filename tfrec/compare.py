@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +19,7 @@ class Arguments:
     """Compare finished runs of one split: a table of test metrics, and whether their differences could be chance.
 
     The others are compared with the best run, user by user: the mean difference with its 95 % bootstrap interval, and
-    the p-value of a paired sign-flip test, corrected by Holm for the number of runs. It says what other users would
+    the p-value of a paired sign-flip test, corrected by Holm for the number of runs. It covers what other users would
     have given, not what other seeds would; and a best run picked here leads on average a little less than it seems.
     """
 
@@ -80,7 +79,7 @@ def check_files(arguments: Arguments) -> None:
 
 def main() -> None:
     """The command."""
-    arguments = tyro.cli(Arguments, prog="python -m tfrec.compare", args=sys.argv[1:])
+    arguments = commands.arguments(Arguments, "compare")
     commands.run(lambda: compare(arguments))
 
 

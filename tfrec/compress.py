@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +23,7 @@ class Arguments:
     settings: Annotated[CompressSettings, tyro.conf.arg(name="")] = field(default_factory=CompressSettings)
     """How."""
     data_dir: Path | None = None
-    """Folder with the data set, if it is not where $TFREC_DATA says."""
+    """Folder with the data set, if it is not in $TFREC_DATA."""
 
 
 def compress(arguments: Arguments) -> None:
@@ -37,7 +36,7 @@ def compress(arguments: Arguments) -> None:
 
 def main() -> None:
     """The command."""
-    arguments = tyro.cli(Arguments, prog="python -m tfrec.compress", args=sys.argv[1:])
+    arguments = commands.arguments(Arguments, "compress")
     commands.run(lambda: compress(arguments))
 
 

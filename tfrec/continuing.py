@@ -14,7 +14,7 @@ from tfrec.tasks import TrainingSet
 
 
 def carry_over(run: Path, family: Family[Any], model: Any, data: TrainingSet) -> None:
-    """Put what an earlier run's model knows of users and items into ``model``.
+    """Copy what an earlier run's model learned of users and items into ``model``.
 
     Args:
         run: the earlier run's folder.

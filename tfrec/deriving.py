@@ -30,13 +30,13 @@ def derive(
         run: the folder of a finished run; it is not changed.
         out: the new folder, a run like any other.
         how: asks a family for the derivation, and raises where it has none.
-        data_dir: where the data set is, if not where ``$TFREC_DATA`` says.
+        data_dir: where the data set is, if not in ``$TFREC_DATA``.
 
     Returns:
         The content of the report, NAME.json of the derivation.
 
     Raises:
-        InputError: what was given cannot be used, or ``out`` is there already.
+        InputError: what was given cannot be used, or ``out`` exists already.
     """
     from tfrec.runs.folder import RunFolder
 
@@ -62,8 +62,8 @@ class _Work:
         self._metrics = folder.read_metrics()
         if self._metrics["shipped"]["trained_on"] == "everything":
             raise InputError(
-                f"The model of {printable(folder.path)} was trained on everything, the test too (refit), so nobody "
-                "could say what a change of it costs.\nTrain it without --training.refit, and change that run."
+                f"The model of {printable(folder.path)} was trained on everything, the test too (refit), so "
+                "the cost of a change cannot be measured.\nTrain it without --training.refit, and change that run."
             )
         family = family_of(config)
         model = load_run_model(folder, family.models)

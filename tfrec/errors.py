@@ -4,7 +4,7 @@
 class InputError(ValueError):
     """Something the user gave cannot be used: a file, a column, an option, a folder.
 
-    The message says what was expected, what came and how to correct it. Commands print it without a traceback
+    The message names what was expected, what came and how to correct it. Commands print it without a traceback
     and exit with status 2.
     """
 
@@ -17,7 +17,7 @@ class SharedError(InputError):
 
 
 class RankLostError(RuntimeError):
-    """Another rank has ended, or does not answer, so this one cannot go on.
+    """Another rank has ended, or does not answer, so this one cannot continue.
 
     Args:
         message: what is known.
@@ -30,4 +30,4 @@ class RankLostError(RuntimeError):
 
 
 class TfrecWarning(UserWarning):
-    """Work goes on, but not the way that was asked for. Shown once."""
+    """Work continues, but not in the way that was asked for. Shown once."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +15,7 @@ from tfrec.printing import printable
 
 @dataclass(frozen=True)
 class Arguments:
-    """Evaluate a finished run on what it has held out, beside popularity (and the oracle)."""
+    """Evaluate a finished run on its held-out part, and popularity (and the oracle)."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run's folder."""
@@ -27,7 +26,7 @@ class Arguments:
     ties: Literal["expected", "pessimistic", "optimistic"] | None = None
     """How tied scores are ranked; default: as in the run."""
     data_dir: Path | None = None
-    """Folder with the data set, if it is not where $TFREC_DATA says."""
+    """Folder with the data set, if it is not in $TFREC_DATA."""
     json: Path | None = None
     """Write the result here too."""
     protocol: Literal["exact", "nvidia", "mlperf", "all"] | None = None
@@ -73,7 +72,10 @@ def evaluate(arguments: Arguments) -> None:
     }
     evaluation = TASKS[config.data.split].resolve_evaluation(replace(config.evaluation, **wanted))
     if arguments.negatives is not None and evaluation.protocol == "all":
-        raise InputError("All unseen items are ranked here.\nLeave out --negatives, or name another --protocol.")
+        raise InputError(
+            "--negatives needs a --protocol that samples items.\nReceived: --protocol all, which ranks all unseen "
+            "items.\nLeave out --negatives, or name another --protocol."
+        )
     split = read_split(folder, config)
     if arguments.protocol is not None or arguments.negatives is not None:
         # Asked for other candidates than the file's.
@@ -98,7 +100,7 @@ def evaluate(arguments: Arguments) -> None:
 
 def main() -> None:
     """The command."""
-    arguments = tyro.cli(Arguments, prog="python -m tfrec.evaluate", args=sys.argv[1:])
+    arguments = commands.arguments(Arguments, "evaluate")
     commands.run(lambda: evaluate(arguments))
 
 

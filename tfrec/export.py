@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -45,7 +44,7 @@ def run_export(arguments: Arguments) -> None:
 
 def main() -> None:
     """The command."""
-    arguments = tyro.cli(Arguments, prog="python -m tfrec.export", args=sys.argv[1:])
+    arguments = commands.arguments(Arguments, "export")
     commands.run(lambda: run_export(arguments))
 
 

@@ -42,7 +42,7 @@ class Run:
 
     @property
     def recommender(self) -> Recommender:
-        """The model that is shipped, with the ids it speaks."""
+        """The model that is shipped, with its ids and titles."""
         from tfrec.recommender import Recommender
 
         return Recommender.load(self.folder)
@@ -60,7 +60,7 @@ def fit(
         data: interactions; or training, validation (or None) and test, each in interactions of its own; None: those
             that the settings name.
         **options: settings by their names: ``factors=64``, ``epochs=10``, ``split="by_time"``. Where a name occurs in
-            several sections (``seed``), the run's own is meant; ``**{"evaluation.seed": 3}`` names another.
+            several sections (``seed``), the run's own is set; ``**{"evaluation.seed": 3}`` names another.
 
     Returns:
         The run. Its folder is ``output_dir``, by default one under ``runs/``.
@@ -92,9 +92,9 @@ def named(recipe: str | RunConfig) -> tuple[str, RunConfig]:
     if recipe not in RECIPES:
         near = difflib.get_close_matches(recipe, RECIPES, n=1)
         raise InputError(
-            f"There is no such recipe.\nReceived: {recipe!r}.\n"
+            f"The recipe must be one of those that exist.\nReceived: {recipe!r}.\n"
             + (f"Did you mean {near[0]!r}? " if near else "")
-            + f"Known: {', '.join(RECIPES)}."
+            + f"Recipes: {', '.join(RECIPES)}."
         )
     return recipe, RECIPES[recipe]()
 
@@ -113,12 +113,15 @@ def with_options(config: Any, options: dict[str, Any]) -> Any:
         found = [place for place in places if f".{place}".endswith(f".{option}")]
         exact = [place for place in found if place == option]
         if len(found) > 1 and not exact:
-            raise InputError(f"Several settings have this name.\nReceived: {option}.\nName one: {', '.join(found)}.")
+            raise InputError(
+                f"An option must name one setting.\nReceived: {option}, the name of several.\n"
+                f"Name one: {', '.join(found)}."
+            )
         if not found:
             names = sorted({place.rsplit(".", 1)[-1] for place in places})
             near = difflib.get_close_matches(option, names, n=3)
             raise InputError(
-                f"There is no such option.\nReceived: {option}={value!r}.\n"
+                f"An option must be one of the recipe's.\nReceived: {option}={value!r}.\n"
                 + (f"Did you mean {' or '.join(near)}?" if near else f"Options: {', '.join(names)}.")
             )
         config = _changed(config, (exact or found)[0].split("."), value)
@@ -261,7 +264,7 @@ class _Training:
         split = self.task.split(self.config.data, read_source(self.config.data, self.in_memory))
         if split.validation.targets.nnz == 0:
             raise InputError(
-                "Validation has nothing to predict, and it picks what is tested.\n"
+                "The validation part must have something to predict, as it picks what is tested.\n"
                 f"Received: --data.validation-share {self.config.data.validation_share}.\nMake it larger, such as .1."
             )
         measure = Measure(split, self.config.evaluation)
@@ -276,7 +279,7 @@ class _Training:
         return self.measure.model(model, part, self.family.rows(self.config, fitted or self.split.train))
 
     def _finish(self, model: Any, outcome: Outcome) -> dict[str, Any]:
-        """Test, train anew where that was asked for, and write what is left to write."""
+        """Test, train again where that was asked for, and write what is left to write."""
         from tfrec import distributed
         from tfrec.runs.environment import hardware, versions
         from tfrec.runs.history import write_curve
@@ -331,13 +334,13 @@ _SHIPPED = "Measured is the model that was trained on {measured}; the model in t
 
 
 def vocabulary_of(family: Family[Any], config: RunConfig, split: Split, fitted: TrainingSet) -> Vocabulary:
-    """What the numbers of a model that was fitted to ``fitted`` stand for, and what users have."""
+    """What the numbers of a model that was fitted to ``fitted`` stand for, and users' histories."""
     from tfrec.runs.vocabulary import Vocabulary
 
     users, histories = split.histories(fitted)
     opinions = histories.copy()
     opinions.eliminate_zeros()
-    # What the model takes, and zeros for the rest of what a user has met.
+    # What the model takes, and zeros for the rest of what a user has seen.
     histories = with_zeros(family.rows(config, fitted)(opinions), histories)
     return Vocabulary(
         fitted.item_ids,
@@ -387,7 +390,9 @@ def load_config(folder: RunFolder, data_dir: Path | None = None) -> RunConfig:
     try:
         config: RunConfig = from_json(family.config, settings)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InputError(f"{folder.config} is damaged or was written by another version of tfrec: {error}.") from error
+        raise InputError(
+            f"{folder.config} is damaged or was written by another version of tfrec: {error}.\nTrain the run again."
+        ) from error
     if data_dir is None:
         return config
     if config.data.path is not None:
@@ -402,7 +407,7 @@ def load_recommender(folder: RunFolder) -> Recommender:
     """What a finished run ships.
 
     Raises:
-        InputError: it is damaged, or of another family or version than it says.
+        InputError: it is damaged, or of another family or version than stated.
     """
     from tfrec.families import family_named
     from tfrec.recommender import Recommender

@@ -32,7 +32,7 @@ def check_lists_path(path: Path) -> None:
     """Raise InputError unless `write_lists` can write ``path``. For before the work that it is to hold."""
     if path.suffix.lower() not in _DELIMITERS:
         raise InputError(
-            "A table of lists is written as .parquet, .csv or .tsv, by the file's suffix.\n"
+            "The file of lists must end in .parquet, .csv or .tsv.\n"
             f"Received: {printable(path)}.\nName it {printable(path.stem or 'lists')}.parquet, .csv or .tsv."
         )
     check_file(path)
@@ -47,8 +47,8 @@ def write_lists(
     float32, and each block is a row group.
 
     CSV and TSV begin with a header. Text is written as it is. A field with the delimiter, a line break or a quote
-    stands in quotes, as in RFC 4180, so that ``csv.reader``, ``pandas.read_csv`` and spreadsheets read back what was
-    meant. Nothing is put before a title that begins with ``=``, ``+``, ``-`` or ``@``, which a spreadsheet takes for a
+    stands in quotes, as in RFC 4180, so that ``csv.reader``, ``pandas.read_csv`` and spreadsheets read back the same
+    text. Nothing is put before a title that begins with ``=``, ``+``, ``-`` or ``@``, which a spreadsheet takes for a
     formula: import such a file with its columns as text. A score has the digits it takes to read back the same float32.
 
     On a terminal a bar shows how many lists are written.
@@ -56,8 +56,8 @@ def write_lists(
     Args:
         path: ``.parquet``, ``.csv`` or ``.tsv``.
         lists: header -> ``[N]`` int or text, what names each list, such as ``user``.
-        columns: header -> ``[I]`` int or text, what is said of each item, such as ``item`` and ``title``.
-        blocks: the lists, each block as `Block` says, best item first; -1 are left out. A generator that computes a
+        columns: header -> ``[I]`` int or text, the fields of each item, such as ``item`` and ``title``.
+        blocks: the lists, each block as a `Block`, best item first; -1 are left out. A generator that computes a
             block when it is asked for keeps one block in memory. Nothing is asked of it before the file is open.
 
     Returns:
@@ -136,7 +136,7 @@ def _parquet_writer(
 
 
 class _TextWriter:
-    """Joins the fields of all lines of a block at once. What is said of an item is joined once, at the beginning."""
+    """Joins the fields of all lines of a block at once. The fields of an item are joined once, at the beginning."""
 
     def __init__(
         self, stream: IO[bytes], delimiter: str, headers: list[str], columns: Mapping[str, np.ndarray]

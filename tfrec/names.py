@@ -50,7 +50,9 @@ class UserNames:
         found = self.find(user)
         if found is None:
             some = ", ".join(printable(u) for u in self._ids[:3])
-            raise InputError(f"The data has no such user.\nReceived: {printable(user)}.\nIts ids look like {some}.")
+            raise InputError(
+                f"The user must be one of the data's.\nReceived: {printable(user)}.\nIds look like {some}."
+            )
         return found
 
 
@@ -99,7 +101,7 @@ class ItemNames:
         if isinstance(name, int | np.integer):
             if str(name) in self._by_id:
                 return self._by_id[str(name)]
-            raise InputError(f"The model has no item with that id.\nReceived: {name}.")
+            raise InputError(f"The item must be one of the model's.\nReceived: {name}.")
         name = str(name)
         if not name.strip():
             raise InputError(f"An item's title or id must not be empty.\nReceived: {name!r}.")
@@ -112,10 +114,12 @@ class ItemNames:
                     return found
             if by_id is not None:
                 return by_id
-        raise InputError(f"The run's model has no item with that title or id.\nReceived: {name!r}.\n{self._near(name)}")
+        raise InputError(
+            f"The item must be the title or id of one of the model's items.\nReceived: {name!r}.\n{self._near(name)}"
+        )
 
     def _one(self, name: str, titled: list[int], by_id: int | None) -> int | None:
-        """The one item that is meant, None where no title fits."""
+        """The one item that fits, None where no title fits."""
         if not titled:
             return None
         if by_id in titled:

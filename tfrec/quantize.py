@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -28,7 +27,7 @@ class Arguments:
     settings: Annotated[QuantizeSettings, tyro.conf.arg(name="")] = field(default_factory=QuantizeSettings)
     """How."""
     data_dir: Path | None = None
-    """Folder with the data set, if it is not where $TFREC_DATA says."""
+    """Folder with the data set, if it is not in $TFREC_DATA."""
 
 
 def quantize(arguments: Arguments) -> None:
@@ -44,7 +43,7 @@ def quantize(arguments: Arguments) -> None:
 
 def main() -> None:
     """The command."""
-    arguments = tyro.cli(Arguments, prog="python -m tfrec.quantize", args=sys.argv[1:])
+    arguments = commands.arguments(Arguments, "quantize")
     commands.run(lambda: quantize(arguments))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Arguments:
-    """Recommend items to users of the data, or to whoever has the items named; or show similar items, or reasons."""
+    """Recommend items to users of the data, or to a new user by their items; or show similar items, or reasons."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run's folder."""
@@ -28,11 +27,11 @@ class Arguments:
     users_from: Path | None = None
     """The same from a file, an id on each line."""
     items: tuple[str, ...] = ()
-    """Titles or raw ids of what somebody has."""
+    """Titles or raw ids of a new user's items."""
     similar_to: tuple[str, ...] = ()
     """Titles or raw ids of items; shows the items most similar to each."""
     explain: str | None = None
-    """With one --user, or --items: title or raw id of an item; shows which items of the history speak for it."""
+    """With one --user, or --items: title or raw id of an item; shows what each item of the history contributes."""
     write_recommendations: Path | None = None
     """Write the k best items of every user here: .parquet, .csv or .tsv with user, rank, item, title, score.
     Titles are written as they are, in quotes where the format needs it. A spreadsheet takes one that begins with = + -
@@ -54,11 +53,14 @@ def recommend(arguments: Arguments) -> None:
     given = users + bool(arguments.items) + bool(arguments.similar_to) + files
     if given != 1:
         raise InputError(
-            "Give one of --user ID [ID ...], --users-from FILE, --items TITLE [TITLE ...], --similar-to TITLE, or a "
-            "file to write."
+            f"Exactly one question must be asked.\nReceived: {given or 'none'}.\nGive --user ID [ID ...], --users-from "
+            "FILE, --items TITLE [TITLE ...], --similar-to TITLE, or a file to write."
         )
     if arguments.explain is not None and not (len(arguments.user) == 1 or arguments.items):
-        raise InputError("--explain goes with one --user, or with --items.")
+        raise InputError(
+            "--explain needs one --user, or --items.\nReceived: neither, or several users.\n"
+            "Name one user, or the items of a new one."
+        )
     commands.quiet_tensorflow()
     from tfrec.fitting import load_recommender
     from tfrec.runs.folder import RunFolder
@@ -90,7 +92,7 @@ def recommend(arguments: Arguments) -> None:
 
 
 def show_for_users(recommender: Recommender, names: list[str], k: int, chosen: dict[str, Any]) -> None:
-    """Lists for users of the data, each after a line with what the user has.
+    """Lists for users of the data, each after a line about the user's history.
 
     Raises:
         InputError: a user that the data does not have.
@@ -105,7 +107,7 @@ def show_for_users(recommender: Recommender, names: list[str], k: int, chosen: d
 
 
 def show_reasons(recommender: Recommender, arguments: Arguments) -> None:
-    """What of a history speaks for an item."""
+    """What each item of a history contributes to one."""
     who: Any = list(arguments.items) if arguments.items else arguments.user[0]
     found = recommender.explain(who, arguments.explain, arguments.k)
     print(f"{printable(found.title)}  [{printable(found.item)}]: score {found.score:.4f}, because of")
@@ -158,7 +160,7 @@ def check_files(arguments: Arguments, folder: Any) -> None:
 
 def main() -> None:
     """The command."""
-    arguments = tyro.cli(Arguments, prog="python -m tfrec.recommend", args=sys.argv[1:])
+    arguments = commands.arguments(Arguments, "recommend")
     commands.run(lambda: recommend(arguments))
 
 

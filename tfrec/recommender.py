@@ -1,4 +1,4 @@
-"""A model, the ids and titles it speaks in, what each user has, and popularity for those that it cannot know."""
+"""A model, its ids and titles, each user's history, and popularity for unknown users."""
 
 from __future__ import annotations
 
@@ -97,7 +97,8 @@ class Recommender:
         for name, found, expected in sizes:
             if found != expected:
                 raise InputError(
-                    f"The model knows {found:,} {name}, and the data has {expected:,}.\nGive its own data."
+                    f"The model and the data must have equally many {name}.\nReceived: a model of {found:,}, data "
+                    f"of {expected:,}.\nGive the data that the model was trained on."
                 )
 
     @cached_property
@@ -131,7 +132,7 @@ class Recommender:
         return self._table({"user": _raw(users)}, ids, scores)
 
     def describe(self, user: Any) -> str:
-        """A line on what a user of the data has.
+        """A line about a user's history.
 
         Raises:
             InputError: the data does not have the user.
@@ -151,7 +152,7 @@ class Recommender:
         exclude: Sequence[Any] = (),
         among: Sequence[Any] | None = None,
     ) -> pa.Table:
-        """The best items for people by what they have.
+        """The best items for new users, by their items.
 
         Args:
             histories: of each, the items by raw id or title. An empty one gets what is popular.
@@ -163,11 +164,11 @@ class Recommender:
             As `recommend`; ``user`` is the place in ``histories``, from 0.
 
         Raises:
-            InputError: the model knows its training users only.
+            InputError: the model answers for its training users only.
         """
         if not self.model.takes_histories:
             raise InputError(
-                f"{type(self.model).__name__} knows users by their ids and cannot take somebody else's items.\n"
+                f"{type(self.model).__name__} recommends to its training users only, not to a list of items.\n"
                 "Ask for users of the data, or train vae-cf, als or ease."
             )
         rows = self._history_rows(histories)
@@ -192,10 +193,10 @@ class Recommender:
         return self._table(names, ids, scores, prefix="similar_")
 
     def explain(self, user: Any, item: Any, k: int = 10) -> Explanation:
-        """Which items of a user's history speak for an item.
+        """How much each item of a user's history contributes to an item's score.
 
         Args:
-            user: a raw id of the data; or a list of items, of somebody new.
+            user: a raw id of the data; or a list of items, for a new user.
             item: raw id or title.
             k: how many of the history, from 1.
 
@@ -280,7 +281,7 @@ class Recommender:
             ties: how tied scores are ranked.
 
         Returns:
-            The metrics; targets of users or items that the model does not know, and those that a user has already, are
+            The metrics; targets of users or items unknown to the model, and those that a user has already, are
             left out and counted.
         """
         wanted, left_out = self._targets(targets)
@@ -298,7 +299,7 @@ class Recommender:
     # ---- to disk ---------------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> Path:
-        """Write the model and what it speaks, for `load`; whole or not at all."""
+        """Write the model with its ids and titles, for `load`; whole or not at all."""
         folder = Path(folder)
         with atomic_folder(folder) as temporary:
             save_model(self.model, temporary / "model.keras")
@@ -328,14 +329,14 @@ class Recommender:
 
         Args:
             folder: a new one; for TensorFlow Serving ``NAME/1``.
-            raw_ids: speak the data's ids; False: numbers from 0.
+            raw_ids: the data's ids; False: numbers from 0.
         """
         from tfrec.serving import export
 
         return export(self.served(raw_ids), Path(folder))
 
     def served(self, raw_ids: bool = True) -> Any:
-        """What `export` writes: asked by user where the model knows all of them, else by history."""
+        """What `export` writes: asked by user where the model has all of them, else by history."""
         from tfrec.serving import ServedHistories, ServedUsers
 
         known, v = getattr(self.model, "num_users", None), self.vocabulary
@@ -354,11 +355,11 @@ class Recommender:
         exclude: Sequence[Any],
         among: Sequence[Any] | None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Items ``[B, k]``, -1 where there is none, and what is shown beside them.
+        """Items ``[B, k]``, -1 where there is none, and what is shown with them.
 
         Args:
-            users: numbers ``[B]``; -1: nobody of the data.
-            rows: for these, what they have, ``[B, I]``; None: nothing.
+            users: numbers ``[B]``; -1: no user of the data.
+            rows: for these, their histories, ``[B, I]``; None: nothing.
         """
         histories = self._rows_of(users) if rows is None else rows
         choice = self._choice(exclude, among)
@@ -485,8 +486,8 @@ class Recommender:
         left = scipy.sparse.csr_matrix(wanted - had)
         left.eliminate_zeros()
         counts = {
-            "of users that the model does not know": int((rows < 0).sum()),
-            "of items that the model does not know": int(((rows >= 0) & (columns < 0)).sum()),
+            "of users unknown to the model": int((rows < 0).sum()),
+            "of items unknown to the model": int(((rows >= 0) & (columns < 0)).sum()),
             "that the user has already": int(had.nnz),
         }
         return left, {reason: count for reason, count in counts.items() if count}
@@ -527,7 +528,7 @@ def _pattern(histories: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
 
 def _several(names: Any, argument: str) -> Sequence[Any]:
     if isinstance(names, str | bytes | int | np.integer):
-        raise InputError(f"`{argument}` is a list of names.\nReceived: {names!r}.\nGive [{names!r}].")
+        raise InputError(f"`{argument}` must be a list of names.\nReceived: {names!r}.\nGive [{names!r}].")
     return list(names)
 
 

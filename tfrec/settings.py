@@ -58,7 +58,7 @@ def from_json(cls: type[C], saved: Any) -> C:
         TypeError: a value of a wrong type. true is no int and no float; a whole number is a float; "1" is no number.
         ValueError: a value that the type does not allow: none of a `Literal`'s, or a float that is not finite.
 
-        Each names the setting as ``training.epochs``, and says what came.
+        Each names the setting as ``training.epochs``, and the value received.
 
     Example:
         >>> @dataclasses.dataclass(frozen=True)
@@ -178,7 +178,8 @@ def _words(kind: Any) -> str:
         return " or ".join(map(repr, get_args(kind)))
     if kind is type(None):
         return "null"
-    return str(kind) if get_origin(kind) else str(getattr(kind, "__name__", kind))
+    named = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path"}
+    return named.get(kind) or (str(kind) if get_origin(kind) else str(getattr(kind, "__name__", kind)))
 
 
 def _exactly(value: Any, kind: Any) -> Any:

@@ -41,7 +41,7 @@ def main() -> None:
     recipe, config = commands.parsed(lambda: parse(sys.argv[1:]))
     commands.run(
         lambda: train(recipe, config, started),
-        interrupted="The same command goes on after the last checkpoint.",
+        interrupted="The same command continues after the last checkpoint.",
     )
 
 

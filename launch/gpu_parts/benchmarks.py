@@ -90,7 +90,7 @@ def _tt(found: dict[str, Any]) -> list[dict[str, Any]]:
 TABLES: tuple[tuple[str, str, Run], ...] = (
     ("vae-cf", "times VAE-CF's training step, sparse and dense (benchmark vae-cf)", _benchmark("vae-cf", _vae_cf)),
     ("neumf", "times NeuMF's training and scoring at ml-20m's shape (benchmark neumf)", _benchmark("neumf", _neumf)),
-    ("als", "times ALS's iterations, beside implicit's GPU code where it is installed", _own("als_speed")),
+    ("als", "times ALS's iterations, next to implicit's GPU code where it is installed", _own("als_speed")),
     ("tt", "times tensor trains at FBTT-Embedding's shape (benchmark tt)", _benchmark("tt", _tt)),
     ("int8", "times NeuMF and item vectors in int8 against float32", _own("int8_speed")),
     ("latency", "times single requests to each model", _own("latency")),

@@ -63,7 +63,7 @@ class GPU:
 
     @property
     def free_mib(self) -> int | None:
-        """Memory that nobody has; None where nvidia-smi does not say."""
+        """Free memory; None where nvidia-smi does not report it."""
         return _whole(self.told["free_mib"])
 
 

@@ -1,4 +1,4 @@
-"""What stands in the way of a run on this machine, each in a sentence, found before anything is launched."""
+"""What prevents a run on this machine, a sentence each, found before anything is launched."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _check_gpu(gpu: GPU) -> None:
             "(Turing: T4, RTX 20) or newer.\nUse a newer GPU; CUDA_VISIBLE_DEVICES chooses among several."
         )
     if gpu.free_mib is not None and gpu.free_mib < NEEDED_MIB:
-        users = "; ".join(gpu.users) or "nobody that nvidia-smi shows (a process of another container, or a remnant)"
+        users = "; ".join(gpu.users) or "no process that nvidia-smi shows (one of another container, or a remnant)"
         raise Unusable(
             f"GPU {gpu.told['index']} ({gpu.name}) is full: {gpu.free_mib:,} of "
             f"{gpu.memory_mib or 0:,} MiB are free, and about {NEEDED_MIB:,} are needed.\nIt is used by: {users}.\n"
@@ -150,7 +150,7 @@ def _major(version: str) -> int:
 
 
 def notes(machine: Machine) -> list[str]:
-    """What is worth knowing and stands in nobody's way."""
+    """What is worth knowing and prevents nothing."""
     tensorflow = machine.tensorflow
     if not (machine.toolkit and tensorflow and tensorflow.cuda):
         return []

@@ -79,7 +79,7 @@ inline GpuStreamHandle AsGpuStreamValue(Stream* stream) {
     # - CMake would write the folder into the library in which NCCL was found, which is a temporary one. NCCL is found
     #   beside Horovod instead, in site-packages, where tensorflow[and-cuda] puts it.
     Patch(
-        name="link the CUDA runtime before TensorFlow, and find NCCL beside Horovod",
+        name="link the CUDA runtime before TensorFlow, and find NCCL next to Horovod",
         file="horovod/tensorflow/CMakeLists.txt",
         old="target_link_libraries(${TF_TARGET_LIB} ${LINKER_LIBS} ${TF_LINKER_LIBS})\n",
         new="""\

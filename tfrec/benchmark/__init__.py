@@ -1,5 +1,5 @@
 """Measurements: python -m tfrec.benchmark NAME --json FILE
 
-Two ways of doing the same thing are timed in turns within one run and compared as a ratio; absolute times of a
+Two ways of doing the same thing alternate within one run and compared as a ratio; absolute times of a
 shared machine say little.
 """

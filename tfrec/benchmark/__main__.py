@@ -50,7 +50,7 @@ class Arguments:
 
 def main() -> None:
     """Run one benchmark."""
-    arguments = tyro.cli(Arguments, prog="python -m tfrec.benchmark", args=sys.argv[1:])
+    arguments = commands.arguments(Arguments, "benchmark")
 
     def measure() -> None:
         commands.quiet_tensorflow()

@@ -1,6 +1,6 @@
-"""ALS against the implicit package: the same matrix, start, iterations and threads, in turns, in one process.
+"""ALS against the implicit package: the same matrix, start, iterations and threads, alternating, in one process.
 
-Both take implicit's first factors (positive, uniform), and where "own start" is said tfrec takes its own (normal around
+Both take implicit's first factors (positive, uniform), and where "own start" is named tfrec uses its own (normal around
 zero), as it does for a user. Every loss is computed here, from the factors, in float64. implicit runs as it asks to:
 one BLAS thread (OPENBLAS_NUM_THREADS=1), its own threads for the rest.
 """
@@ -223,7 +223,9 @@ def benchmark_als(rounds: int, data_dir: Path | None = None, parts: Sequence[str
         InputError: an unknown part, or the implicit package is not installed.
     """
     if unknown := set(parts) - set(PARTS):
-        raise InputError(f"Unknown parts.\nReceived: {', '.join(sorted(unknown))}.\nKnown: {', '.join(PARTS)}.")
+        raise InputError(
+            f"--parts must be some of those below.\nReceived: {', '.join(sorted(unknown))}.\nKnown: {', '.join(PARTS)}."
+        )
     try:
         import implicit
         import threadpoolctl

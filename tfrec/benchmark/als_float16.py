@@ -26,12 +26,12 @@ _SEEDS = (1, 2, 3)
 
 
 def benchmark_als_float16(rounds: int, data_dir: Path | None = None) -> dict[str, Any]:
-    """For each data set at hand both types' precision@10, seconds and bytes."""
+    """For each available data set both types' precision@10, seconds and bytes."""
     root = data_dir or os.environ.get("TFREC_DATA")
     found: dict[str, Any] = {"benchmark": "als-float16", "factors": 128, "iterations": 15, "seeds": _SEEDS}
     for name in _SETS:
         if root is None or not any((Path(root) / n).exists() for n in (name, f"{name}.zip", f"{name}.tar.gz")):
-            found[name] = "not at hand"
+            found[name] = "not available"
             continue
         events = load(name, root)
         if name.startswith("ml"):

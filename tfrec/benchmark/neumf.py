@@ -1,6 +1,6 @@
 """NeuMF at ml-20m's shape and the reference sizes: training, scoring, memory, and lazy against dense Adam.
 
-Training is timed as people run it, by ``fit``. What is compared, in turns, in one process:
+Training is timed as people run it, by ``fit``. What is compared, alternating, in one process:
 
 - ``device``: positives on the device, exact negatives drawn there, several steps per graph call;
 - ``host``: the same class and optimizer, ``fit`` on a tf.data pipeline whose pairs NumPy shuffles and samples (uniform

@@ -1,7 +1,7 @@
 """The quantization study: float32, int8 as it comes, int8 with the final layer split, and tfrec's best.
 
-NeuMF of the reference sizes on MovieLens-1M, leave-one-out among 999 negatives, three seeds; the runs are trained where
-``TFREC_STUDY_RUNS`` says (default: ``runs/quantization``), or taken from there. Source of the question: IntelLabs
+NeuMF of the reference sizes on MovieLens-1M, leave-one-out among 999 negatives, three seeds; the runs are trained in
+``TFREC_STUDY_RUNS`` (default: ``runs/quantization``), or taken from there. Source of the question: IntelLabs
 Distiller's study of NCF, which found 63.55, 49.54 and 62.78 % HR@10 on MovieLens-20M.
 """
 

@@ -1,5 +1,5 @@
 """The runs that the studies of quantization and of tensor trains share: NeuMF of the reference sizes on MovieLens-1M, a
-run a seed, trained where ``TFREC_STUDY_RUNS`` says (default: ``runs/quantization``), or taken from there."""
+run a seed, trained in ``TFREC_STUDY_RUNS`` (default: ``runs/quantization``), or taken from there."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def train_seed(seed: int, data_dir: Path | None = None) -> RunFolder:
     if data_dir is not None:
         command += ["--data.dir", str(data_dir)]
     if subprocess.run(command, stdout=sys.stderr).returncode:
-        raise InputError(f"The training of seed {seed} failed; see above. Command: {' '.join(command)}")
+        raise InputError(f"The training of seed {seed} failed; its error is above.\nCommand: {' '.join(command)}")
     return RunFolder.existing(path)
 
 
@@ -48,7 +48,7 @@ class StudyRun:
 
     Args:
         folder: of the run.
-        data_dir: where the data set is, if not where ``$TFREC_DATA`` says.
+        data_dir: where the data set is, if not in ``$TFREC_DATA``.
     """
 
     def __init__(self, folder: RunFolder, data_dir: Path | None = None) -> None:

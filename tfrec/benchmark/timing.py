@@ -1,4 +1,4 @@
-"""Timing in turns, and the machine's matmul peak to compare with."""
+"""Alternating timing, and the machine's matmul peak to compare with."""
 
 from __future__ import annotations
 

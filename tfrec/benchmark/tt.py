@@ -62,7 +62,7 @@ def draw_ids(kind: str, random: np.random.Generator) -> np.ndarray:
 
 
 def _measure(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of each way, in turns; short ones several times in a row, of which the mean counts."""
+    """Seconds of each way, alternating; short ones several times in a row, of which the mean counts."""
     repeats = {}
     for name, way in ways.items():
         way()

@@ -1,7 +1,7 @@
 """What tensor-train tables of a fifth to a twentieth of the size cost NeuMF in quality: MovieLens-1M, three seeds.
 
 Each seed's dense run is decomposed at the largest rank that is still small enough, measured, trained on for a few
-epochs, and measured again on the run's test items. The dense runs are trained where ``TFREC_STUDY_RUNS`` says (default:
+epochs, and measured again on the run's test items. The dense runs are trained in ``TFREC_STUDY_RUNS`` (default:
 ``runs/quantization``, with which the quantization study shares them), or taken from there.
 """
 
@@ -124,7 +124,7 @@ def _measure(model: NeuMF, run: StudyRun) -> dict[str, float]:
 
 
 def _seconds(run: StudyRun, forms: tuple[str, ...], rounds: int) -> dict[str, Any]:
-    """Seconds of an epoch of training, dense and in each form, from some steps of each in turns."""
+    """Seconds of an epoch of training, dense and in each form, from some alternating steps of each."""
     config = run.config
     sampler = make_sampler(config, liked(run.train.matrix))
     models = {"dense": run.model}

@@ -1,8 +1,8 @@
 """The sparse training step of VAE-CF against the same network with dense input and target.
 
-Speed: both in one process, timed in turns; the ratio is taken within each round. Memory: each in a process of its
+Speed: both in one process, timed alternately; the ratio is taken within each round. Memory: each in a process of its
 own, the highest resident size during steps less the one before the first step, when model, optimizer state and data
-are there already.
+exist already.
 
 Operations are counted once per multiplication and once per addition, and only those that a sparse encoder needs:
 2 (forward) + 4 (backward) per weight and user for dense layers, 2 + 2 per unit and non-zero for the first one.

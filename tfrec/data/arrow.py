@@ -1,7 +1,7 @@
 """Tables on disk as Arrow IPC files: written whole or not at all, memory-mapped when they are read.
 
 A file is one record batch, uncompressed, so that reading copies no numbers, processes share the pages, and all
-programs that know Arrow (pandas, polars, DuckDB) can open it. It carries the CRC-32 of each column and of what is said
+programs that read Arrow (pandas, polars, DuckDB) can open it. It carries the CRC-32 of each column and of the metadata
 about them, which reading checks, so that a damaged file is never taken for another one.
 """
 
@@ -52,7 +52,7 @@ def write_table(
     Args:
         path: the file.
         columns: name -> ``[R]``: int32, int64, float32, float64, or ``str`` in an object array.
-        metadata: JSON values, kept beside the columns.
+        metadata: JSON values, kept with the columns.
         lists: columns of lists: offsets ``[R + 1]`` that all of them share, and name -> the numbers of all rows, one
             after the other; as ``indptr``, ``indices`` and ``data`` of a SciPy CSR matrix.
 
@@ -103,7 +103,7 @@ def read_table(path: Path) -> Table:
         raise ValueError(str(error)) from error
     text = (batch.schema.metadata or {})[_KEY]
     if zlib.crc32(text) != int(batch.schema.metadata[_CHECK]):
-        raise ValueError("what is said about its columns is not what was written")
+        raise ValueError("its metadata is not what was written")
     about = json.loads(text)
     if list(about["crc32"]) != batch.schema.names:
         raise ValueError("its columns are not those that were written")

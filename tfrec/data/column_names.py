@@ -8,7 +8,7 @@ from tfrec.errors import InputError
 
 
 def check_columns(path: Path | str, columns: dict[str, str], present: list[str], by_line: bool) -> None:
-    """Raise InputError unless every column is there, once; ``by_line``: the names are those of a first line."""
+    """Raise InputError unless every column exists, once; ``by_line``: the names are those of a first line."""
     if not any(present):
         raise InputError(f"{path} has no column names in its first line.\nWrite them there, e.g. user_id,item_id.")
     if by_line and _looks_like_data(columns, present):

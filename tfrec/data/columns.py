@@ -1,6 +1,6 @@
 """Columns of a table as arrays: ids, values and titles. What cannot be converted is collected, not raised.
 
-Text columns come dictionary-encoded, so that each different text is looked at once.
+Text columns come dictionary-encoded, so that each different text is converted once.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ def read_ids(role: str, name: str, column: pa.ChunkedArray, text_ids: bool) -> I
     """The ids of a column of whole numbers or text.
 
     Text is a number where every id is a whole number, written in the one usual way or followed by ``.0`` (as
-    spreadsheets and pandas write whole numbers beside gaps); else every id is text, as it is written. A whole number
-    that occurs in both spellings beside text is not guessed.
+    spreadsheets and pandas write whole numbers in a column with gaps); else every id is text, as it is written. A whole
+    number that occurs in both spellings among text is not guessed.
 
     Args:
         role: user or item.

@@ -1,7 +1,8 @@
-"""How much an interaction says: weights of the entries of a users x items matrix.
+"""How much an interaction counts: weights of the entries of a users x items matrix.
 
 The formulas are those of information retrieval with items as documents and users as terms, as in the Last.fm example
-of the implicit package: a user of many items says less with each, and so does a play of an item that is played a lot.
+of the implicit package: the more items a user has, the less
+each counts, and so does a play of an item that is played a lot.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def _positive(user_items: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
     matrix = scipy.sparse.csr_matrix(user_items)
     if matrix.nnz and not matrix.data.min() >= 0:
         raise InputError(
-            f"Confidence weights are of values from 0.\nReceived: {matrix.data.min()}.\n"
+            f"Values that are weighted must be at least 0.\nReceived: {matrix.data.min()}.\n"
             "Weight what is liked, and add disliked entries with negative values afterwards."
         )
     return matrix

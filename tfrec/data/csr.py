@@ -13,7 +13,7 @@ class ResidentMatrix:
     """A user-item matrix that lives where the computation is, so that a batch is named by its users alone.
 
     The item indices and values, nearly all of the bytes, are on the device. The row offsets stay on the host, which
-    thus knows a batch's number of non-zeros without asking the device: the device never waits.
+    thus has a batch's number of non-zeros without asking the device: the device never waits.
 
     Args:
         matrix: ``[U, I]``, columns sorted.

@@ -68,14 +68,14 @@ def load(name: str, data_dir: str | Path | None = None, **settings: Any) -> Inte
 
 
 def load_source(name: str, data_dir: str | Path | None = None, **settings: Any) -> Loaded:
-    """As `load`, with all that the data set has beside its events: the planted model, held-out items.
+    """As `load`, with all that the data set has besides its events: the planted model, held-out items.
 
     Raises:
         InputError: see `load`.
     """
     if name not in REGISTRY:
         raise InputError(
-            f"Unknown data set.\nReceived: {name!r}.\nKnown: {', '.join(NAMES)}.\n"
+            f"The data set must be one of {', '.join(NAMES)}.\nReceived: {name!r}.\n"
             "For a table of your own: tfrec.Interactions.from_table(path), on the command line --data.path FILE."
         )
     return REGISTRY[name].load(name, data_dir, settings)

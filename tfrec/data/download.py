@@ -26,7 +26,7 @@ _TIMEOUT_S = 30
 
 
 def fetch(url: str, path: Path, md5: str | None) -> Path:
-    """Download ``url`` to ``path``, or return at once when it is there.
+    """Download ``url`` to ``path``, or return at once when it exists.
 
     The bytes go to ``path`` + ``.part``, which a later call continues, and become ``path`` only when complete
     and checked. Of several processes, one downloads and the others wait.
@@ -37,7 +37,7 @@ def fetch(url: str, path: Path, md5: str | None) -> Path:
         md5: the publisher's checksum; None where the publisher changes the file from time to time.
 
     Raises:
-        InputError: no network (the message says which file to put where), or a wrong checksum.
+        InputError: no network (the message names the file and its place), or a wrong checksum.
     """
     make_folder(path.parent, f"the download of {path.name}")
     with locked(path):
@@ -70,7 +70,7 @@ def verify(path: Path, md5: str | None) -> None:
     came = checksum(path, "md5")
     if came != md5:
         raise InputError(
-            f"{path} is not the file its publisher offers: it is damaged, cut off or another version.\n"
+            f"{path} is not the file that its publisher offers: it is damaged, cut off or of another version.\n"
             f"Expected MD5 {md5}.\nReceived {came} ({path.stat().st_size:,} bytes).\n"
             "Remove it and run again to download it, or put the right file there."
         )
@@ -115,9 +115,9 @@ def unpack(archive: Path, folder: Path, members: list[str], optional: Sequence[s
 
     Args:
         archive: ``.zip``, ``.tar``, ``.tar.gz`` or ``.tgz``.
-        folder: created; when it is there already it is taken as it is.
+        folder: created; when it exists already it is taken as it is.
         members: wanted files, by the last part of their name, in upper or lower case.
-        optional: more of these, which the archive may lack.
+        optional: more of these, which may be missing from the archive.
 
     Returns:
         ``folder``, with the wanted files directly in it.
@@ -152,7 +152,7 @@ def unpack(archive: Path, folder: Path, members: list[str], optional: Sequence[s
             if isinstance(error, InputError):
                 raise
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise InputError(f"No space left to unpack {archive} into {folder.parent}.") from error
+                raise InputError(f"No space left to unpack {archive} into {folder.parent}.\nFree some.") from error
             raise InputError(
                 f"{archive} cannot be unpacked: {error}.\nIt may be cut off: remove it and run again."
             ) from error

@@ -2,7 +2,7 @@
 
 What is written appears whole or not at all: it is made under a temporary name, ``.NAME.TOKEN.part``, and renamed. A
 process that is killed leaves that behind; the next one that writes the same NAME removes it. While a process lives it
-holds a lock on what it makes, so nobody takes that for left over.
+holds a lock on what it makes, so that no other process mistakes it for a leftover.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def make_folder(folder: Path, purpose: str) -> Path:
     """Create ``folder`` and check that files can be written there.
 
     Raises:
-        InputError: it cannot be made or written; ``purpose`` says what it was for.
+        InputError: it cannot be made or written; ``purpose`` is what it is for.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def make_folder(folder: Path, purpose: str) -> Path:
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``, with its suffix, to write to; renamed to ``path`` at the end.
+    """A temporary path next to ``path``, with its suffix, to write to; renamed to ``path`` at the end.
 
     Readers see the old file or the whole new one. On an error, a full disk among them, the temporary file is
     removed and the old file stays. A link is followed: the file that it names is replaced. What is no file, a device
@@ -118,19 +118,19 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside ``path`` to write into; renamed to ``path``, which must not be there, at the end.
+    """A temporary folder next to ``path`` to write into; renamed to ``path``, which must not be there, at the end.
 
-    It can be entered before the work that fills it: then whatever keeps ``path`` from being written is told first,
+    It can be entered before the work that fills it: then whatever keeps ``path`` from being written is reported first,
     and a second process that wants to write the same stops. On an error the temporary folder is removed.
 
     Raises:
-        InputError: ``path`` is there already, is being written by another process, or cannot be written.
+        InputError: ``path`` exists already, is being written by another process, or cannot be written.
     """
     path = Path(os.path.abspath(path))
     try:
         with contextlib.suppress(FileNotFoundError):
             os.lstat(path)
-            raise InputError(f"{path} is there already.\nName a new folder, or remove it.")
+            raise InputError(f"{path} exists already.\nName a new folder, or remove it.")
         path.parent.mkdir(parents=True, exist_ok=True)
         if _remove_leftovers(path, folder=True):
             raise InputError(f"Another process is writing {path}.\nWait for it, or name another folder.")
@@ -149,7 +149,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) and os.path.lexists(path):
             raise InputError(
-                f"{path} has been made by another process meanwhile; it is left as it is.\nName another folder."
+                f"{path} was made by another process at the same time; it is left as it is.\nName another folder."
             ) from error
         inside = isinstance(error.filename, str) and error.filename.startswith(str(temporary))
         if error.errno in _FULL or inside:
@@ -228,7 +228,7 @@ def _part_name(path: Path, folder: bool) -> tuple[str, str]:
 
 
 def _begin(path: Path, folder: bool) -> tuple[Path, int]:
-    """A new temporary file or folder beside ``path``, and a descriptor that holds its lock until it is closed."""
+    """A new temporary file or folder next to ``path``, and a descriptor that holds its lock until it is closed."""
     with contextlib.suppress(FileNotFoundError):
         os.lstat(path)  # a name that is too long shows here, not when everything is written
     _remove_leftovers(path, folder)
@@ -312,7 +312,7 @@ def checksum(path: Path, algorithm: str = "sha256") -> str:
 
 
 def read_npz(path: Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
-    """The arrays of an npz file, or those of ``names`` that it has. All are read, and so their checksums looked at.
+    """The arrays of an npz file, or those of ``names`` that it has. All are read, so that their checksums are checked.
 
     Raises:
         DAMAGE: whatever reading a damaged file may raise.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tfrec.data.quoting import Quoting
 
-#: What a value says. ``events``: there are none, every event counts 1. ``counts``: how often or how much; those of a
+#: What a value means. ``events``: there are none, every event counts 1. ``counts``: how often or how much; those of a
 #: pair are added up, and a pair with more than 0 is positive. ``ratings``: a grade, where a low one means dislike; the
 #: latest of a pair counts. ``votes``: liked (above 0), disliked (below 0), no opinion (0); the latest of a pair counts.
 ValueKind = Literal["events", "counts", "ratings", "votes"]
@@ -37,7 +37,7 @@ class Interactions:
         item_ids: ``[I]``, the raw ids, ascending.
         timestamps: int64 ``[N]`` in the unit of the source, or None.
         item_titles: ``[I]`` of ``str`` in an object array, or None.
-        kind: what a value says, see `ValueKind`.
+        kind: what a value means, see `ValueKind`.
         kind_rule: how ``kind`` was decided, for reports.
         name: for reports.
         source: where the events came from: path and checksum.
@@ -333,7 +333,7 @@ class Interactions:
             InputError: a negative or infinite ``above``.
         """
         if not 0 <= above < float("inf"):
-            raise InputError(f"The threshold of positive values (`min_rating`) must be from 0.\nReceived: {above}.")
+            raise InputError(f"`min_rating`, the threshold of positive values, must be at least 0.\nReceived: {above}.")
         pairs = self.merge(keep)
         if dislikes and self.kind == "votes":
             return pairs.where((pairs.values > above) | (pairs.values < 0), "without opinion (votes)")

@@ -185,11 +185,17 @@ def load_ncf_ml1m(data_dir: str | Path | None = None) -> NCFData:
     item = number[events.item_index]
     held_out = _read_heldout(files[0], files[1])
     if held_out.users.max() >= events.num_users or held_out.highest_item >= events.num_items:
-        raise InputError(f"{files[0]} does not belong to MovieLens-1M: its numbers are beyond ratings.dat's.")
+        raise InputError(
+            f"{files[0]} does not belong to MovieLens-1M: its numbers are beyond ratings.dat's.\n"
+            "Give the files of one data set."
+        )
     test_items, negatives = held_out.tables(events.num_users)
     is_test = item == test_items[events.user_index]
     if int(is_test.sum()) != events.num_users:
-        raise InputError(f"{files[0]} does not belong to MovieLens-1M: some of its rows are not in ratings.dat.")
+        raise InputError(
+            f"{files[0]} does not belong to MovieLens-1M: some of its rows are not in ratings.dat.\n"
+            "Give the files of one data set."
+        )
     titles = None
     if events.item_titles is not None:
         titles = np.empty(events.num_items, object)
@@ -307,7 +313,7 @@ def _read_slow(path: Path, least: int) -> _Ratings:
 
 
 def _microseconds(time: np.ndarray | None) -> np.ndarray | None:
-    """Times as whole numbers, in microseconds where any has a fraction, as in a table of one's own."""
+    """Times as whole numbers, in microseconds where any has a fraction, as in a user's own table."""
     if time is None or time.dtype.kind == "i":
         return time
     return np.round(time.astype(np.float64) * 1e6).astype(np.int64)
@@ -343,7 +349,7 @@ class _HeldOut:
         return test_items, negatives
 
     def notes(self, train_users: np.ndarray, train_items: np.ndarray) -> dict[str, int]:
-        """What is unusual about these, beside the training events."""
+        """What is unusual about these, besides the training events."""
         lengths = np.array([len(row) for row in self.negatives])
         different = np.array([len(np.unique(row)) for row in self.negatives])
         flat = np.concatenate(self.negatives)
@@ -366,7 +372,9 @@ def _read_heldout(test_file: Path, negative_file: Path) -> _HeldOut:
     if len(np.unique(users)) < len(users):
         _, first = np.unique(users, return_index=True)
         again = int(np.setdiff1d(np.arange(len(users)), first)[0])
-        raise InputError(f"{test.line_of(test_file, again)}: user {users[again]} has a held-out item already.")
+        raise InputError(
+            f"{test.line_of(test_file, again)}: user {users[again]} must have one held-out item.\nReceived: two."
+        )
     rows: list[np.ndarray] = []
     expected = "Expected (user,item) and its negatives, tabs between them"
     for start, block in blocks(negative_file):
@@ -381,7 +389,7 @@ def _read_heldout(test_file: Path, negative_file: Path) -> _HeldOut:
             if not pair or not rest or not re.fullmatch(rb"(?: *[0-9]{1,10}(?:\.0*)? *(?:\t|$))+", b"\t".join(rest)):
                 raise InputError(f"{where}: malformed.\n{expected}.\nReceived: {_shown(line)}.")
             if len(rows) == len(users):
-                raise InputError(f"{where}: more lines than {test_file.name}, which has {len(users)}.")
+                raise InputError(f"{where}: more lines than {test_file.name}.\nExpected {len(users)}.")
             if (int(pair[1]), int(pair[2])) != (users[len(rows)], items[len(rows)]):
                 raise InputError(
                     f"{where}: expected ({users[len(rows)]},{items[len(rows)]}) as in {test_file.name}.\n"
@@ -392,5 +400,8 @@ def _read_heldout(test_file: Path, negative_file: Path) -> _HeldOut:
                 raise InputError(f"{where}: expected item numbers below {_HIGHEST:,}.\nReceived: {negatives.max()}.")
             rows.append(negatives)
     if len(rows) < len(users):
-        raise InputError(f"{negative_file} ends after {len(rows)} of {len(users)} lines of {test_file.name}.")
+        raise InputError(
+            f"{negative_file} ends too early.\nExpected {len(users)} lines, as in {test_file.name}.\n"
+            f"Received: {len(rows)}."
+        )
     return _HeldOut(users, items, rows)

@@ -29,7 +29,9 @@ def read_parquet(path: Path, columns: dict[str, str]) -> Part:
         check_columns(path, columns, present, by_line=False)
         table = pa.parquet.ParquetFile(path).read(columns=[raw[present.index(column)] for column in columns.values()])
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} is no Parquet file that can be read: {error}.") from error
+        raise InputError(
+            f"{path} must be a Parquet file.\nReceived: {str(error).rstrip('.')}.\nIs the file cut off?"
+        ) from error
     arrays = []
     for column in columns.values():
         array = table[raw[present.index(column)]]

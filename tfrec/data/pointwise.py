@@ -1,8 +1,8 @@
 """Positives with sampled negatives, made on the device: shuffling, negatives and all.
 
 An epoch is one permutation of all positives, a function of (seed, epoch) alone; each positive brings its own
-negatives, drawn anew each epoch, a function of (seed, epoch, its place). A global batch is a range of places and each
-rank makes its own part of it, so any number of ranks together trains on the same samples, none of them twice.
+negatives, drawn again in each epoch, a function of (seed, epoch, its place). A global batch is a range of places and
+each rank makes its own part of it, so any number of ranks together trains on the same samples, none of them twice.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is wrong with a table, collected, so that everything is said at once and with the options that get past it."""
+"""What is wrong with a table, collected, so that all of it is reported together, with the options that get past it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Problem:
         options: that get past it, for `Interactions.from_table`; none where the file must be corrected.
         bad: bool ``[N]``, the rows concerned; None where it concerns the whole column or file.
         reason: of leaving these rows out, for the account; None where that is not possible.
-        place: of the first, where it is not told by ``bad``.
+        place: of the first, where ``bad`` does not give it.
     """
 
     what: str
@@ -57,19 +57,20 @@ def raise_problems(problems: Sequence[Problem], where: Callable[[int], str], pat
     """Raise one InputError that has all of ``problems`` and the options that get past them."""
     if len(problems) == 1:
         only = problems[0]
-        raise InputError(f"{only.text(where)}.\n{only.fix}")
+        text = only.text(where)
+        raise InputError(f"{text}.\n{only.fix}" if str(path) in text else f"{path}: {text}.\n{only.fix}")
     options: dict[str, Any] = {}
     for problem in problems:
         for name, value in problem.options:
             options.setdefault(name, value)
-    lines = [f"{path}: {len(problems)} things stand in the way."]
+    lines = [f"{path}: {len(problems)} problems."]
     for number, problem in enumerate(problems, start=1):
         lines.append(f"{number}. " + problem.text(where).replace("\n", "\n   ") + f".\n   {problem.fix}")
     if options:
-        lines.append("With this the file is read: " + command_line(options) + f" (in Python: {keywords(options)})")
+        lines.append("These options read the file: " + command_line(options) + f" (in Python: {keywords(options)})")
         if any(not problem.options for problem in problems):
             lines[-1] = "Correct what has no option; for the rest: " + lines[-1].removeprefix(
-                "With this the file is read: "
+                "These options read the file: "
             )
     raise InputError("\n".join(lines))
 

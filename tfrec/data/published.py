@@ -1,4 +1,4 @@
-"""Read the events of published data sets as they are, not as their README says.
+"""Read the events of published data sets as they are, even where their README differs.
 
 A file is read in blocks of whole lines. pyarrow parses a block; where it has any doubt (a line that does not fit, a
 quote, a NUL, text that is not UTF-8), the lines of that block are read one by one in Python, which alone decides what

@@ -33,7 +33,7 @@ class Layout:
         titles: name of the file of titles, or None.
         titles_delimiter: of that file.
         titles_header: whether it has a header line.
-        kind: what a value says, see `tfrec.data.interactions.ValueKind`.
+        kind: what a value means, see `tfrec.data.interactions.ValueKind`.
         text: ids are text and a value is a count; lines that are no event are left out and counted. Otherwise ids
             and values are numbers, and such a line is named in an error.
     """
@@ -63,7 +63,7 @@ class Dataset:
     """A published data set.
 
     Args:
-        name: what `tfrec.data.load` knows it by.
+        name: its name for `tfrec.data.load`.
         url: the publisher's address of the archive.
         md5: the publisher's checksum; None where the publisher updates the file in place.
         folder: the folder inside the archive.
@@ -212,7 +212,8 @@ def _find(dataset: Dataset, data_dir: str | Path | None) -> tuple[Path, Path | N
     except InputError as error:
         if named:
             raise InputError(
-                f"{named} has neither {dataset.name}/{dataset.layout.ratings} nor {dataset.archive}, and {error}"
+                f"{named} has neither {dataset.name}/{dataset.layout.ratings} nor {dataset.archive}, and a "
+                f"download failed.\n{error}"
             ) from error
         raise
     return _unpacked(dataset, archive)

@@ -26,8 +26,8 @@ class Loaded:
     Args:
         events: all of it; of a set that comes with held-out items, what is left for training.
         oracle: the model that the events were drawn from, where there is one.
-        test_items: int32 ``[U]``, each user's held-out item (-1: none), where the set says so.
-        test_negatives: int32 ``[U, n]``, what that item is ranked among, where the set says so.
+        test_items: int32 ``[U]``, each user's held-out item (-1: none), where the set states it.
+        test_negatives: int32 ``[U, n]``, what that item is ranked among, where the set states it.
         notes: what -> how many, of what is unusual in the files.
     """
 
@@ -60,7 +60,7 @@ class Entry:
         unknown = sorted(set(settings) - set(known))
         if unknown:
             raise InputError(
-                f"The data set {name} has no setting {', '.join(unknown)}.\nKnown: {', '.join(known) or 'none'}."
+                f"The settings of {name} are {', '.join(known) or 'none'}.\nReceived: {', '.join(unknown)}."
             )
         return self.read(data_dir, **settings)
 

@@ -6,7 +6,7 @@ the long tail of popularity, ``theta`` and ``phi`` are a planted preference of r
 user follows MovieLens-20M's activity: at least 20, median 68, mean 144.
 
 Ranking the items that a user has not seen by the planted score is optimal, so this is the oracle that reports
-show beside a model.
+show next to a model.
 
 All of it is integer arithmetic on the raw 64-bit outputs of PCG64: factors in 1/32, scores and Gumbel noise in
 1/1024. Dot products of such integers are exact in float32 in any order of summation, so the same seed gives the

@@ -6,7 +6,7 @@ category by taste, and in it an item by popularity alone:
     P(i | u) = softmax_c(strength * <theta_u, phi_c> / sqrt(R) + b_c)[c(i)] * (1 + j(i))^-s / Z
 
 with c(i) the category of item i and j(i) its place there; theta, phi and b are normal. What a user has seen tells of a
-category's whole stretch of ids, most of which nobody has taken: a model must share between neighbouring ids.
+category's whole stretch of ids, most of which no user has: a model must share between neighbouring ids.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From the parsed columns of a table to interactions; all that is wrong is found, counted and said at once."""
+"""From the parsed columns of a table to interactions; all that is wrong is found, counted and reported together."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def build_interactions(
         table: the parsed columns.
         columns: role (``user``, ``item``, ``value``, ``time``, ``title``) -> name of the column.
         name: for reports.
-        kind: what a value says.
+        kind: what a value means.
         text_ids: ids are text.
         first_line: the line of the first row, for errors.
 

@@ -42,14 +42,16 @@ class Reading:
         _check_choice("decimal", self.decimal, (".", ","))
         if self.value_kind != "auto" and self.value is None:
             raise InputError(
-                f"`value_kind` says what the column of ratings or counts holds, and none is named.\n"
+                f"`value_kind` needs a column of ratings, counts or votes, and none is named.\n"
                 f"Received: value_kind={self.value_kind!r}.\nName it: value='COLUMN', --data.value COLUMN."
             )
         for role, column in self.named().items():
             if not isinstance(column, str):
                 raise InputError(f"`{role}` must be the name of a column.\nReceived: {column!r}.")
         if len(set(self.columns().values())) < len(self.columns()):
-            raise InputError(f"Each role needs a column of its own.\nReceived: {self.columns()}.")
+            raise InputError(
+                f"user, item, value, time and title must be different columns.\nReceived: {self.columns()}."
+            )
 
     def named(self) -> dict[str, str]:
         """Role -> name of the column, as it was given."""
@@ -94,7 +96,9 @@ def _interactions(parts: list[Part], reading: Reading, name: str) -> Interaction
     table: pa.Table = concatenate(parts)
     if table.num_rows == 0 and not problems:
         if left_out["malformed"]:
-            raise InputError(f"{where.path}: no row could be read; all {left_out['malformed']:,} are malformed.")
+            raise InputError(
+                f"{where.path}: no row could be read.\nReceived: {left_out['malformed']:,} malformed ones."
+            )
         raise InputError(f"{where.path} has column names but no rows.\nGive a table with at least one interaction.")
     read = Columns(
         reading.columns(),

@@ -1,7 +1,7 @@
-"""Text files as people have them: packed or not, in some encoding, with or without column names.
+"""Text files: packed or not, in some encoding, with or without column names.
 
-What a file is packed with is told by its first bytes, never by its name. Text is UTF-8; UTF-16 and UTF-32 are told by
-their byte order mark; any other encoding must be named.
+How a file is packed follows from its first bytes, never from its name. Text is UTF-8; UTF-16 and UTF-32 are recognised
+by their byte order mark; any other encoding must be named.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class TextFile:
     Args:
         path: the file.
         encoding: a Python codec.
-        named: whether somebody named the encoding; else it is told from the first bytes.
+        named: whether the encoding was named; else it is detected from the first bytes.
     """
 
     path: Path
@@ -51,7 +51,7 @@ class TextFile:
 
     @classmethod
     def of(cls, path: Path, encoding: str | None = None) -> TextFile:
-        """The file at ``path``, its encoding told from its first bytes unless it is named.
+        """The file at ``path``, its encoding detected from its first bytes unless it is named.
 
         Raises:
             InputError: no file that can be read, nothing in it, an unknown encoding, or no text.
@@ -63,7 +63,7 @@ class TextFile:
                 encoding = codecs.lookup(encoding).name
             except (LookupError, ValueError) as error:
                 raise InputError(
-                    f"`encoding` must be one that Python knows.\nReceived: {encoding!r}.\n"
+                    f"`encoding` must be one that Python has.\nReceived: {encoding!r}.\n"
                     "Try utf-8, latin-1, cp1252, cp1251, shift_jis or gb18030."
                 ) from error
         head = cls(path, "utf-8", False).head()
@@ -94,7 +94,7 @@ class TextFile:
         except PACKING_DAMAGE as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{self.path} cannot be read: {error}. Is the file cut off?") from error
+            raise InputError(f"{self.path} cannot be read: {error}.\nIs the file cut off?") from error
 
     def open_bytes(self) -> IO[bytes]:
         """The unpacked bytes."""
@@ -183,7 +183,7 @@ def check_readable(path: Path) -> None:
             if not stream.read(1):
                 raise InputError(f"{path} is empty.\nExpected a line of column names and one line per event.")
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error}.") from error
+        raise InputError(f"{path} cannot be read: {error}.\nGive a file that you may read.") from error
 
 
 def numbered_lines(file: TextFile) -> Iterator[tuple[int, bytes]]:

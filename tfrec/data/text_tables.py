@@ -54,7 +54,7 @@ def read_text(path: Path, columns: dict[str, str], options: TextOptions) -> Part
     except PACKING_DAMAGE as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} cannot be read: {error}. Is the file cut off?") from error
+        raise InputError(f"{path} cannot be read: {error}.\nIs the file cut off?") from error
     skip = 0
     delimiter = options.delimiter
     if header.lower().startswith("sep=") and len(header) == 5:  # a line for Excel alone
@@ -175,24 +175,30 @@ def _parse(file: TextFile, parse: _Parse, roles: list[str]) -> tuple[pa.Table, i
             raise _Undecodable from error
         if "Empty CSV" in str(error) or "Could not skip" in str(error):
             return pa.table({role: pa.array([], kinds[role]) for role in roles}), malformed, stream
-        raise InputError(f"{file.path} cannot be read as a table: {error}. Is the file cut off?") from error
+        raise InputError(f"{file.path} cannot be read as a table: {error}.\nIs the file cut off?") from error
     return table.rename_columns(roles), malformed, stream
 
 
+def _shown(encoding: str) -> str:
+    return {"utf8": "UTF-8", "utf-8": "UTF-8"}.get(encoding.lower(), encoding)
+
+
 def _guessed_encoding(file: TextFile) -> tuple[TextFile, Problem]:
-    """The file in the encoding it probably has, and the problem that nobody named it."""
+    """The file in the encoding it probably has, and the problem that it was not named."""
     found = find_undecodable(file)
     if found is None:
-        raise InputError(f"{file.path} is not {file.encoding} text.\nName its encoding: --data.encoding NAME.")
+        raise InputError(
+            f"{file.path}: the text must be {_shown(file.encoding)}.\nName its encoding: --data.encoding NAME."
+        )
     options = {"encoding": found.guess}
     advice = f"Name its encoding: {either(options)}, which reads {found.sample!r} here. If that is wrong, try another."
     if found.mixed:
         advice = (
-            f"Other lines are {file.encoding} text, so correct this one; or read all of it otherwise: "
+            f"Other lines are {_shown(file.encoding)} text, so correct this one; or read all of it otherwise: "
             f"{either(options)}."
         )
     problem = Problem(
-        f"not {file.encoding.replace('-', '')} text" if not file.named else f"not {file.encoding} text, as was named",
+        f"the text must be {_shown(file.encoding)}" + ("" if file.named else ", as no encoding is named"),
         None,
         advice,
         tuple(options.items()),

@@ -37,7 +37,7 @@ def read_times(name: str, column: pa.ChunkedArray, time_format: str | None) -> t
     Args:
         name: of the column, for messages.
         column: of any type.
-        time_format: of dates as text, as ``datetime.strptime`` takes it; None: ISO 8601.
+        time_format: of dates as text, as for ``datetime.strptime``; None: ISO 8601.
 
     Raises:
         InputError: a column that cannot hold times.

@@ -116,7 +116,7 @@ def _read(file: TextFile) -> _Lists:
     except PACKING_DAMAGE as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{file.path} cannot be read: {error}. Is the file cut off?") from error
+        raise InputError(f"{file.path} cannot be read: {error}.\nIs the file cut off?") from error
     return _Lists(users, lengths, lines, items, empty)
 
 

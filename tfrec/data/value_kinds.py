@@ -1,12 +1,12 @@
-"""What a column of values says: ratings, counts or votes. Decided by a stated rule, or named.
+"""What a column of values means: ratings, counts or votes. Decided by a stated rule, or named.
 
 The rule, in order:
 
 1. Values below 0: *votes* where all are -1, 0 or 1. Anything else is not guessed: dislikes, returned goods and "no
    rating" (-1) all look alike.
 2. *Ratings*, where the values lie on a scale (steps of one half, from 0 to at most 10, not all the same) and either
-   the column's name says so (rating, stars, score, grade), or there are halves and hardly any row repeats a pair of
-   user and item. A column whose name says quantity, plays, clicks or the like is never one of ratings.
+   the column has such a name (rating, stars, score, grade), or there are halves and hardly any row repeats a pair of
+   user and item. A column named quantity, plays, clicks or the like is never one of ratings.
 3. *Counts*, otherwise. So counts are never taken for ratings because they are small.
 """
 

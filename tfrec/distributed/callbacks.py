@@ -75,7 +75,7 @@ class StateAverageCallback(keras.callbacks.Callback):
     BatchNormalization's moving statistics follow each rank's own batches. At the end of an epoch, before validation,
     every floating-point weight that is not trained and differs between ranks becomes its mean over the ranks, weighted
     by the epoch's training samples. `tfrec.layers.CachedTTEmbedding` adds up its counts. Integer weights are left
-    alone: they are equal, or `DriftCallback` says so.
+    alone: they are equal, or `DriftCallback` raises.
 
     Also the place where the ranks find out that one has ended its epoch earlier than the others.
     """

@@ -5,11 +5,11 @@ alone. Here the reduction is in ``Optimizer.apply``, which every path through Ke
 
 Order of things in one step: scale the loss (mixed_float16), gradients, **sum over ranks weighted by samples**, check
 for overflow, unscale, clip, update. The reduction comes before the check, so an overflow on one rank reaches all of
-them and all skip the step; were it after, that rank would leave the others waiting for ever.
+them and all skip the step; were it after, that rank would leave the others waiting forever.
 
-**The same collectives on every rank, whatever it traces.** TensorFlow takes Horovod's operations for pure functions:
-one with a constant input is computed once, while the graph is made, and not in the steps. A rank that traces anew would
-then wait for one that does not. So nothing that goes over the wire is constant: it depends on a variable (`_nothing`).
+**The same collectives on every rank, whatever it traces.** TensorFlow treats Horovod's operations as pure functions:
+one with a constant input is computed once, while the graph is made, and not in the steps. A rank that traces again
+would then wait for one that does not. So no input of a collective is constant: it depends on a variable (`_nothing`).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class _Distributed:
         if name == "loss_scale_factor" and hasattr(self, "_passes"):
             raise InputError(
                 "DistributedOptimizer is being put inside LossScaleOptimizer, where an overflow on one rank would "
-                "leave the others waiting for ever. (`compile` does this for a mixed_float16 model.)\n"
+                "leave the others waiting forever. (`compile` does this for a mixed_float16 model.)\n"
                 "Wrap it the other way round: DistributedOptimizer(keras.optimizers.LossScaleOptimizer(optimizer)); "
                 "or compile with the plain optimizer, then call tfrec.distributed.distribute(model)."
             )
@@ -111,7 +111,7 @@ class _Distributed:
         super().apply(grads, trainable_variables)  # type: ignore[misc]
 
     def share(self) -> tf.Tensor:
-        """This rank's part of the samples of the step under way, float32; equal parts where nobody recorded them."""
+        """This rank's part of the samples of the step under way, float32; equal parts where none were recorded."""
         if self._batch is None:
             return 1.0 / ranks.size() + self._nothing.read_value()
         return tf.math.divide_no_nan(self._batch[0], self._batch[1])
@@ -296,10 +296,10 @@ def DistributedOptimizer(
     if backward_passes_per_step < 1:
         raise InputError(f"`backward_passes_per_step` must be at least 1.\nReceived: {backward_passes_per_step}.")
     if isinstance(optimizer, _Distributed):
-        raise InputError("This optimizer is distributed already.\nWrap it once.")
+        raise InputError("The optimizer must not be distributed yet.\nWrap it once.")
     if optimizer.built:
         raise InputError(
-            "The optimizer has state already, which would be lost.\n"
+            "The optimizer must have no state yet, as that would be lost.\n"
             "Wrap it before the first step: DistributedOptimizer(keras.optimizers.Adam(...))."
         )
     scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
@@ -377,7 +377,7 @@ def attach(model: keras.Model) -> None:
 
     ``train_step`` tells it the batch sizes, and sends rank 0's weights where the first step makes them; ``test_step``
     counts samples; layers that update themselves, or that choose a cache, do so together with the other ranks; an error
-    of a step says which rank is at fault.
+    of a step names the rank at fault.
     """
     optimizer = model.optimizer
     if getattr(model, "_tfrec_attached", None) is optimizer:
@@ -426,7 +426,7 @@ def _wrap(model: keras.Model) -> None:
 
 
 def _explaining(model: keras.Model, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """``function``, whose errors that come from other ranks are told as such."""
+    """``function``, whose errors that come from other ranks are marked as such."""
 
     def train_function(iterator: Any) -> Any:
         with ranks.watched():

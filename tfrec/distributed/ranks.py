@@ -3,8 +3,8 @@
 Without `init`, or started without a launcher, there is one process: rank 0 of 1. Horovod need not be installed then.
 
 **Ranks meet before they exchange.** Horovod pairs operations by name: two ranks that are at different places wait for
-each other for ever. So each step of training, and each collective here, begins with the same small operation, in which
-every rank says where it is (`meet`). Ranks at different places then all see it, and stop with a message.
+each other forever. So each step of training, and each collective here, begins with the same small operation, in which
+every rank reports where it is (`meet`). Ranks at different places then all see it, and stop with a message.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def init() -> None:
     once, with rank and host.
 
     Raises:
-        InputError: several processes were started but Horovod does not import, or was not told about them; too few
+        InputError: several processes were started but Horovod does not import, or has no news of them; too few
             GPUs.
         SharedError: versions, or the files of tfrec, differ between processes.
     """
@@ -91,7 +91,7 @@ def init() -> None:
         hvd.init()
         if hvd.size() != expected:
             raise InputError(
-                f"{launcher} started {expected} processes, but Horovod knows of {hvd.size()}: it was built without "
+                f"{launcher} started {expected} processes, but Horovod has {hvd.size()}: it was built without "
                 "MPI, as launch/setup does.\nStart them with launch/train -np N, or with horovodrun."
             )
         _hvd = hvd
@@ -108,6 +108,18 @@ def init() -> None:
         raise problem
 
 
+def built_with() -> list[str]:
+    """The controllers and back ends that Horovod was built with: Gloo, MPI, NCCL, CUDA.
+
+    Raises:
+        ImportError: Horovod is missing, or does not import.
+    """
+    import horovod.tensorflow as hvd
+
+    parts = {"Gloo": hvd.gloo_built, "MPI": hvd.mpi_built, "NCCL": hvd.nccl_built, "CUDA": hvd.cuda_built}
+    return [name for name, built in parts.items() if built()]
+
+
 def _expected_size() -> tuple[int, str]:
     for name, launcher in _SIZE_VARIABLES.items():
         text = os.environ.get(name, "1")
@@ -120,7 +132,7 @@ def _warn_of_slurm() -> None:
     tasks = next((int(os.environ[n]) for n in _SLURM_VARIABLES if os.environ.get(n, "").isdigit()), 1)
     if tasks > 1 and os.environ.get("SLURM_PROCID", "0") == "0":
         warnings.warn(
-            f"Slurm has {tasks} tasks here, but no launcher told this process about others: it trains alone, as one "
+            f"Slurm has {tasks} tasks here, but no launcher named other processes to this one: it trains alone, as one "
             "rank. If srun started it, each task does the same work.\n"
             "For several ranks start launch/train -np N, or horovodrun, once in the job.",
             TfrecWarning,
@@ -207,7 +219,7 @@ def named(some: Sequence[int]) -> str:
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """Around what waits for other ranks: Horovod's errors become a message that says who is missing.
+    """Around what waits for other ranks: Horovod's errors become a message that names who is missing.
 
     Raises:
         RankLostError: another rank has ended or does not answer.
@@ -223,7 +235,7 @@ def watched() -> Iterator[None]:
 
 
 def meaning(error: BaseException) -> BaseException:
-    """What went wrong between ranks, where TensorFlow only says which operation failed; else ``error``."""
+    """What went wrong between ranks, where TensorFlow names only the operation that failed; else ``error``."""
     if _shared is not None and isinstance(error, tf.errors.OpError) and str(_shared) in str(error):
         return _shared
     return as_lost(error) or error
@@ -241,13 +253,13 @@ def as_lost(error: BaseException) -> RankLostError | None:
     found = _watch.lost() if _watch is not None else None
     if found is None:
         return RankLostError(
-            "Another rank has ended, so the others cannot go on; its own message, if it left one, is near this one."
+            "Another rank has ended, so the others cannot continue; its own message, if it left one, is near this one."
         )
     return RankLostError(f"{named([found.rank])} {found.text}", told=found.told)
 
 
 def meet(number: int, samples: Any = 0.0, step: Any = 0.0) -> tf.Tensor:
-    """Every rank says where it is; inside and outside of graphs. Every process must call it.
+    """Every rank reports where it is; inside and outside of graphs. Every process must call it.
 
     Args:
         number: of the place, from `place`.
@@ -278,7 +290,7 @@ def apart(rows: np.ndarray, of: str = "") -> SharedError:
 
     Args:
         rows: what `meet` gave.
-        of: what to add on how to mend it.
+        of: what to add on how to fix it.
     """
     groups: dict[str, list[int]] = {}
     for r, (number, _, step) in enumerate(rows.tolist()):
@@ -288,11 +300,11 @@ def apart(rows: np.ndarray, of: str = "") -> SharedError:
             text += f" after {int(step)} step{'s' * (step > 1)}"
         groups.setdefault(text, []).append(r)
     said = "; ".join(f"{named(some)} {text if len(some) == 1 else 'are' + text[2:]}" for text, some in groups.items())
-    mend = of or (
+    remedy = of or (
         "Every rank must make the same number of steps in every epoch, and the same calls of tfrec.distributed.\n"
         "Give all ranks as many batches: `steps_per_epoch` of fit with a data set that repeats, or `take(n)`."
     )
-    return _remembered(SharedError(f"The ranks are no longer at the same place: {said}.\n{mend}"))
+    return _remembered(SharedError(f"The ranks are no longer at the same place: {said}.\n{remedy}"))
 
 
 def _remembered(error: SharedError) -> SharedError:
@@ -372,11 +384,11 @@ def exchange(value: Any, label: str = "at an exchange") -> list[Any]:
     return [json.loads(everything[end - length : end]) for end, length in zip(ends, lengths, strict=True)]
 
 
-def agree(values: dict[str, Any], problem: str, mend: str) -> None:
+def agree(values: dict[str, Any], problem: str, remedy: str) -> None:
     """Raise on every rank when ``values``, JSON by name, are not the same on all.
 
     Raises:
-        SharedError: ``problem``, then each name that differs, with the values, ranks and hosts; then ``mend``.
+        SharedError: ``problem``, then each name that differs, with the values, ranks and hosts; then ``remedy``.
     """
     if _hvd is None:
         return
@@ -390,7 +402,7 @@ def agree(values: dict[str, Any], problem: str, mend: str) -> None:
             lines.append(f"  {name}: " + "; ".join(f"{value} on {named(some)}" for value, some in groups.items()))
     if lines:
         shown = lines if len(lines) <= 12 else [*lines[:12], f"  and {len(lines) - 12} more"]
-        raise _remembered(SharedError("\n".join([f"{problem}:", *shown, mend])))
+        raise _remembered(SharedError("\n".join([f"{problem}:", *shown, remedy])))
 
 
 def together(do: Callable[[], T], doing: str = "work") -> T:

@@ -90,7 +90,7 @@ class Watch:
                 self._put({"end": end})
 
     def lost(self) -> Lost | None:
-        """Which rank is gone, after an operation has failed; None where that cannot be told. Takes three seconds."""
+        """Which rank is gone, after an operation has failed; None where that is unknown. Takes three seconds."""
         if self._url is None:
             return None
         before = self._everyone()
@@ -135,7 +135,7 @@ class Watch:
             time.sleep(_BEAT_SECONDS)
 
     def _tell(self, seconds: float) -> None:
-        """Say who is waited for; the lowest rank that waits says it."""
+        """Print who is waited for; the lowest waiting rank prints it."""
         everyone = self._everyone()
         furthest = max(one.get("steps", 0) for one in everyone.values())
         # In a step all seem to wait; who waits for data has begun fewer of them.
@@ -146,7 +146,7 @@ class Watch:
         who = ", ".join(f"rank {r} ({self._where(everyone, r)})" for r in missing) or "the others, which wait as well"
         limit = _number(_GIVE_UP_VARIABLE, 0)
         print(
-            f"waiting: rank {self.rank} has waited {seconds:.0f} s for {who}. This is said every {_STALL_VARIABLE} "
+            f"waiting: rank {self.rank} has waited {seconds:.0f} s for {who}. This is printed every {_STALL_VARIABLE} "
             f"seconds, now {self._stall:.0f}; "
             + (
                 f"ranks give up after {_GIVE_UP_VARIABLE} seconds, now {limit:.0f}."

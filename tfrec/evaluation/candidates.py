@@ -45,16 +45,16 @@ class Candidates:
     """The candidates that a held-out item of each user is ranked among.
 
     Args:
-        seen: ``[U, I]``, what each user has and what is no candidate.
+        seen: ``[U, I]``, each user's history and what is no candidate.
         positives: int ``[U]``, each user's held-out item, -1 for a user without one.
-        num_negatives: n; not looked at by ``file`` and ``all``.
+        num_negatives: n; ignored by ``file`` and ``all``.
         protocol: see the module.
         seed: of the draws.
         negatives: for ``file``: int ``[U, n]``; an item counts once, so the held-out one may fill up a short row.
-        keys: int ``[U]``, what a user's draws depend on beside the seed; None: the number of the row.
+        keys: int ``[U]``, what a user's draws depend on besides the seed; None: the number of the row.
 
     Raises:
-        InputError: shapes or ids that do not fit, nobody with a held-out item, or a user with too few items left to
+        InputError: shapes or ids that do not fit, no user with a held-out item, or a user with too few items left to
             draw from.
 
     Example:
@@ -77,7 +77,7 @@ class Candidates:
         num_users, self.num_items = seen.shape
         positives = np.asarray(positives, np.int64)
         if protocol not in ("exact", "nvidia", "mlperf", "file", "all"):
-            raise InputError(f"Unknown protocol.\nReceived: {protocol!r}.\nKnown: exact, nvidia, mlperf, file, all.")
+            raise InputError(f"`protocol` must be one of exact, nvidia, mlperf, file, all.\nReceived: {protocol!r}.")
         if positives.shape != (num_users,) or (num_users and positives.max() >= self.num_items):
             raise InputError(
                 f"`positives` must name an item below {self.num_items} (or -1) for each of {num_users} users.\n"
@@ -85,9 +85,15 @@ class Candidates:
             )
         self.users = np.flatnonzero(positives >= 0)
         if len(self.users) == 0:
-            raise InputError("No user has a held-out item, so there is nothing to measure.")
+            raise InputError(
+                "`positives` must have an item for at least one user.\nReceived: -1 for all.\nHold out an item."
+            )
         if (protocol == "file") != (negatives is not None):
-            raise InputError("`negatives` go with the protocol 'file', and only with it.")
+            raise InputError(
+                "`negatives` belong to protocol='file', and are needed there.\nReceived: protocol={protocol!r}, "
+                "negatives="
+                f"{'None' if negatives is None else 'an array'}."
+            )
         if negatives is not None:
             if negatives.shape[0] != num_users or negatives.min() < 0 or negatives.max() >= self.num_items:
                 raise InputError(
@@ -111,7 +117,9 @@ class Candidates:
         pattern = scipy.sparse.csr_matrix((np.ones(seen.nnz, np.float32), seen.indices, seen.indptr), shape=seen.shape)
         both = pattern.multiply(own)
         if both.nnz and protocol != "file":
-            raise InputError(f"A held-out item cannot be one the user has seen.\nReceived: {both.nnz} such users.")
+            raise InputError(
+                f"A held-out item must not be one that the user has seen.\nReceived: {both.nnz} such users."
+            )
         excluded = pattern + own if protocol == "exact" else pattern
         excluded.sort_indices()
         left = self.num_items - np.diff(excluded.indptr)[self.users]
@@ -234,7 +242,9 @@ def evaluate_candidates(
         if progress is not None:
             progress(min(start + block, len(users)))
     if ranks.sum(np.array([float(not finite)]))[0]:
-        raise InputError("Scores must be finite.\nReceived: NaN or infinite ones. The model diverged.")
+        raise InputError(
+            "Scores must be finite.\nReceived: NaN or infinite ones. The model diverged: lower its learning rate."
+        )
     higher, tied, total = ranks.sum(values).astype(np.int64)
     found = TiedRanks(np.arange(len(users)), higher, tied, np.ones(len(users), np.int64), total).resolve(ties)
     per_user = {}

@@ -87,7 +87,7 @@ def evaluate_full_ranking(
         progress: called with the number of users done.
 
     Raises:
-        InputError: shapes that differ, a cutoff beyond the catalogue, a target that is also seen, nobody with
+        InputError: shapes that differ, a cutoff beyond the catalogue, a target that is also seen, no user with
             targets, targets of different values without ``gains``, or scores that are not finite.
     """
     wanted = [Metric.parse(m) for m in metrics]
@@ -127,7 +127,7 @@ def evaluate_full_ranking(
     if error is not None:
         raise error
     if failed:
-        raise InputError("The evaluation failed on another rank; its message is in that rank's output.")
+        raise InputError("The evaluation failed on another rank.\nSee that rank's output.")
     values = ranks.sum(values)
     per_user = {str(m): np.where(values[i] == _ABSENT, np.nan, values[i]) for i, m in enumerate(ranking)}
     with_targets = int((np.diff(targets.indptr) > 0).sum())
@@ -166,7 +166,7 @@ def _targets(matrix: scipy.sparse.csr_matrix, gains: Gains | None) -> scipy.spar
         matrix.eliminate_zeros()
     if gains is None and matrix.nnz and matrix.data.min() != matrix.data.max():
         raise InputError(
-            f"The targets have different values, and nobody said what they are worth.\nReceived: values from "
+            f"The targets have different values, and their worth is not stated.\nReceived: values from "
             f"{matrix.data.min():g} to {matrix.data.max():g}.\ngains='binary' counts each as 1; 'linear' by its value, "
             "and 'exponential' by 2^value - 1, in NDCG."
         )
@@ -200,17 +200,18 @@ def _check(
                 f"Lower it, on the command line --evaluation.metrics."
             )
     if targets.nnz == 0:
-        raise InputError("No user has a target, so there is nothing to measure.\nReceived: empty `targets`.")
+        raise InputError("`targets` must have an item for at least one user.\nReceived: empty `targets`.")
     both = seen.astype(bool).multiply(targets.astype(bool))
     if both.nnz:
-        raise InputError(f"An item cannot be both seen and a target.\nReceived: {both.nnz} such user-item pairs.")
+        raise InputError(f"An item must not be both seen and a target.\nReceived: {both.nnz} such user-item pairs.")
 
 
 def _check_train(train: scipy.sparse.csr_matrix | None, num_items: int, wanted: list[Metric]) -> None:
     asking = [str(m) for m in wanted if m.needs_popularity]
     if train is None and asking:
         raise InputError(
-            f"{asking[0]} asks how popular items are in training.\nReceived: train=None.\nGive the training matrix."
+            f"{asking[0]} needs `train`, to count how popular items are.\nReceived: train=None.\n"
+            "Give the training matrix."
         )
     if train is not None and (train.shape[1] != num_items or train.shape[0] < 1):
         raise InputError(
@@ -241,7 +242,9 @@ def _block(
         tf.cast(scores, tf.float32), tf.constant(seen_pairs), tf.constant(target_pairs), tf.constant(depth)
     )
     if not finite:
-        raise InputError("Scores must be finite.\nReceived: NaN or infinite ones. The model diverged.")
+        raise InputError(
+            "Scores must be finite.\nReceived: NaN or infinite ones. The model diverged: lower its learning rate."
+        )
     if all_ranks:
         return tied_ranks(np.asarray(scores), targets, seen), top.numpy()
     user, higher, tied = target_pairs[:, 0], higher.numpy(), tied.numpy()

@@ -1,6 +1,6 @@
 """Kinds of models: each with its typed settings, its recipes, and how it is fitted.
 
-A new one is a module here beside its model in `tfrec.models`, and a line in `FAMILIES`. The command line is made from
+A new one is a module here, with its model in `tfrec.models`, and a line in `FAMILIES`. The command line is made from
 them. Nothing here loads TensorFlow before something is fitted.
 """
 
@@ -41,7 +41,7 @@ def family_of(config: RunConfig) -> Family[Any]:
         if family.config is type(config):
             return family
     raise InputError(
-        f"No family has settings of this class.\nReceived: {type(config).__name__}.\nKnown: {', '.join(FAMILIES)}."
+        f"The settings must be those of a family.\nReceived: {type(config).__name__}.\nFamilies: {', '.join(FAMILIES)}."
     )
 
 
@@ -52,7 +52,9 @@ def family_named(name: str) -> Family[Any]:
         InputError: there is none.
     """
     if name not in FAMILIES:
-        raise InputError(f"There is no such family.\nReceived: {name}.\nKnown: {', '.join(FAMILIES)}.")
+        raise InputError(
+            f"The family must be one of those that exist.\nReceived: {name}.\nFamilies: {', '.join(FAMILIES)}."
+        )
     return FAMILIES[name]
 
 

@@ -22,10 +22,10 @@ class TrainingConfig:
     """What is done with which data."""
 
     train_on_validation: bool = False
-    """After validation has picked, train anew on training and validation data together, and test that model."""
+    """After validation has picked, train again on training and validation data together, and test that model."""
     refit: bool = False
-    """After the test, train anew on everything, held-out users and targets included, and ship that model. What was
-    measured and what is shipped is said in metrics.json."""
+    """After the test, train again on everything, held-out users and targets included, and ship that model. What was
+    measured and what is shipped is in metrics.json."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class FitConfig(TrainingConfig):
     learning_rate: float = 1e-3
     """Adam's learning rate, its peak under a schedule."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """How the learning rate goes on after the warm-up; cosine: down to 0 at the last epoch."""
+    """How the learning rate develops after the warm-up; cosine: down to 0 at the last epoch."""
     warmup_steps: int = 0
     """Steps over which the learning rate grows linearly from 0."""
     beta_1: float = 0.9
@@ -81,12 +81,12 @@ class RunConfig:
     seed: int = 1
     """Of the first weights, and of all that is random in training."""
     continue_run: Annotated[Path | None, tyro.conf.arg(name="continue")] = None
-    """A finished run to start from, on newer data: what it knows of users and items carries over; there may be more of
+    """A finished run to start from, on newer data: its rows of users and items carry over; there may be more of
     them now."""
     output_dir: Path | None = None
     """Where everything is written. Default: runs/RECIPE-HASH, a folder per configuration."""
     resume: bool = True
-    """Go on with what the folder has; --no-resume starts over and replaces it."""
+    """Continue the run in the folder; --no-resume starts over and replaces it."""
 
 
 #: Settings that do not change what is computed, so a run may be resumed with others.

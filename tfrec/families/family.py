@@ -31,7 +31,7 @@ class Outcome:
         summary: for the section ``training`` of metrics.json.
         history: a row per epoch.
         unit: what the loss is the mean of, for the picture.
-        epochs: of the best validation, where there are epochs: as many as training anew makes.
+        epochs: of the best validation, where there are epochs: as many as training again makes.
     """
 
     summary: dict[str, Any] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Family(ABC, Generic[C]):
         """Raise InputError where the family cannot do what the task asks."""
         if task.new_users and not self.new_users:
             raise InputError(
-                f"{self.name} learns something for each user, and knows none but those it was trained with.\n"
+                f"{self.name} learns something for each user, and has no answer for users it was not trained with.\n"
                 f"Received: --data.split {task.name}, which {task.about}.\n"
                 "Use latest_item, random_pairs, by_time or given; or a family that takes histories: vae-cf, als, ease."
             )
@@ -102,14 +102,14 @@ class Family(ABC, Generic[C]):
 
     @abstractmethod
     def again(self, config: C, data: TrainingSet, outcome: Outcome) -> Any:
-        """A model trained anew on other data as ``outcome`` says, without validation; the same on every rank."""
+        """A model trained again on other data as in ``outcome``, without validation; the same on every rank."""
 
     def rows(self, config: C, data: TrainingSet) -> Callable[[scipy.sparse.csr_matrix], scipy.sparse.csr_matrix]:
-        """How what users have, ``[B, I]`` as in the data, becomes what the model takes: a 1 for each item liked."""
+        """How users' histories, ``[B, I]`` as in the data, becomes what the model takes: a 1 for each item liked."""
         return liked
 
     def weights(self, config: C, data: TrainingSet) -> np.ndarray | None:
-        """``[I]``: the value that an item has in the history of somebody new; None: 1."""
+        """``[I]``: the value that an item has in the history of a new user; None: 1."""
         return None
 
     def quantizing(self, settings: QuantizeSettings) -> Derivation | None:

@@ -38,7 +38,7 @@ class GradientTrainer(Trainer):
         global_batch_size: samples of a step over all ranks.
         about: what is about to be trained, for the first lines of a run.
         summary: more to say of the training in metrics.json.
-        fit_options: what `model.fit` must be told beside the epochs.
+        fit_options: what `model.fit` needs besides the epochs.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class GradientTrainer(Trainer):
     def fit_anew(self, epochs: int) -> Any:
         """The model after a number of epochs without validation."""
         if distributed.rank() == 0:
-            print(f"Training anew on {self.samples:,} {self.unit} for {epochs} epochs.", flush=True)
+            print(f"Training again on {self.samples:,} {self.unit} for {epochs} epochs.", flush=True)
 
         def shown(epoch: int, logs: dict[str, float]) -> None:
             check_loss(logs["loss"], epoch + 1, self.training)

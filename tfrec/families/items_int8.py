@@ -35,7 +35,7 @@ class ItemsInt8(Derivation):
         if replace(settings, seed=QuantizeSettings.seed) != QuantizeSettings():
             raise InputError(
                 f"Of {kind} the item vectors are quantized, to 8 bits with a scale per row, uncalibrated.\n"
-                "Received: options that are NeuMF's. Leave them out."
+                "Received: options of NeuMF.\nLeave them out."
             )
         self._kind, self._side = kind, side
 
@@ -72,7 +72,7 @@ class ItemsInt8(Derivation):
 
 
 def _time(model: Any, made: Any, queries: Any) -> dict[str, Any]:
-    """Seconds of recommending, queries made and all, with the float model and with int8: in turns, medians of five."""
+    """Seconds of recommending, queries included, with the float model and with int8, alternating: medians of five."""
     k = min(_K, model.num_items)
     ways = {"float": model, "int8": made}
     seconds: dict[str, list[float]] = {n: [] for n in ways}

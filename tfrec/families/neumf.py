@@ -72,7 +72,7 @@ class NeuMFTraining(FitConfig):
     global_batch_size: int | None = None
     """Samples per step over all ranks, negatives included. Default: a 500th of an epoch, 1,024 to 1,048,576."""
     negatives: int = 4
-    """Negatives drawn for each positive, anew in each epoch."""
+    """Negatives drawn for each positive, again in each epoch."""
     sampling: Literal["exact", "approximate"] = "exact"
     """exact: no negative is a training positive of the user. approximate: uniform over all items."""
     embedding_update: Literal["auto", "lazy", "dense"] = "auto"
@@ -174,7 +174,7 @@ def neumf_ml20m() -> NeuMFRun:
 
 
 class NeuMFFamily(Family[NeuMFRun]):
-    """Learns an embedding for each user, so it knows nobody else."""
+    """Learns an embedding for each user, so it has no answer for others."""
 
     name = "neumf"
     config = NeuMFRun

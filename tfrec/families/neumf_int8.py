@@ -96,7 +96,7 @@ class NeuMFInt8(Derivation):
         )
 
     def _calibrate(self, model: NeuMF, train: scipy.sparse.csr_matrix) -> Statistics:
-        """Statistics over training data, with a bar where somebody watches."""
+        """Statistics over training data, with a progress bar on a terminal."""
         from tqdm import tqdm
 
         from tfrec.quantization import calibrate

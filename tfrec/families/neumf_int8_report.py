@@ -98,7 +98,7 @@ def distinct_scores(model: Any, users: np.ndarray, candidates: Candidates | None
 
 
 def speed(model: Any, made: QuantizedNeuMF, users: np.ndarray, candidates: Candidates | None) -> dict[str, Any]:
-    """Pairs per second of both in turns: medians of five, after one to warm up. Arguments as of `distinct_scores`."""
+    """Pairs per second of both, alternating: medians of five after a warm-up. Arguments as in `distinct_scores`."""
     asked, items = _asked(users, candidates)
     pairs = len(asked) * (model.num_items if items is None else int(items.shape[1]))
     ways = {n: tf.function(m.scores) for n, m in (("float", model), ("quantized", made))}

@@ -34,7 +34,7 @@ class NeuMFTensorTrains(Derivation):
 
     def __init__(self, settings: CompressSettings) -> None:
         if not settings.tables:
-            raise InputError("Name at least one table: --tables user item.")
+            raise InputError("--tables must name at least one table.\nReceived: none.\nUse --tables user item.")
         check_fine_tuning(settings.fine_tune, settings.fine_tune_rate)
         self._settings = settings
 

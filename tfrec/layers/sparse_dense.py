@@ -97,7 +97,7 @@ def sparse_matmul(x: tf.SparseTensor, kernel: tf.Tensor, *, training: bool = Tru
     """``x @ kernel`` with a gradient for ``kernel`` only. ``[B, I]`` sparse, ``[I, D]`` -> ``[B, D]``.
 
     On a GPU this is TensorFlow's sparse product. On CPUs that reads kernel rows at 2.3 GB/s, on one core; sums
-    of rows (``SparseSegmentSum``) are 4 to 7 times faster, but take no weights. A row of a binary matrix has one
+    of rows (``SparseSegmentSum``) are 4 to 7 times faster, but accept no weights. A row of a binary matrix has one
     value, also after normalisation and dropout, so its sum is scaled afterwards; a batch in which some row has
     several values takes the sparse product. Both give the same numbers up to rounding.
 

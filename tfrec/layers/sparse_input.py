@@ -1,6 +1,6 @@
 """What happens to a sparse row before the first layer, on its non-zeros only.
 
-Keras's ``UnitNormalization`` and ``Dropout`` take no SparseTensor.
+Keras's ``UnitNormalization`` and ``Dropout`` accept no SparseTensor.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ class CachedTTEmbedding(TTEmbedding):
     """A `TTEmbedding` that keeps C rows dense: those that training asked for most often.
 
     A lookup finds an id among the C by binary search; a hit is a row of a dense table, a miss is computed from the
-    cores. The dense rows train as weights of their own. `cache_populate` chooses the rows anew, as `CacheRefresh` does
+    cores. The dense rows train as weights of their own. `cache_populate` chooses the rows again, as `CacheRefresh` does
     during ``fit``; rows that stay keep what they have learned.
 
     Which rows: the C highest counts (the least frequently used leave), equal ones by lower id. A lookup in training
@@ -47,7 +47,7 @@ class CachedTTEmbedding(TTEmbedding):
         cache_decay: in ``[0, 1]``.
         **kwargs: as in `TTEmbedding`; one table, no ``fused_optimizer``.
 
-    Memory: C D + N float32 numbers beside the cores: the rows, and a count for each id.
+    Memory: C D + N float32 numbers besides the cores: the rows, and a count for each id.
     """
 
     def __init__(self, *args: Any, cache_size: int, cache_decay: float = 0.9, **kwargs: Any) -> None:
@@ -248,7 +248,7 @@ class CachedTTEmbedding(TTEmbedding):
 
 
 class CacheRefresh(keras.callbacks.Callback):
-    """Chooses the cached rows of a `CachedTTEmbedding` anew every so many steps of ``fit``.
+    """Chooses the cached rows of a `CachedTTEmbedding` again every so many steps of ``fit``.
 
     Args:
         layer: whose cache.

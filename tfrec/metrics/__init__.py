@@ -1,4 +1,4 @@
-"""Metrics, one module each, and the registry that knows them by name. NumPy only."""
+"""Metrics, one module each, and the registry that finds them by name. NumPy only."""
 
 from tfrec.metrics.auc import auc
 from tfrec.metrics.average_precision import average_precision

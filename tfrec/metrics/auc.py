@@ -23,7 +23,7 @@ def auc(ranks: TiedRanks) -> np.ndarray:
         [0.25]
     """
     if ranks.depth is not None:
-        raise InputError(f"AUC needs all ranks; these are known to depth {ranks.depth} only.")
+        raise InputError(f"AUC needs the rank of every target.\nReceived: ranks to depth {ranks.depth}.")
     groups = ranks.groups
     others = ranks.num_candidates - ranks.num_targets
     above = groups.higher - groups.relevant_above

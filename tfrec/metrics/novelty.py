@@ -1,4 +1,4 @@
-"""Novelty: how far from what everybody knows."""
+"""Novelty: how far from what is popular."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def novelty(exposure: Exposure) -> float:
     """Mean self-information, in bits, of what is shown: ``sum over i of shown(i) log2(U / pop(i)) / sum of shown(i)``.
 
     U is the number of training users and pop(i) how many of them have item i (Zhou et al., "Solving the apparent
-    diversity-accuracy dilemma of recommender systems", 2010). An item that nobody has counts as if one user had it.
+    diversity-accuracy dilemma of recommender systems", 2010). An item without users counts as if one user had it.
     The denominator is all places that were filled, so lists shorter than K weigh less. Ties: equal scores by lower
     number first. 0 where nothing is shown.
 
@@ -28,6 +28,6 @@ def novelty(exposure: Exposure) -> float:
         1.6667
     """
     if exposure.popularity is None or exposure.num_users < 1:
-        raise InputError("Novelty needs to know how many training users each item has.\nReceived: nothing.")
+        raise InputError("Novelty needs each item's number of training users.\nReceived: nothing.")
     bits = np.log2(exposure.num_users / np.maximum(exposure.popularity, 1))
     return float(exposure.shown @ bits / max(1, exposure.shown.sum()))

@@ -25,7 +25,9 @@ def reciprocal_rank(ranks: TiedRanks, k: int | None = None) -> np.ndarray:
     if k is not None:
         ranks.check(k)
     elif ranks.depth is not None:
-        raise InputError(f"These ranks are known to depth {ranks.depth} only.\nReceived: k=None (no cutoff).")
+        raise InputError(
+            f"`k` must be at most {ranks.depth}, the depth to which ranks were computed.\nReceived: k=None (no cutoff)."
+        )
     groups = ranks.groups
     first = groups.relevant_above == 0
     value = np.zeros(len(groups.user))

@@ -1,12 +1,13 @@
 """Metrics by the names they have in reports.
 
-A new one is one decorated function in a module that `tfrec.metrics` imports. A metric of a *ranking* says for each user
-where the targets stand. A metric of the *catalogue* is one number for all users: what they were shown, whether they
-like it or not.
+A new one is one decorated function in a module that `tfrec.metrics` imports. A metric of a *ranking* measures for each
+user where the targets stand. A metric of the *catalogue* is one number for all users: what they were shown, whether
+they like it or not.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class Definition:
         function: of `TiedRanks` (or `Exposure`) and the cutoff, where it takes one.
         cutoff: whether it does.
         of_catalogue: whether it is one number for all users, from what they were shown.
-        needs_popularity: whether it needs to know how many training users each item has.
+        needs_popularity: whether it needs each item's number of training users.
     """
 
     function: Callable[..., Any]
@@ -85,14 +86,16 @@ class Metric:
         """
         match = re.fullmatch(r"([a-z_]+)(?:@([1-9]\d{0,8}))?", text)
         if not match or match[1] not in REGISTRY:
+            near = difflib.get_close_matches(text.split("@")[0], REGISTRY, n=1)
             raise InputError(
-                f"Unknown metric.\nReceived: {text!r}.\nKnown: {', '.join(REGISTRY)}, with a cutoff such as ndcg@100."
+                f"A metric must be one of {', '.join(REGISTRY)}, with a cutoff such as ndcg@100.\nReceived: {text!r}."
+                + (f"\nDid you mean {near[0]}?" if near else "")
             )
         name, k = match[1], int(match[2]) if match[2] else None
         cutoff = REGISTRY[name].cutoff
         if (cutoff == "none" and k is not None) or (cutoff == "required" and k is None):
             raise InputError(
-                f"{name} takes {'no cutoff' if cutoff == 'none' else 'a cutoff, such as ' + name + '@20'}.\n"
+                f"{name} must have {'no cutoff' if cutoff == 'none' else 'a cutoff, such as ' + name + '@20'}.\n"
                 f"Received: {text!r}."
             )
         return cls(name, k)
@@ -107,7 +110,7 @@ class Metric:
 
     @property
     def needs_popularity(self) -> bool:
-        """Whether it needs to know how many training users each item has."""
+        """Whether it needs each item's number of training users."""
         return REGISTRY[self.name].needs_popularity
 
     @property

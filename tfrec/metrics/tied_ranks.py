@@ -114,7 +114,9 @@ class TiedRanks:
         if k < 1:
             raise InputError(f"`k` must be at least 1.\nReceived: {k}.")
         if self.depth is not None and k > self.depth:
-            raise InputError(f"These ranks are known to depth {self.depth} only.\nReceived: k={k}.")
+            raise InputError(
+                f"`k` must be at most {self.depth}, the depth to which ranks were computed.\nReceived: k={k}."
+            )
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def tied_ranks(
         span = slice(targets.indptr[row], targets.indptr[row + 1])
         wanted = targets.indices[span]
         if not left[wanted].all():
-            raise InputError(f"An item cannot be both seen and a target.\nReceived: user row {row}.")
+            raise InputError(f"An item must not be both seen and a target.\nReceived: user row {row}.")
         ascending = np.sort(scores[row, left])
         above = np.searchsorted(ascending, scores[row, wanted], side="right")
         candidates[row] = len(ascending)

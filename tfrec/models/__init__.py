@@ -1,4 +1,4 @@
-"""Keras models. They know neither data nor distribution."""
+"""Keras models. They import neither data nor distribution."""
 
 from tfrec.models.als import ALS
 from tfrec.models.ease import EASE

@@ -1,4 +1,4 @@
-"""Alternating least squares on implicit feedback: the objective of `tfrec.ops.als`, users and items in turn.
+"""Alternating least squares on implicit feedback: the objective of `tfrec.ops.als`, users and items alternately.
 
 Sources: Hu, Koren, Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008; Takacs, Pilaszy,
 Tikk, "Applications of the Conjugate Gradient Method for Implicit Feedback Collaborative Filtering", RecSys 2011
@@ -48,10 +48,10 @@ class ALS(ALSQuestions, keras.Model):
         factor_dtype: ``float16`` or ``float32``, how the factors are stored; sums are float32.
         seed: of the first factors.
         num_users: U, and
-        num_items: I; both are told by ``fit`` where they are None.
+        num_items: I; both are set by ``fit`` where they are None.
 
-    The values of the matrix given to ``fit`` are confidences per unit of ``alpha``; a negative one says *disliked*,
-    with the confidence of its size, and a stored zero says nothing, as one that is not stored. A user or item without
+    The values of the matrix given to ``fit`` are confidences per unit of ``alpha``; a negative one means *disliked*,
+    with the confidence of its size, and a stored zero counts as one that is not stored. A user or item without
     entries, or with dislikes only, gets zeros: nothing is recommended to such a user, and nothing is similar to such
     an item.
 
@@ -103,7 +103,7 @@ class ALS(ALSQuestions, keras.Model):
             raise InputError(f"`seed` must be a whole number from 0.\nReceived: {seed!r}.")
         if (num_users is None) != (num_items is None):
             raise InputError(
-                "Give both `num_users` and `num_items`, or neither: `fit` then takes them from its matrix.\n"
+                "Give both `num_users` and `num_items`, or neither: `fit` then reads them from its matrix.\n"
                 f"Received: num_users={num_users}, num_items={num_items}."
             )
         self.factors, self.iterations, self.factor_dtype, self.seed = int(factors), iterations, factor_dtype, int(seed)
@@ -160,7 +160,7 @@ class ALS(ALSQuestions, keras.Model):
         ranks: Ranks = ALONE,
         initial_iteration: int = 0,
     ) -> keras.callbacks.History:
-        """Solve for users and items in turn, ``iterations`` times, from the factors as they are.
+        """Solve for users and items alternately, ``iterations`` times, from the factors as they are.
 
         Args:
             user_items: ``[U, I]`` SciPy matrix or tf.SparseTensor: confidences, negative for disliked.
@@ -304,7 +304,7 @@ class ALS(ALSQuestions, keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ALS:
-        """A model with tables of the size that the config says; what its rows were at ``fit`` is no argument."""
+        """A model with tables of the size in the config; what its rows were at ``fit`` is no argument."""
         config = dict(config)
         fitted_shape = config.pop("fitted_shape", None)
         model = super().from_config(config)

@@ -1,4 +1,4 @@
-"""The fit of `tfrec.models.ALS`: half-sweeps over users and items in turn, alone or shared by several processes."""
+"""The fit of `tfrec.models.ALS`: half-sweeps over users and items alternately, alone or shared by several processes."""
 
 from __future__ import annotations
 
@@ -117,12 +117,12 @@ def objective(
 
 
 def range_hint(factor_dtype: str) -> str:
-    """What a message about factors that are not finite says beside."""
+    """What a message about factors that are not finite adds."""
     return ", or beyond float16's 65,504" if factor_dtype == "float16" else ""
 
 
 def check_confidences(matrix: scipy.sparse.csr_matrix, name: str, sweep: ops.Sweep) -> None:
-    """Raise InputError where float32 sums could not hold the confidences beside the unobserved weight."""
+    """Raise InputError where float32 sums could not hold the confidences and the unobserved weight."""
     if matrix.nnz == 0:
         return
     largest = sweep.alpha * max(float(matrix.data.max()), -float(matrix.data.min()))

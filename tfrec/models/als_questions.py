@@ -228,7 +228,7 @@ class ALSQuestions(Recommends):
     def require_fitted(self) -> None:
         """Raise InputError where there are no tables yet."""
         if self.num_users is None:
-            raise InputError("The model knows no users and items yet.\nCall fit(user_items) first.")
+            raise InputError("The model has no users and items yet.\nCall fit(user_items) first.")
 
 
 def _rows_of(side: ALSFactors, numbers: np.ndarray) -> tf.Tensor:

@@ -36,7 +36,7 @@ class Model(keras.Model):
         if str(filepath).endswith((".h5", ".hdf5")):
             raise InputError(
                 f"A {type(self).__name__} is saved as a .keras file.\nReceived: {filepath}.\n"
-                "Name it so; for the weights alone use save_weights('NAME.weights.h5')."
+                "Name it MODEL.keras; for the weights alone use save_weights('NAME.weights.h5')."
             )
         super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
 

@@ -91,12 +91,12 @@ class EASE(Recommends, Model):
     # ---- training --------------------------------------------------------------------------------------------------
 
     def fit(self, user_items: Any, verbose: int = 1) -> keras.callbacks.History:
-        """Compute the weights. They are made in the memory that they stay in, and some hundred MB beside it.
+        """Compute the weights. They are made in the memory that they stay in, and some hundred MB besides.
 
         All is computed in float32. How far that is off is measured afterwards on some columns, in float64.
 
         Args:
-            user_items: ``[U, I]`` SciPy matrix or tf.SparseTensor: 1 for what a user has, or counts, from 0.
+            user_items: ``[U, I]`` SciPy matrix or tf.SparseTensor: 1 for a user's items, or counts, from 0.
             verbose: 1: print what it needs before, and seconds after; 0: silent.
 
         Returns:
@@ -166,7 +166,7 @@ class EASE(Recommends, Model):
             float32 ``[B, I]``, or ``[B, C]``. An item of the history has a score too, from the others.
 
         Raises:
-            InputError: numbers of users, which the model does not know, or rows of another width.
+            InputError: numbers of users, which the model does not have, or rows of another width.
         """
         rows = history_tensor(queries, self.num_items)
         weights = tf.convert_to_tensor(self.item_weights)
@@ -202,7 +202,7 @@ class EASE(Recommends, Model):
     ) -> tuple[np.ndarray, np.ndarray]:
         """The items j with the highest weights ``B_ij``: how much having item i once adds to the score of j.
 
-        This is no cosine, and not the same both ways: it is what i says about j beyond what other items say. It may be
+        This is no cosine, and not the same both ways: it is what i adds about j beyond the other items. It may be
         negative. The item itself has no weight, and is left out.
 
         Args:
@@ -231,8 +231,7 @@ class EASE(Recommends, Model):
         return answer(*best, np.ndim(items) == 0)
 
     def reasons(self, row: Any, item: int, k: int) -> tuple[float, np.ndarray, np.ndarray]:
-        """The summands ``x_i B_ij`` of the score of item j, which all of them add up to. Some are negative: they speak
-        against the item."""
+        """The summands ``x_i B_ij`` of the score of item j. Negative ones lower the score."""
         places = np.stack([row.indices, np.full(row.nnz, item)], axis=1)
         parts = row.data.astype(np.float64) * tf.gather_nd(tf.convert_to_tensor(self.item_weights), places).numpy()
         order = np.argsort(-parts, kind="stable")[:k]
@@ -314,7 +313,7 @@ def _check_counts(matrix: scipy.sparse.csr_matrix, regularization: float) -> Non
         row = int(np.searchsorted(matrix.indptr, matrix.data.argmin(), side="right")) - 1
         raise InputError(
             f"`user_items` must be counts, at least 0.\nReceived: {matrix.data.min()} in row {row}.\n"
-            "Leave out what users dislike, or use als, where a negative number says so."
+            "Leave out what users dislike, or use als, where a negative number means that."
         )
     squares = np.bincount(matrix.indices, matrix.data.astype(np.float64) ** 2, minlength=matrix.shape[1])
     if squares.max() + regularization > FLOAT_MAX:

@@ -135,8 +135,8 @@ def mirror(dense: np.ndarray) -> None:
 def weight_error(inverse: np.ndarray, matrix: scipy.sparse.csr_matrix, regularization: float) -> float:
     """About the largest error of a weight in some columns: of the items with most entries, and others evenly spread.
 
-    One step of refinement says how far a column p_j of P is off: by ``P (G p_j - e_j)``, with the residual in float64
-    and G multiplied as ``X' (X p) + lambda p``. The error is that by P_jj, as the weights are.
+    One step of refinement measures how far a column p_j of P is off: by ``P (G p_j - e_j)``, with the residual in
+    float64 and G multiplied as ``X' (X p) + lambda p``. The error is that by P_jj, as the weights are.
 
     Args:
         inverse: P, float32 ``[I, I]``, both triangles.

@@ -1,4 +1,4 @@
-"""Which items of a history speak for an item: by how far its score falls when each is left out."""
+"""How much each item of a history contributes to a score: by how far it falls when each is left out."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def _as_csr(source: Any, name: str) -> scipy.sparse.csr_matrix:
         try:
             source.check_format(full_check=True)
         except ValueError as error:
-            raise InputError(f"`{name}` is no valid {source.format.upper()} matrix.\nSciPy says: {error}.") from error
+            raise InputError(f"`{name}` is no valid {source.format.upper()} matrix.\nSciPy: {error}.") from error
         matrix = source.tocsr()
     else:
         coo = source.tocoo()

@@ -61,7 +61,7 @@ class NeuMF(NeuMFNetwork):
         embedding_ranks: of the ``tt`` tables, one number for all ranks, from 1.
         embedding_group: of the ``tt`` tables. None: three cores of about equal size. k, from 1: two cores, in which k
             neighbouring ids share r numbers and each place in a group has its own map ``[r, D]`` from them to a row.
-            1 is a low-rank table, each row with r numbers to itself: the better form where rows are few.
+            1 is a low-rank table, each row with r numbers to itself, to be preferred where rows are few.
         chunk_pairs: pairs computed at once; default by device.
         noise_seed: of dropout. The noise of a step depends on this and the step's number only. Ranks take different
             seeds.
@@ -119,7 +119,7 @@ class NeuMF(NeuMFNetwork):
             )
         if kwargs.get("metrics") or kwargs.get("weighted_metrics"):
             raise InputError(
-                "NeuMF reports its loss only: a metric of single pairs says nothing of a ranking.\n"
+                "NeuMF reports its loss only: a metric of single pairs does not measure a ranking.\n"
                 "Leave `metrics` out, and use tfrec.evaluation.evaluate_candidates."
             )
         cores = [t for t in lazy_tables if self.embedding_kinds.get(t.removesuffix("_embedding")) == "tt"]
@@ -145,7 +145,7 @@ class NeuMF(NeuMFNetwork):
         Raises:
             InputError: labels outside [0, 1]; weights that are negative, NaN or infinite; ``class_weight`` with several
                 items to a user, of which Keras would take the best item's number for the class. What comes from a
-                pipeline is looked at batch by batch, before a weight changes; there wrong numbers are a
+                pipeline is checked batch by batch, before a weight changes; there wrong numbers are a
                 `tf.errors.InvalidArgumentError`.
         """
         return super().fit(**checked(keras.Model.fit, self, args, kwargs))

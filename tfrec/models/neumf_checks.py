@@ -22,7 +22,7 @@ _MUST = {
 
 
 def checked(method: Any, model: Any, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of one of Keras's methods, with the numbers at hand looked at before work starts."""
+    """The arguments of one of Keras's methods, with NumPy numbers checked before work starts."""
     given = bind(method, model, args, kwargs)
     validation = given.get("validation_data")
     parts = keras.utils.unpack_x_y_sample_weight(validation) if isinstance(validation, tuple | list) else (None,) * 3
@@ -54,7 +54,7 @@ def checked(method: Any, model: Any, args: Any, kwargs: dict[str, Any]) -> dict[
 def like(items: tf.Tensor, values: Any, name: str) -> tf.Tensor:
     """Labels or weights, one per pair or one per user, as float32 ``[B, C]``."""
     if values is None:
-        raise InputError(f"NeuMF needs `{name}` beside users and items.\nReceived: none.")
+        raise InputError(f"NeuMF needs `{name}` besides users and items.\nReceived: none.")
     values = columns(tf.cast(values, tf.float32))
     if values.shape.rank != 2 or any(
         v not in (1, i) for v, i in zip(values.shape, items.shape, strict=True) if v is not None and i is not None

@@ -181,7 +181,7 @@ class NeuMFNetwork(Recommends, Model):
     # ---- scoring
 
     def link(self, best: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-        """The probability that a user takes an item when offered it. Rank by `scores`: here different logits may round
+        """The probability that a user chooses an offered item. Rank by `scores`: here different logits may round
         to one number."""
         return tf.sigmoid(best)
 
@@ -353,7 +353,7 @@ class NeuMFNetwork(Recommends, Model):
         in the same order; they are then copied as they are.
 
         Raises:
-            InputError: other rows in a tensor train, beside what is named there.
+            InputError: other rows in a tensor train, besides what is named there.
         """
         if type(old) is type(self):
             sides = (("user", users, self.num_users, old.num_users), ("item", items, self.num_items, old.num_items))

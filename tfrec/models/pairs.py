@@ -32,14 +32,14 @@ def pairs(inputs: Any) -> tuple[tf.Tensor, tf.Tensor]:
     users, items = tf.convert_to_tensor(users), tf.convert_to_tensor(items)
     for name, ids in (("users", users), ("items", items)):
         if not ids.dtype.is_integer:
-            raise InputError(f"NeuMF takes whole numbers as {name}.\nReceived: {ids.dtype.name}.")
+            raise InputError(f"NeuMF expects whole numbers as {name}.\nReceived: {ids.dtype.name}.")
     if users.shape.rank is None or (users.shape.rank == 2 and users.shape[1] == 1):
         users = tf.reshape(users, [-1])
     items = columns(items)
     same = users.shape.rank == 1 and items.shape.rank == 2 and users.shape.is_compatible_with(items.shape[:1])
     if not same:
         raise InputError(
-            f"NeuMF takes users [B] and items [B] or [B, C].\nReceived: users {users.shape}, items {items.shape}."
+            f"NeuMF expects users [B] and items [B] or [B, C].\nReceived: users {users.shape}, items {items.shape}."
         )
     return users, items
 

@@ -95,7 +95,7 @@ class Popularity(Recommends, Model):
         return best / tf.maximum(tf.reduce_sum(scores, axis=1, keepdims=True), 1.0)
 
     def row_axes(self) -> list[tuple[keras.Variable, Side, int]]:
-        """The counts, one for each item; `adapt` makes them anew."""
+        """The counts, one for each item; `adapt` counts again."""
         return [(self.counts, "item", 0)]
 
     def served(self) -> tuple[Callable[[Any], tf.Tensor], list[Any]]:

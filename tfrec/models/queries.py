@@ -33,9 +33,9 @@ def history_tensor(histories: Any, width: int, name: str = "queries") -> tf.Spar
         return tf.cast(histories, tf.float32)
     if not scipy.sparse.issparse(histories):
         raise InputError(
-            f"`{name}` must be histories, sparse rows of {width} items: this model knows no users by number.\n"
+            f"`{name}` must be histories, sparse rows of {width} items: this model has no users by number.\n"
             f"Received: {type(histories).__name__}.\n"
-            "Give the users' rows, matrix[users] of a SciPy matrix. Models that know users by number: als, neumf."
+            "Give the users' rows, matrix[users] of a SciPy matrix. Models with users by number: als, neumf."
         )
     entries = checked_rows(histories, name, width, counts=False).tocoo()
     index = np.stack([entries.row, entries.col], axis=1).astype(np.int64)
@@ -50,7 +50,7 @@ def user_tensor(users: Any, name: str = "queries") -> tf.Tensor:
     """
     if are_histories(users):
         raise InputError(
-            f"`{name}` must be numbers of users: this model knows users by number only.\n"
+            f"`{name}` must be numbers of users: this model answers for users by number only.\n"
             f"Received: {type(users).__name__}, rows over items.\nModels that take histories: als, vae-cf, ease."
         )
     users = tf.convert_to_tensor(users)

@@ -33,7 +33,7 @@ class Recommends:
 
     Attributes:
         num_items: I.
-        num_users: U, or None: the model knows no users by number.
+        num_users: U, or None: the model has no users by number.
         takes_histories: whether queries may be histories.
     """
 
@@ -72,7 +72,7 @@ class Recommends:
             float32 ``[B, C]``, or ``[B, I]``.
 
         Raises:
-            InputError: queries of a kind that the model does not know, or rows of another width.
+            InputError: queries of a kind that the model does not accept, or rows of another width.
         """
         table, bias = self.item_vectors()
         q, y = tf.cast(self.query_vectors(queries), tf.float32), tf.cast(table, tf.float32)
@@ -80,7 +80,7 @@ class Recommends:
         return of_candidates(scores if bias is None else scores + bias, items)
 
     def link(self, best: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-        """What is shown beside the winners, as a probability: here the scores as they are.
+        """What is shown with the winners, as a probability: here the scores as they are.
 
         Args:
             best: float32 ``[B, k]``, some of
@@ -102,7 +102,7 @@ class Recommends:
         Raises:
             InputError: the model cannot.
         """
-        raise self.cannot("cannot say which items of a history speak for one", "Use als, vae-cf or ease")
+        raise self.cannot("cannot explain a recommendation", "Use als, vae-cf or ease")
 
     def answerable(self, queries: Any) -> tf.Tensor:
         """bool ``[B]``: False where the model has nothing to say, so that nothing is recommended."""
@@ -118,11 +118,11 @@ class Recommends:
         """Numbers of users, int64 ``[B]``.
 
         Raises:
-            InputError: the model knows no users by number, or none of this number.
+            InputError: the model has no users by number, or none of this number.
         """
         if self.num_users is None:
             raise self.cannot(
-                "knows no users by number", "Give their histories, matrix[users]; or use als or neumf, which do"
+                "has no users by number", "Give their histories, matrix[users]; or use als or neumf, which do"
             )
         return row_numbers(users, "users", self.num_users)
 
@@ -159,23 +159,23 @@ class Recommends:
             user_items: the rows of these users, ``[B, I]`` (``[1, I]`` or ``[I]`` for one); needed by ``filter_seen``
                 where ``users`` are numbers. With histories: what to leave out in their place.
             k: how many, from 1; no more than there are items, or ``items``.
-            filter_seen: leave out what a user has in ``user_items``, dislikes too.
+            filter_seen: leave out a user's items in ``user_items``, dislikes too.
             filter_items: items to leave out for everybody.
             items: choose among these only.
-            linked: give what is shown beside the winners, see `link`, in place of their scores.
+            linked: give what is shown with the winners, see `link`, in place of their scores.
 
         Returns:
             item numbers and scores: int32 and float32 ``[k]`` for one user, shorter where fewer are left; ``[B, k]``
             for several, filled up with -1 and -infinity.
 
         Raises:
-            InputError: unknown users or items, queries of a kind that the model does not know, ``user_items`` missing
+            InputError: unknown users or items, queries of a kind that the model does not accept, ``user_items`` missing
                 or with another number of rows, or both ``items`` and ``filter_items``.
         """
         k, choice = count(k), self.item_choice(items, filter_items)
         if are_histories(users):
             if not self.takes_histories:
-                raise self.cannot("knows users by number only", "Give their numbers; or use als, vae-cf or ease")
+                raise self.cannot("answers for users by number only", "Give their numbers; or use als, vae-cf or ease")
             one = len(users.shape) == 1
             queries: Any = self.checked_rows(users, "users")
             seen = queries if user_items is None else self.checked_rows(user_items, "user_items", queries.shape[0])
@@ -237,7 +237,7 @@ class Recommends:
         return answer(*similar_rows(table, numbers, count(k), choice), np.ndim(items) == 0)
 
     def explain(self, user_items: Any, item: int, k: int = 10, user: int = 0) -> tuple[float, np.ndarray, np.ndarray]:
-        """Which items of a history speak for an item: by what each of them adds to its score.
+        """How much each item of a history contributes to an item's score: by what each of them adds to its score.
 
         Args:
             user_items: the user's row, ``[1, I]`` or ``[I]``, or several rows ``[U, I]``.
@@ -247,7 +247,7 @@ class Recommends:
 
         Returns:
             the score that the row gives the item; the items with the largest contributions, int32; and these
-            contributions, float32. What a contribution is, `reasons` of the model says.
+            contributions, float32. A contribution is defined by the model's `reasons`.
 
         Raises:
             InputError: the model cannot, or a number out of range.
@@ -261,12 +261,12 @@ class Recommends:
     def carry_over(self, old: Any, users: Any, items: Any) -> None:
         """Start from an earlier model of the same class, whose users and items may have had other numbers.
 
-        Rows of users and items that the old model knows are copied, in every weight with an axis over users or items;
+        Rows of users and items of the old model are copied, in every weight with an axis over users or items;
         new ones keep their initial values. All other weights are copied.
 
         Args:
             old: the model to start from, made with the same options, but for the numbers of users and items.
-            users: int ``[U]``: each user's number in ``old``, -1 for a new one. Not looked at where the model knows no
+            users: int ``[U]``: each user's number in ``old``, -1 for a new one. Ignored where the model knows no
                 users by number.
             items: int ``[I]``: the same for items.
 

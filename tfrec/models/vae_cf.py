@@ -1,6 +1,6 @@
 """Variational autoencoder for collaborative filtering.
 
-A user is the row x of items she has. An encoder maps it to a normal distribution over a latent vector z, a decoder
+A user is the row x of their items. An encoder maps it to a normal distribution over a latent vector z, a decoder
 maps z to a distribution over all items, and training maximises the multinomial likelihood of x less an annealed KL
 divergence to the standard normal prior:
 
@@ -62,10 +62,10 @@ class VAECF(Recommends, Model):
             resumed training draws what an uninterrupted one would have. Ranks take different seeds.
 
     Input shape: SparseTensor ``[B, I]``, entries in order of row, or dense; ``fit``, ``evaluate`` and ``predict``
-    take a SciPy matrix too.
+    accept a SciPy matrix too.
     Output shape: logits, float32 ``[B, I]``.
 
-    ``fit``, ``evaluate`` and ``predict`` work as in Keras; ``compile`` takes an optimizer and no loss, since the
+    ``fit``, ``evaluate`` and ``predict`` work as in Keras; ``compile`` accepts an optimizer and no loss, since the
     likelihood needs the hidden layer, not the logits. Then
 
     - ``x`` are counts: finite, from 0;
@@ -78,7 +78,7 @@ class VAECF(Recommends, Model):
 
     Raises:
         InputError: an argument out of range; rows of another width than I; counts or weights that are negative, NaN or
-            infinite. What comes from a pipeline is looked at batch by batch, before a weight changes; there wrong
+            infinite. What comes from a pipeline is checked batch by batch, before a weight changes; there wrong
             counts are a `tf.errors.InvalidArgumentError`.
 
     Example:
@@ -170,7 +170,7 @@ class VAECF(Recommends, Model):
         self.build()
 
     def build(self, input_shape: Any = None) -> None:
-        """Create all weights. The shape is known from ``num_items``; the argument is not looked at."""
+        """Create all weights. The shape is known from ``num_items``; the argument is ignored."""
         if self.built:
             return
         shape: tuple[int | None, ...] = (None, self.num_items)
@@ -296,8 +296,8 @@ class VAECF(Recommends, Model):
         return tf.exp(best - tf.reduce_logsumexp(scores, axis=1, keepdims=True))
 
     def reasons(self, row: Any, item: int, k: int) -> tuple[float, np.ndarray, np.ndarray]:
-        """By how far the item's logit falls when each item of the history is left out; negative for one that speaks
-        against. The falls need not add up to anything: the network is not linear in its items."""
+        """By how far the item's logit falls when each item of the history is left out; negative for one that
+        lowers it. The falls need not add up to anything: the network is not linear in its items."""
         return leave_one_out(lambda rows: self._logit(rows, item), row, k)
 
     def _logit(self, rows: scipy.sparse.csr_matrix, item: int) -> np.ndarray:

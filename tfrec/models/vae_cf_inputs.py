@@ -18,7 +18,7 @@ from tfrec.models.rows import check_weights, checked_rows
 def checked(
     model: Any, method: Any, args: Any, kwargs: dict[str, Any], counts: bool = True, batch: bool = False
 ) -> dict[str, Any]:
-    """The arguments of one of Keras's methods, with whatever is at hand looked at before work starts.
+    """The arguments of one of Keras's methods, with arrays checked before work starts.
 
     Args:
         model: a `tfrec.models.VAECF`.
@@ -69,7 +69,7 @@ def are_users(x: Any) -> bool:
 
 
 def _itself(x: Any) -> np.ndarray:
-    """A target that says that each row predicts itself: Keras passes weights on only where there are targets. Of a type
+    """The target for rows that predict themselves: Keras passes weights on only where there are targets. Of a type
     that counts never have, so that no trace of a step stands for both."""
     return np.zeros((x.shape[0], 1), np.complex64)
 

@@ -130,8 +130,9 @@ class TTShape:
 def tt_lookup(ids: tf.Tensor, cores: Sequence[tf.Tensor], shape: TTShape) -> tf.Tensor:
     """Rows of the table, with a gradient for the cores.
 
-    Memory of the native operation on a CPU, beside ids and rows: at most 48 + 8 T bytes per id, for sorting, and padded
-    copies of the cores; nothing of ids x rank. Its gradient: the same, and a sum of the cores' size for each thread.
+    Memory of the native operation on a CPU, besides ids and rows: at most 48 + 8 T bytes per id, for sorting, and
+    padded copies of the cores; nothing of ids x rank. Its gradient: the same, and a sum of the cores' size for each
+    thread.
 
     Args:
         ids: int ``[...]``, each in ``[0, num_tables * num_rows)``.

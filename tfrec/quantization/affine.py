@@ -28,9 +28,9 @@ def limits(mode: Mode, bits: int) -> tuple[int, int]:
         InputError: an unknown mode, or bits outside 2 to 8.
     """
     if mode not in MODES:
-        raise InputError(f"Unknown quantization mode.\nReceived: {mode!r}.\nKnown: {', '.join(MODES)}.")
+        raise InputError(f"`mode` must be one of {', '.join(MODES)}.\nReceived: {mode!r}.")
     if not 2 <= bits <= 8:
-        raise InputError(f"Quantization takes 2 to 8 bits.\nReceived: {bits}.")
+        raise InputError(f"`bits` must be from 2 to 8.\nReceived: {bits}.")
     if mode == "symmetric":
         return -(2 ** (bits - 1) - 1), 2 ** (bits - 1) - 1
     return (0, 2**bits - 1) if mode == "asymmetric_unsigned" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
@@ -62,7 +62,7 @@ class Affine:
         low = np.minimum(np.asarray(low, np.float64), 0.0)
         high = np.maximum(np.asarray(high, np.float64), 0.0)
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
-            raise InputError("A range to quantize must be finite.\nReceived: NaN or infinity.")
+            raise InputError("The values to quantize must be finite.\nReceived: NaN or infinity.")
         scale = np.maximum(-low, high) / greatest if mode == "symmetric" else (high - low) / (greatest - least)
         # A range so small that its scale is 0 in float32 holds nothing but 0 for our purposes.
         scale = np.where(scale.astype(np.float32) > np.finfo(np.float32).tiny, scale, 1.0)

@@ -25,13 +25,13 @@ def calibrate(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Statistics:
-    """Look at the activations for a part of the training pairs, with unseen items beside them as in training.
+    """Look at the activations for a part of the training pairs, with unseen items added as in training.
 
     Args:
         model: a `tfrec.models.NeuMF`.
         train: ``[U, I]``, training data: never the test's.
         fraction: of its entries, in (0, 1]; at least one.
-        negatives: unseen items beside each; any items where some user has them all.
+        negatives: unseen items for each; any items where some user has them all.
         seed: of the choice.
         progress: called with batches done and their number.
 
@@ -40,7 +40,7 @@ def calibrate(
             fit ``train``.
     """
     if not isinstance(model, NeuMF):
-        raise InputError(f"`calibrate` takes a float tfrec.models.NeuMF.\nReceived: {type(model).__name__}.")
+        raise InputError(f"`calibrate` expects a float tfrec.models.NeuMF.\nReceived: {type(model).__name__}.")
     if train.shape != (model.num_users, model.num_items):
         raise InputError(
             f"The calibration data must have the model's users and items, {(model.num_users, model.num_items)}.\n"

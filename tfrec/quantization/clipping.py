@@ -36,7 +36,7 @@ def clip_range(
     """
     s = statistics
     if method not in CLIPPINGS:
-        raise InputError(f"Unknown clipping.\nReceived: {method!r}.\nKnown: {', '.join(CLIPPINGS)}.")
+        raise InputError(f"`method` must be one of {', '.join(CLIPPINGS)}.\nReceived: {method!r}.")
     if method in ("percentile", "mse") and not sum(s.histogram):
         raise InputError(f"Clipping by {method} needs a histogram.\nReceived: statistics without one. Calibrate again.")
     if method == "none":

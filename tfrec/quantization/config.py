@@ -48,7 +48,7 @@ class QuantizationConfig:
         limits(self.mode, self.activations)
         limits(self.weight_mode, self.weights)
         if self.clipping not in CLIPPINGS:
-            raise InputError(f"Unknown clipping.\nReceived: {self.clipping!r}.\nKnown: {', '.join(CLIPPINGS)}.")
+            raise InputError(f"`clipping` must be one of {', '.join(CLIPPINGS)}.\nReceived: {self.clipping!r}.")
         if self.clip_std <= 0 or not 50 < self.clip_percentile <= 100:
             raise InputError(
                 "`clip_std` must be positive and `clip_percentile` above 50 and at most 100.\n"
@@ -58,12 +58,12 @@ class QuantizationConfig:
             raise InputError(
                 "The exact product needs embeddings without zero point.\n"
                 f"Received: product='exact', weight_mode={self.weight_mode!r}.\n"
-                "Take product='quantized', or weight_mode='symmetric'."
+                "Use product='quantized', or weight_mode='symmetric'."
             )
         if self.product == "exact" and not self.split_final:
             raise InputError(
-                "One final layer takes both branches on one scale, so the product must be quantized.\n"
-                "Received: product='exact', split_final=False.\nTake product='quantized', or split_final=True."
+                "One final layer reads both branches on one scale, so the product must be quantized.\n"
+                "Received: product='exact', split_final=False.\nUse product='quantized', or split_final=True."
             )
 
 

@@ -1,4 +1,4 @@
-"""Weights that are integers, each with the affine map that says what its integers stand for."""
+"""Weights that are integers, each with the affine map from its integers to numbers."""
 
 from __future__ import annotations
 

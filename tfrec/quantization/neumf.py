@@ -109,7 +109,7 @@ class QuantizedNeuMF(IntegerWeights, Recommends, Model):
         return {"final": last["gmf"] + last["mlp"]}
 
     def other_activations(self) -> list[str]:
-        """Activations beside the hidden layers' that are held in integers."""
+        """Activations other than the hidden layers' that are held in integers."""
         names = ["product"] if self.gmf_width and self.quantization.product == "quantized" else []
         if not self.split_final:
             names.append("final_input")
@@ -130,7 +130,7 @@ class QuantizedNeuMF(IntegerWeights, Recommends, Model):
         return (shape[0], shape[1] if len(shape) == 2 else 1)
 
     def link(self, best: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-        """The probability that a user takes an item. Rank by `scores`: here different ones may round to one number."""
+        """The probability that a user chooses an item. Rank by `scores`: different ones may round to one here."""
         return tf.sigmoid(best)
 
     def carry_over(self, old: Any, users: Any, items: Any) -> None:

@@ -24,7 +24,7 @@ def quantize(model: Any, statistics: Statistics, config: QuantizationConfig | No
         config: default: the best found.
 
     Raises:
-        InputError: the model is quantized already or no NeuMF, the statistics are another model's or lack an
+        InputError: the model is quantized already or no NeuMF, the statistics are another model's or miss an
             activation, or the config makes no sense.
     """
     config = config or QuantizationConfig()
@@ -32,7 +32,7 @@ def quantize(model: Any, statistics: Statistics, config: QuantizationConfig | No
     if isinstance(model, QuantizedNeuMF):
         raise InputError("The model is quantized already.\nQuantize the float model it was made from.")
     if not isinstance(model, NeuMF):
-        raise InputError(f"`quantize` takes a tfrec.models.NeuMF.\nReceived: {type(model).__name__}.")
+        raise InputError(f"`quantize` expects a tfrec.models.NeuMF.\nReceived: {type(model).__name__}.")
     tensor_trains = [f"{side}_embedding" for side, kind in model.embedding_kinds.items() if kind == "tt"]
     if tensor_trains:
         raise InputError(

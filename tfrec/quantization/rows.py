@@ -50,11 +50,11 @@ class Int8Rows:
         if table.ndim != 2 or 0 in table.shape or (bias is not None and bias.shape != table.shape[:1]):
             shape = None if bias is None else bias.shape
             raise InputError(
-                "Int8Rows takes a table [I, F] and a bias [I], neither empty.\n"
+                "Int8Rows expects a table [I, F] and a bias [I], neither empty.\n"
                 f"Received shapes: {table.shape} and {shape}."
             )
         if not np.isfinite(table).all() or not (bias is None or np.isfinite(bias).all()):
-            raise InputError("Int8Rows takes finite numbers.\nReceived: NaN or infinity.")
+            raise InputError("Int8Rows expects finite numbers.\nReceived: NaN or infinity.")
         scales = _scales(np.abs(table).max(axis=1))
         values = _rounded(table, scales)
         columns = 0

@@ -104,7 +104,7 @@ class Statistics:
 
     Args:
         model: checksum of the weights they belong to, see `fingerprint`.
-        samples: number of pairs that were looked at.
+        samples: number of pairs that were read.
         tensors: by the activation's name.
     """
 

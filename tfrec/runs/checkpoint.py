@@ -68,8 +68,8 @@ def read_state(path: Path, model: keras.Model, *, optimizer: bool) -> tuple[dict
 def resume_state(last: Path, best: Path, model: keras.Model, monitor: str) -> dict[str, Any] | None:
     """Read an earlier start's state into the model, after looking at both files; None where there is none.
 
-    Where ``best`` cannot be used, its place is taken by the last epoch, which is said. Where ``last`` cannot be used
-    the message says how to go on from the best epoch: nothing that was trained is thrown away.
+    Where ``best`` cannot be used, its place is taken by the last epoch, which is printed. Where ``last`` cannot be used
+    the message tells how to continue from the best epoch: nothing that was trained is thrown away.
 
     Args:
         last: weights, optimizer and progress of the last epoch.
@@ -87,7 +87,7 @@ def resume_state(last: Path, best: Path, model: keras.Model, monitor: str) -> di
         values, progress = read_state(last, model, optimizer=whole)
         epoch, rows = int(progress["epoch"]), list(progress["rows"])
         if epoch != len(rows) or not all(isinstance(row, dict) for row in rows):
-            raise InputError(f"{last} is damaged: {epoch} epochs and {len(rows)} rows.")
+            raise InputError(f"{last} is damaged: {epoch} epochs and {len(rows)} rows.{_START_OVER}")
         if progress["best"] is not None:
             int(progress["best"]["epoch"]), float(progress["best"]["value"])
     except (InputError, KeyError, TypeError, ValueError) as error:
@@ -97,7 +97,7 @@ def resume_state(last: Path, best: Path, model: keras.Model, monitor: str) -> di
         )
         raise InputError(
             f"{what}\n"
-            + (f"To go on from epoch {other}, the best: cp {best} {last}\n" if other else "")
+            + (f"To continue from epoch {other}, the best: cp {best} {last}\n" if other else "")
             + f"{'Or s' if other else 'S'}tart over with --no-resume."
         ) from error
     for name, variable in _variables(model, whole).items():
@@ -106,7 +106,7 @@ def resume_state(last: Path, best: Path, model: keras.Model, monitor: str) -> di
         for optimizer in (model.optimizer, getattr(model.optimizer, "inner_optimizer", None)):
             if optimizer is not None:
                 optimizer.iterations.assign(int(progress["updates"]))
-        print(f"{last} has no state of the optimizer: it starts anew after epoch {epoch}.", flush=True)
+        print(f"{last} has no state of the optimizer: it starts again after epoch {epoch}.", flush=True)
     if progress["best"] is None and not best.exists():
         return progress  # no validation yet
     try:
@@ -131,7 +131,7 @@ def _has_optimizer(path: Path) -> bool:
 
 
 def _epoch_of(path: Path, model: keras.Model) -> int | None:
-    """The epoch of a file that training can go on from, or None."""
+    """The epoch of a file that training can continue from, or None."""
     try:
         _, progress = read_state(path, model, optimizer=False)
         return int(progress["epoch"]) if {"rows", "best", "updates"} <= set(progress) else None

@@ -65,7 +65,7 @@ def read_compared(paths: Sequence[Path]) -> list[ComparedRun]:
     """
     if len(paths) < 2:
         given = ", ".join(printable(p) for p in paths) or "none"
-        raise InputError(f"A comparison needs two runs or more.\nReceived: {given}.\nName the folders of others.")
+        raise InputError(f"A comparison needs at least two runs.\nReceived: {given}.\nName the folders of others.")
     places: dict[str, Path] = {}
     for path in paths:
         place = os.path.realpath(path)
@@ -86,10 +86,12 @@ def read_compared(paths: Sequence[Path]) -> list[ComparedRun]:
 def _read(path: Path) -> ComparedRun:
     report_file, users_file = path / "metrics.json", path / "test_users.arrow"
     if not path.is_dir():
-        raise InputError(f"A run is a folder.\nReceived: {printable(path)}.\nName a folder that training has made.")
+        raise InputError(
+            f"A run must be a folder.\nReceived: {printable(path)}.\nName a folder that training has made."
+        )
     if not report_file.is_file():
         raise InputError(
-            f"A finished run has a metrics.json.\nReceived: {printable(path)}, which has none.\n"
+            f"A run must be finished, with a metrics.json.\nReceived: {printable(path)}, which has none.\n"
             "Let it finish: give its training command again."
         )
     if not users_file.is_file():

@@ -58,7 +58,7 @@ class Comparison:
         paired: a result for each other run and each metric that is measured per user; by metric, then by run.
         users: users compared.
         users_left_out: users of the test without a value of some metric in some run.
-        references: name -> metric -> value, of those that the runs were measured beside.
+        references: name -> metric -> value, of those that were measured with the runs.
         samples: resamples, and sign flips.
         seed: of both.
     """
@@ -135,8 +135,8 @@ def compare_runs(
     p-value of a paired sign-flip test (`tfrec.metrics.significance`). p-values are corrected by Holm's procedure for
     the number of runs compared with the baseline in a metric, and not for the number of metrics.
 
-    The interval says what other users would have given. It knows nothing of other seeds, which give other models: where
-    that matters, train with several. The best run was picked on these users, so its lead is on average a little less
+    The interval covers other users. It does not cover other seeds, which give other models: train with several where
+    that matters. The best run was picked on these users, so its lead is on average a little less
     than it looks, the more so the more runs there are.
 
     Args:
@@ -225,7 +225,7 @@ def _baseline(runs: list[ComparedRun], wanted: Path | None, shown: list[str]) ->
 
 
 def _references(runs: list[ComparedRun], shown: list[str]) -> dict[str, dict[str, float]]:
-    """Popularity and the like: once where the runs say the same of it, else once for each run that says otherwise."""
+    """Popularity and the like: once where the runs say the same of it, else once for each run that differs."""
     found: dict[str, dict[str, float]] = {}
     for run in runs:
         for name, report in run.test.items():

@@ -1,4 +1,4 @@
-"""What a report says about where its numbers come from."""
+"""Where the numbers of a report come from."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def hardware(ranks: int) -> dict[str, Any]:
         for gpu in tf.config.list_physical_devices("GPU")
     ]
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpus": gpus,
@@ -39,7 +39,8 @@ def hardware(ranks: int) -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Its name."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -8,11 +8,11 @@
     checkpoint/best.npz  weights of the best validation
     model.keras          the model that is shipped, for keras.models.load_model
     items.arrow          raw ids, titles and popularity of the model's items
-    users.arrow          raw ids of users, and what each has
+    users.arrow          raw ids of users, and their histories
     test_users.arrow     the test metrics of each user
     metrics.json         the report; written last, so a folder with it is complete
 
-Every file is written beside its place and renamed.
+Every file is written next to its place and renamed.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class RunFolder:
 
         Args:
             identity: of the run.
-            resume: whether to go on with what is there; else it is going to be replaced.
+            resume: whether to continue with what the folder has; else that is replaced.
 
         Returns:
             Whether the folder has the complete run already.
@@ -119,7 +119,7 @@ class RunFolder:
             if self.last.exists() or self.items.exists():
                 # It has what a run has, so it was one.
                 raise InputError(
-                    f"{self.config} is {'damaged' if self.config.exists() else 'missing'}, so nobody can say what run "
+                    f"{self.config} is {'damaged' if self.config.exists() else 'missing'}, so it is unknown which run "
                     f"{self.path} has. Nothing there has been touched.\n"
                     "Bring the file back from a copy, or name another --output-dir."
                 )
@@ -210,7 +210,7 @@ class RunFolder:
         if self.last.is_file():
             return (
                 f"What was trained is in {self.last.parent}: remove {self.metrics} and give the training command "
-                "again. It trains nothing anew and writes the files of the end again."
+                "again. It trains nothing again and writes the files of the end again."
             )
         for report, command in (("quantization.json", "quantize"), ("compression.json", "compress")):
             if (self.path / report).exists():
@@ -268,7 +268,7 @@ class RunFolder:
         if found.get("format") != FORMAT:
             raise InputError(
                 f"{self.path} is a run of {'an earlier' if 'format' not in found else 'another'} version of tfrec, "
-                "which this one does not read: train it again into another --output-dir."
+                "which this one does not read.\nTrain it again into another --output-dir."
             )
         return found
 

@@ -57,7 +57,7 @@ def load_run_model(folder: RunFolder, kinds: Sequence[str], vocabulary: Vocabula
 
 
 def check_sizes(folder: RunFolder, model: keras.Model, num_users: int, num_items: int, source: Path) -> None:
-    """Raise InputError unless the model knows no more users, and as many items, as ``source`` has."""
+    """Raise InputError unless the model has no more users, and as many items, as ``source`` has."""
     known = getattr(model, "num_users", None) or 0
     wrong = [("items", model.num_items, num_items)] if model.num_items != num_items else []
     wrong += [("users", known, num_users)] if known > num_users else []

@@ -21,7 +21,7 @@ from tfrec.runs.history import write_csv
 
 
 class Schedule(Protocol):
-    """What a recorder has to know of how a model is trained."""
+    """What a recorder needs of how a model is trained."""
 
     @property
     def epochs(self) -> int:
@@ -107,7 +107,7 @@ class Recorder(keras.callbacks.Callback):
 
     @property
     def progress(self) -> dict[str, Any]:
-        """All that is needed to go on from here, as JSON values."""
+        """All that is needed to continue from here, as JSON values."""
         updates = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
         return {"epoch": len(self.rows), "rows": self.rows, "best": self.best, "updates": updates}
 

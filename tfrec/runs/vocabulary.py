@@ -1,4 +1,4 @@
-"""What a model's item and user numbers stand for, and what users have."""
+"""What a model's item and user numbers stand for, and users' histories."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Vocabulary:
         item_ids: ``[I]`` raw ids, int64 or text.
         item_titles: ``[I]`` titles, or None.
         popularity: ``[I]`` number of training users.
-        user_ids: ``[V]`` raw ids, int64 or text. Users that the model knows by number come first, in its order.
-        histories: float32 ``[V, I]``: above 0 for what a user has, as the model takes it; below 0 for what is disliked;
-            a stored 0 for what a user has met without liking it. None of it is recommended to the user.
-        weights: ``[I]``, the value that an item has in the history of somebody new; None: 1.
+        user_ids: ``[V]`` raw ids, int64 or text. The model's users by number come first, in its order.
+        histories: float32 ``[V, I]``: above 0 for a user's items, as the model takes it; below 0 for what is disliked;
+            a stored 0 for what a user has seen without liking it. None of it is recommended to the user.
+        weights: ``[I]``, the value that an item has in the history of a new user; None: 1.
     """
 
     item_ids: np.ndarray
@@ -86,7 +86,9 @@ class Vocabulary:
             found.check()
             return found
         except DAMAGE as error:
-            raise InputError(f"{path} is damaged: {reason(error)}.") from error
+            raise InputError(
+                f"{path} is damaged: {reason(error)}.\nBring it back from a copy, or train the run again."
+            ) from error
 
     def check(self) -> None:
         """Raise ValueError for what does not fit together."""

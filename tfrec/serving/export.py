@@ -17,7 +17,7 @@ def export(served: ServedHistories | ServedUsers, path: str | Path) -> Path:
     """Write a SavedModel to ``path``, whole or not at all.
 
     Raises:
-        InputError: ``path`` is there already, or cannot be written.
+        InputError: ``path`` exists already, or cannot be written.
     """
     path = Path(path)
     try:

@@ -34,12 +34,12 @@ class ServedHistories(tf.Module):
 
     Args:
         model: one with ``num_items`` that answers histories, see `tfrec.models.recommends.Recommends`. Items are ranked
-            by its ``scores``, as in evaluation; beside the winners stands what its ``link`` makes of them; and where
+            by its ``scores``, as in evaluation; shown with the winners is what its ``link`` makes of them; and where
             it is not ``answerable``, the row is empty.
         item_ids: ``[I]`` raw ids, int64 or text, in the model's order.
         labels: ``[I]`` titles.
         popularity: ``[I]`` number of training users.
-        raw_ids: speak raw ids; False: the model's item numbers, ``0 ... I - 1``.
+        raw_ids: raw ids in and out; False: the model's item numbers, ``0 ... I - 1``.
     """
 
     def __init__(

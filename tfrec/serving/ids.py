@@ -11,7 +11,7 @@ class IdTable(tf.Module):
 
     Args:
         ids: ``[N]`` raw ids, int64 or text, in the model's order.
-        raw: speak raw ids; False: the numbers ``0 ... N - 1``.
+        raw: raw ids in and out; False: the numbers ``0 ... N - 1``.
     """
 
     def __init__(self, ids: np.ndarray, raw: bool) -> None:

@@ -6,7 +6,7 @@ Signature ``serving_default``:
     k           int32 []                how many items to recommend, 1 to I
 
     ids         int64 (or string) [B, k]  best first, nothing that the user has
-    scores      float32 [B, k]            NeuMF: probability that the user takes the item when offered it; ALS: x.y
+    scores      float32 [B, k]            NeuMF: probability that the user chooses the item when offered it; ALS: x.y
     counts      int32 [B]                 how many of the k places are filled; the others have id -1 (or ""), score 0
     known       bool [B]                  False for an unknown user, who gets the most popular items
 
@@ -37,18 +37,18 @@ from tfrec.serving.ids import IdTable
 
 
 class ServedUsers(tf.Module):
-    """Users in, recommendations or scores of candidates out, around a model that knows users by number.
+    """Users in, recommendations or scores of candidates out, around a model with users by number.
 
     Args:
         model: one with ``num_users`` and ``num_items``, see `tfrec.models.recommends.Recommends`. Items are ranked by
-            its ``scores``, as in evaluation; beside the winners stands what its ``link`` makes of them; and where it
+            its ``scores``, as in evaluation; shown with the winners is what its ``link`` makes of them; and where it
             is not ``answerable``, the row is empty.
         user_ids: ``[U]`` raw ids, int64 or text, in the model's order.
         item_ids: ``[I]`` raw ids, int64 or text, in the model's order.
         labels: ``[I]`` titles.
         popularity: ``[I]`` number of training users.
-        seen: ``[U, I]``, what each user has; these are not recommended to her.
-        raw_ids: speak raw ids; False: the model's numbers, from 0.
+        seen: ``[U, I]``, each user's history; these are not recommended to them.
+        raw_ids: raw ids in and out; False: the model's numbers, from 0.
 
     Raises:
         InputError: sizes that do not fit the model.

@@ -1,7 +1,7 @@
-"""Ways to hold out: each splits the events, names its references, and says how it is measured.
+"""Ways to hold out: each splits the events, names its references, and how it is measured.
 
-A new one is a module with a `Task`, a name in `tfrec.tasks.config.SplitName` and a line in `TASKS`. None knows a model
-or a family.
+A new one is a module with a `Task`, a name in `tfrec.tasks.config.SplitName` and a line in `TASKS`. None imports a
+model or a family.
 """
 
 from tfrec.tasks.by_time import ByTime

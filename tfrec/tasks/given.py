@@ -1,4 +1,4 @@
-"""Training, validation and test as somebody else has made them, from a file or a table each."""
+"""Training, validation and test as they were made elsewhere, from a file or a table each."""
 
 from __future__ import annotations
 

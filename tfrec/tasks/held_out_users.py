@@ -1,4 +1,4 @@
-"""Whole users are held out; part of what they have is shown, the rest is to be predicted (strong generalization)."""
+"""Whole users are held out; part of their items is shown, the rest is to be predicted (strong generalization)."""
 
 from __future__ import annotations
 

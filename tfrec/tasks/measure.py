@@ -1,7 +1,7 @@
 """Measure a model and its references on a split, on every rank its share.
 
 A model is asked as it can be asked (`tfrec.models.recommends.Recommends`): by the number of a user that it was trained
-with, else by what the user has.
+with, else by the user's history.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Measure:
         Args:
             model: with ``scores``.
             part: on which.
-            rows: what it takes of what users have.
+            rows: what it takes of users' histories.
         """
         key = (id(model), part)
         if key not in self._scorers:
@@ -135,7 +135,7 @@ class _Scorer:
         self._by_number = part.users is not None and model.num_users is not None
         if not self._by_number and not model.takes_histories:
             raise InputError(
-                f"{type(model).__name__} knows its training users only, and these are others.\n"
+                f"{type(model).__name__} answers for its training users only, and these are others.\n"
                 "Use another --data.split than held_out_users, or a family that takes histories: vae-cf, ease, als."
             )
         self._model, self._rows = model, rows

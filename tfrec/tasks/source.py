@@ -73,7 +73,7 @@ class SourceConfig:
     name: DataName = "synthetic"
     """A published data set, or a generated one. ncf-ml-1m: ml-1m with the NCF paper's held-out items and its 99
     negatives for each. synthetic-catalog: ten million items in categories. in-memory: what tfrec.fit was given in
-    Python. Not looked at when path is given."""
+    Python. Ignored when path is given."""
     path: Path | None = None
     """A table of your own: CSV, TSV (also packed) or Parquet, with column names; a file, a pattern in quotes
     ('plays/*.parquet') or a folder of parts."""
@@ -96,7 +96,7 @@ class SourceConfig:
     """With path: rows without an id, malformed, or with a rating or time that is none. error: stop and name them. drop:
     leave them out, counted."""
     delimiter: str | None = None
-    """With path: the delimiter; default: told from the first line."""
+    """With path: the delimiter; default: detected in the first line."""
     quoting: Literal["auto", "on", "off"] = "auto"
     """With path: whether " quotes. auto: not in text delimited by tabs; a quote that swallows lines is an error."""
     decimal: Literal[".", ","] = "."
@@ -111,7 +111,7 @@ class SourceConfig:
     """With path: take ids as text even where they look like numbers."""
     min_rating: float | Literal["auto", "all"] = "auto"
     """Keep pairs of user and item with a value above this, from 0. auto: of ratings those above 7 tenths of the scale
-    (3.5 of 5), of counts all above 0. all: those above 0. ALS takes votes below 0 as disliked, whatever this says."""
+    (3.5 of 5), of counts all above 0. all: those above 0. ALS takes votes below 0 as disliked, whatever this is."""
     format: Literal["table", "lists", "ncf"] = "table"
     """With path. table: a file with column names. lists: a line per user, `user item item ...`, as the LightGCN family
     writes it. ncf: a folder with the NCF paper's NAME.train.rating, NAME.test.rating and NAME.test.negative."""
@@ -121,7 +121,7 @@ class SourceConfig:
     """The data set synthetic-catalog."""
 
 
-#: Settings that speak of a table of one's own, with the names of `Interactions.from_table`.
+#: Settings of a user's own table, with the names of `Interactions.from_table`.
 _TABLE_OPTIONS = (
     "title", "value_kind", "bad_rows", "delimiter", "quoting", "decimal", "encoding", "column_names", "time_format",
     "text_ids",
@@ -138,7 +138,7 @@ class Source:
         events: all of it; with files that have held out already, what these have for training.
         oracle: the planted model where the data was drawn from one.
         test_items: int32 ``[U]``, where the source has held out each user's latest item itself (-1: none); else None.
-        test_negatives: int32 ``[U, n]``, what that item is ranked among, where the source says so; else None.
+        test_negatives: int32 ``[U, n]``, what that item is ranked among, where the source states it; else None.
         notes: what -> how many, of what is unusual in the files.
         validation: events for validation, where Python hands them over.
         test: events for the test, where Python hands them over.
@@ -164,7 +164,7 @@ class InMemory:
 
     Args:
         events: all, or those for training.
-        validation: the events for validation, where somebody has split already.
+        validation: the events for validation, where the data is split already.
         test: the events for the test.
     """
 
@@ -220,7 +220,7 @@ def _check_held_out_already(config: SourceConfig) -> None:
 
 
 def read_file(config: SourceConfig, path: Path) -> Interactions:
-    """The events of a file, read as ``config`` says.
+    """The events of a file, read with the settings ``config``.
 
     Raises:
         InputError: see `Interactions.from_table` and `tfrec.data.user_lists.read_user_lists`.
@@ -266,7 +266,7 @@ def _check(config: SourceConfig, in_memory: InMemory | None) -> None:
         if getattr(config, name) != defaults[name]:
             option = f"--data.{name.replace('_', '-')}"
             raise InputError(
-                f"{option} speaks of a table of your own, and none is named.\nReceived: {option} "
+                f"{option} is for a table of your own, and none is named.\nReceived: {option} "
                 f"{getattr(config, name)} with the data set {config.name}.\nName the table with --data.path, or leave "
                 f"{option} out."
             )

@@ -26,7 +26,7 @@ class TrainingSet:
 
     Args:
         events: where users and items come from.
-        matrix: float32 ``[U, I]``: above 0 for what a user has, below 0 for what is disliked (votes).
+        matrix: float32 ``[U, I]``: above 0 for a user's items, below 0 for what is disliked (votes).
         users: int64 ``[U]``, each row's user in ``events``.
         items: int64 ``[I]``, each column's item in ``events``.
     """
@@ -67,7 +67,7 @@ class Part:
         targets: float32 ``[B, I]``, above 0 for what is to be predicted; disjoint from ``seen``.
         users: int64 ``[B]``, rows of the training set; None: users that training has not seen.
         event_users: int64 ``[B]``, users of the events.
-        negatives: int32 ``[B, n]``, what the target is ranked among, where the source says so.
+        negatives: int32 ``[B, n]``, what the target is ranked among, where the source states it.
     """
 
     seen: scipy.sparse.csr_matrix
@@ -151,8 +151,8 @@ class Split:
 
         Returns:
             users: int64 ``[V]`` of the events; those of ``fitted`` first, in its order.
-            histories: float32 ``[V, I]``: above 0 for what a user has, below 0 for what is disliked, and a stored 0 for
-                what a user has met without it counting as positive. None of it is recommended.
+            histories: float32 ``[V, I]``: above 0 for a user's items, below 0 for what is disliked, and a stored 0 for
+                what a user has seen without it counting as positive. None of it is recommended.
         """
         users = _first(fitted.users, np.unique(self.events.user_index))
         known = self._matrix(self.pairs, users, fitted.items)
@@ -249,9 +249,9 @@ def positives(
 
 
 def without_gaps(pairs: Interactions) -> tuple[Interactions, np.ndarray, np.ndarray]:
-    """``pairs`` with the users and items that have any numbered anew, and which these are, int64.
+    """``pairs`` with the users and items that have any, renumbered, and which these are, int64.
 
-    A catalogue of which nothing was left out keeps its order: whoever has nothing there never had anything.
+    A catalogue of which nothing was left out keeps its order: a user without entries there never had any.
     """
     everyone, everything = np.arange(pairs.num_users), np.arange(pairs.num_items)
     if not pairs.report.dropped:
@@ -292,7 +292,7 @@ def known_parts(
     test: scipy.sparse.csr_matrix,
     users: np.ndarray,
 ) -> tuple[Part, Part]:
-    """Validation and test of users whom training knows: those with targets, and what they had before.
+    """Validation and test of users of the training part: those with targets, and what they had before.
 
     Args:
         train: ``[U, I]``.

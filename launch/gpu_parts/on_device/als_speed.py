@@ -1,4 +1,4 @@
-"""Seconds of an ALS iteration, with both solvers and both storages, beside implicit's GPU code where it is installed.
+"""Seconds of an ALS iteration, with both solvers and both storages, next to implicit's GPU code where it is installed.
 
 The matrix is that of ``python -m tfrec.benchmark als``, generated: 10 million plays weighted by BM25, 128 factors.
 Operations and bytes are those that an iteration cannot do without: each entry's factors read once from memory for each

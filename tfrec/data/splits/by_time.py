@@ -76,7 +76,7 @@ def by_time(
         test_share: of the positive pairs, the latest, in (0, 1).
         validation_from: instead of the share, the first moment of validation: a number in the unit of the source, or a
             date in ISO 8601 (UTC where no zone is written). For dates the times must count from 1970; their unit
-            (seconds to nanoseconds) is told by the largest.
+            (seconds to nanoseconds) follows from the largest.
         test_from: instead of the share, the first moment of test, the same.
         min_rating: pairs with a value above it are positive, see `tfrec.data.value_kinds.threshold`.
         dislikes: of votes, keep the negative ones in training. Held out they are no targets, and counted.
@@ -155,7 +155,7 @@ def _check_shares(validation_share: float, test_share: float) -> None:
         raise InputError(f"`test_share` must lie between 0 and 1.\nReceived: {test_share}.")
     if not (validation_share >= 0 and validation_share + test_share < 1):
         raise InputError(
-            "`validation_share` must be from 0, and leave some for training beside `test_share`.\n"
+            "`validation_share` must be from 0, and leave some for training besides `test_share`.\n"
             f"Received: validation_share={validation_share}, test_share={test_share}.\nTheir sum must be below 1."
         )
 

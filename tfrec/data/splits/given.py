@@ -1,4 +1,4 @@
-"""Take a split that somebody else made, from a file each."""
+"""A split made elsewhere, read from a file each."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def leave_one_out(interactions: Interactions, *, min_user_events: int = 2, valid
     Args:
         interactions: the events.
         min_user_events: users with fewer items keep all of them for training, from 2 (3 with ``validation``).
-        validation: hold out the second latest interaction too, so that the test is looked at once.
+        validation: hold out the second latest interaction too, so that the test is used once.
 
     Raises:
         InputError: no user has enough items.

@@ -44,7 +44,7 @@ def random_holdout(
 
     Args:
         interactions: the events; those of one pair are merged first, see `tfrec.data.Interactions.merge`. A pair of
-            value 0 says nothing and is left out.
+            value 0 has no meaning and is left out.
         validation_share: in [0, 1); 0: no validation set.
         target_share: of the test set, in (0, 1); the two together below 1.
         seed: from 0.
@@ -62,7 +62,7 @@ def random_holdout(
         raise InputError(f"`target_share` must lie between 0 and 1.\nReceived: {target_share}.")
     if not (validation_share >= 0 and target_share + validation_share < 1):
         raise InputError(
-            "`validation_share` must be from 0, and leave some for training beside `target_share`.\n"
+            "`validation_share` must be from 0, and leave some for training besides `target_share`.\n"
             f"Received: validation_share={validation_share}, target_share={target_share}.\nTheir sum must be below 1."
         )
     if not 0 <= seed < 2**63:

@@ -1,4 +1,4 @@
-"""Hold out whole users: a model that takes histories must rank what it has not seen of people it does not know."""
+"""Hold out whole users: a model that takes histories must rank what it has not seen of users it was not trained on."""
 
 from __future__ import annotations
 
