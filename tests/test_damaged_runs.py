@@ -110,7 +110,7 @@ def test_output_names(finished, tmp_path, monkeypatch, capsys):
     run_export(Export(Path("."), Path("../served")))
     (strange / "sub").mkdir()
     monkeypatch.chdir(strange / "sub")
-    with pytest.raises(InputError, match="served is there already"):
+    with pytest.raises(InputError, match="served exists already"):
         run_export(Export(Path(".."), Path("../../served")))
     recommend(Recommend(Path(".."), user=("7",), k=3))
     assert sorted(p.name for p in strange.parent.iterdir()) == ["run", "served"]

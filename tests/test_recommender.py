@@ -253,8 +253,8 @@ def test_evaluate(models, vocabulary):
     found = vae.evaluate(targets, metrics=["hit_rate@3", "mrr"])
     assert found.users == 3
     assert found.left_out == {
-        "of users that the model does not know": 2,
-        "of items that the model does not know": 1,
+        "of users unknown to the model": 2,
+        "of items unknown to the model": 1,
         "that the user has already": 1,
     }
     best = {user: vae.recommend([user], k=ITEMS)["item"].to_pylist() for user in list(targets)[:3]}
@@ -284,7 +284,7 @@ def test_saved_and_loaded_it_gives_the_same_answers(recommender, tmp_path):
     loaded = Recommender.load(folder)
     users = [*USER_IDS.tolist(), "nobody"]
     assert loaded.recommend(users, k=6).equals(recommender.recommend(users, k=6))
-    with pytest.raises(InputError, match="there already"):
+    with pytest.raises(InputError, match="exists already"):
         recommender.save(folder)
     (folder / "users.arrow").unlink()
     with pytest.raises(InputError, match=r"has no recommender: users.arrow not found"):
@@ -304,7 +304,7 @@ def test_export_answers_the_same(recommender, tmp_path):
         )
         table = recommender.recommend_to(histories, k=4)
     elif recommender.model.takes_histories:
-        # It knows some of the users by number and all of them by what they have.
+        # It knows some of the users by number and all of them by their items.
         answer = served(
             item_ids=tf.constant([1_003], tf.int64), row_splits=tf.constant([0, 1], tf.int64), k=tf.constant(4)
         )

@@ -166,7 +166,7 @@ def test_leftovers_of_others_stay(tmp_path):
 
 def test_two_processes_and_one_folder(tmp_path):
     """Who comes second, where no locks are to be had, finds the other's and leaves it."""
-    with pytest.raises(InputError, match="made by another process meanwhile"), atomic_folder(tmp_path / "out"):
+    with pytest.raises(InputError, match="made by another process at the same time"), atomic_folder(tmp_path / "out"):
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "theirs").write_text("")
     assert os.listdir(tmp_path) == ["out"]
@@ -182,7 +182,7 @@ def test_a_folder_that_is_there(tmp_path, there):
         path.write_text("mine")
     else:
         path.symlink_to(tmp_path if there == "link" else tmp_path / "nowhere")
-    with pytest.raises(InputError, match="there already"), atomic_folder(path):
+    with pytest.raises(InputError, match="exists already"), atomic_folder(path):
         pytest.fail("entered")
     assert os.listdir(tmp_path) == ["out"]
 

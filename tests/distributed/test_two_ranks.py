@@ -191,7 +191,7 @@ def test_missing_data_on_one_rank_stops_all(tmp_path):
 
 
 def test_a_rank_that_stands_still_is_named(tmp_path):
-    """Stopped as a debugger or a machine without memory stops it: the other does not wait for ever."""
+    """Stopped as a debugger or a machine without memory stops it: the other does not wait forever."""
     pause = "export HOROVOD_GLOO_TIMEOUT_SECONDS=8; if [ $HOROVOD_RANK = 1 ]; then (sleep 15; kill -STOP $$) & fi;"
     options = f"--data.path '{tmp_path}/0.tsv' --training.epochs 100000 --training.patience 100000"
     screen = start(tmp_path, options, before=pause)

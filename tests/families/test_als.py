@@ -141,7 +141,7 @@ def test_choices(finished):
 
 
 def test_everybody_of_a_run_that_held_out_users(folded):
-    """Held-out users are answered by what they have."""
+    """Held-out users are answered by their items."""
     folder, _ = folded
     out, _ = run("recommend", "run", "--items", "Item 00003", "7", "-k", "5", cwd=folder)
     assert len(out.strip().splitlines()) == 5

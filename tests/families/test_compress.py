@@ -53,7 +53,7 @@ def test_the_result_is_a_run_like_any_other(run, tmp_path):
     export.run_export(export.Arguments(tmp_path / "small", tmp_path / "served"))
     # It needs TensorFlow only.
     assert b"TfrecTt" not in (tmp_path / "served" / "saved_model.pb").read_bytes()
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         make(run, tmp_path / "small")
     with pytest.raises(InputError, match="a tensor train already"):
         make(tmp_path / "small", tmp_path / "other", tables=("item",))

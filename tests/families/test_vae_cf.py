@@ -163,7 +163,7 @@ def test_export(finished):
     assert "150 items" in out
     assert (folder / "served" / "1" / "saved_model.pb").is_file()
     _, err = run("export", "run", "served/1", cwd=folder, code=2)
-    assert "there already" in err
+    assert "exists already" in err
     _, err = run("export", "nowhere", "out", cwd=folder, code=2)
     assert "not the folder of a finished run" in err
 

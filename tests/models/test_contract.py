@@ -306,9 +306,9 @@ def test_choosing_and_leaving_out(name):
 def test_users_that_the_model_does_not_know(name):
     family, model = FAMILIES[name], learned(name)
     if not family.by_users:
-        with pytest.raises(InputError, match=r"knows no users by number.\n.*als or neumf"):
+        with pytest.raises(InputError, match=r"has no users by number.\n.*als or neumf"):
             model.recommend(0, filter_seen=False)
-        with pytest.raises(InputError, match="knows no users by number"):
+        with pytest.raises(InputError, match="has no users by number"):
             model.scores(np.array([0]))
         return
     with pytest.raises(InputError, match="`users` must (lie in 0|be at least 0)"):

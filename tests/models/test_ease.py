@@ -278,9 +278,9 @@ def test_says_where_float32_is_not_enough(random, regularization):
 
 
 def test_knows_no_users_by_number(model, plays):
-    with pytest.raises(InputError, match="knows no users by number"):
+    with pytest.raises(InputError, match="has no users by number"):
         model.scores(tf.constant([1, 2]))
-    with pytest.raises(InputError, match="knows no users by number"):
+    with pytest.raises(InputError, match="has no users by number"):
         model.recommend(3, plays[3])
     with pytest.raises(InputError, match="23 columns"):
         model.scores(scipy.sparse.csr_matrix((2, 4)))

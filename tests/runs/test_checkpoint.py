@@ -181,7 +181,7 @@ def test_a_damaged_last_epoch_throws_nothing_away(stopped, damage, capsys):
     with pytest.raises(InputError) as caught:
         resume_state(last, best, model, "ndcg")
     lines = str(caught.value).splitlines()
-    assert f"To go on from epoch 1, the best: cp {best} {last}" in lines
+    assert f"To continue from epoch 1, the best: cp {best} {last}" in lines
     assert lines[-1] == "Or start over with --no-resume."
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -194,7 +194,7 @@ def test_a_damaged_last_epoch_throws_nothing_away(stopped, damage, capsys):
     assert found == {"epoch": 1, "rows": rows(1), "best": progress["best"], "updates": 40}
     assert (model.get_weights()[0] == 1).all()
     assert int(model.optimizer.iterations) == 40  # for schedules
-    assert "it starts anew after epoch 1" in capsys.readouterr().out
+    assert "it starts again after epoch 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("progress", [{}, {"epoch": 3}, {"epoch": 3, "rows": [], "best": None}, {"epoch": "x"}, [1],

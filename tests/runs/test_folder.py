@@ -113,7 +113,7 @@ def test_what_the_message_says_to_do_brings_the_file_back(copied, name, capsys, 
     reported = copied.read_metrics()["test"]
     getattr(copied, name).write_bytes(b"")
     copied.metrics.unlink()
-    monkeypatch.setattr("tfrec.models.VAECF.fit", lambda *_, **__: pytest.fail("trained anew"))
+    monkeypatch.setattr("tfrec.models.VAECF.fit", lambda *_, **__: pytest.fail("trained again"))
     train(*parse([*ARGUMENTS, str(copied.path)]), 0.0)
     assert copied.read_metrics()["test"] == reported
     load_recommender(copied)

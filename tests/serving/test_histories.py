@@ -132,7 +132,7 @@ print(json.dumps([answer["ids"].numpy().tolist(), answer["counts"].numpy().tolis
 
 def test_export_never_overwrites(tmp_path, recommender):
     (tmp_path / "there").mkdir()
-    with pytest.raises(InputError, match="there already"):
+    with pytest.raises(InputError, match="exists already"):
         export(recommender, tmp_path / "there")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):

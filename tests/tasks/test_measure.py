@@ -114,7 +114,7 @@ def test_what_is_seen_before_each_part():
     assert split.test.users.tolist() == [0, 1]
     assert split.validation.seen.toarray()[0].tolist() == [1, 1, 0, 0, 0, 0]
     assert split.test.seen.toarray()[0].tolist() == [1, 1, 1, 0, 0, 0]
-    # Popularity counts training users alone; what is served leaves out everything that anybody has.
+    # Popularity counts training users alone; what is served leaves out everything that any user has.
     assert split.train.popularity.tolist() == [2, 2, 0, 0, 1, 0]
     _, histories = split.histories(split.train)
     assert histories.toarray()[0].tolist() == [1, 1, 1, 1, 0, 0]

@@ -12,7 +12,7 @@ from tfrec.data.cache import cached
 from tfrec.data.files import combined_checksum
 from tfrec.data.interactions import Interactions
 from tfrec.data.registry import REGISTRY, Loaded
-from tfrec.data.table_files import table_files
+from tfrec.data.table_files import shown, table_files
 from tfrec.errors import InputError
 
 #: What `load` accepts.
@@ -86,4 +86,12 @@ def load_table(path: str | Path | Sequence[str | Path], **options: Any) -> Inter
     files = table_files(path)
     key = {"table": combined_checksum(files), "suffix": [file.name for file in files], "options": options}
     events = cached(key, lambda: Interactions.from_table(files, **options))
-    return events.described(source={"file": str(path), "sha256": key["table"]})
+    # The cache may hold what another path with the same bytes was read as.
+    name = options.get("name") or shown([_relative(file) for file in files])
+    return events.described(name=name, source={"file": str(path), "sha256": key["table"]})
+
+
+def _relative(path: Path) -> Path:
+    """A path below the current folder without what comes before it, for messages."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -114,8 +114,8 @@ class EASE(Recommends, Model):
         _check_memory(self.num_items, needed, "fit, besides its weights,")
         if verbose:
             print(
-                f"EASE: {self.num_items:,} items; weights {_gib(4.0 * self.num_items**2)} GiB, at most {_gib(needed)} "
-                f"GiB besides; {_gib(free_bytes())} GiB are free",
+                f"EASE: {self.num_items:,} items need {_gib(4.0 * self.num_items**2)} GiB for the weights and up to "
+                f"{_gib(needed)} GiB more while they are computed; {_gib(free_bytes())} GiB are free",
                 flush=True,
             )
         history = keras.callbacks.History()
@@ -132,7 +132,11 @@ class EASE(Recommends, Model):
             memory.give()
         history.on_epoch_end(0, logs)
         if verbose:
-            print("EASE: " + ", ".join(f"{name} {value:.3g}" for name, value in logs.items()), flush=True)
+            print(
+                f"EASE: Gramian {logs['gramian_seconds']:.2g} s, inverse {logs['inverse_seconds']:.2g} s, weights "
+                f"{logs['weights_seconds']:.2g} s; the largest error of a weight is about {logs['weight_error']:.1e}",
+                flush=True,
+            )
         return history
 
     def _solve(self, dense: np.ndarray, matrix: scipy.sparse.csr_matrix) -> dict[str, float]:
