@@ -52,7 +52,7 @@ def _cells(exposure: Exposure) -> list[str]:
 def _lorenz(facts: RunFacts, k: int) -> str:
     share = Scale(0, 1, [(0.0, "0"), (0.25, "25 %"), (0.5, "50 %"), (0.75, "75 %"), (1.0, "100 %")])
     title = f"Share of places over share of items, first {k}"
-    plot = Plot(title, share, share, "share of items, the most shown first", "share of places")
+    plot = Plot(title, share, share, "share of items, the most shown first", "share of places", left=62)
     plot.line("even", [(0, 0), (1, 1)])
     for name, report in facts.test.items():
         if report.details is not None and k in report.details.exposure:
