@@ -37,7 +37,7 @@ _FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _COMMENT = re.compile(r"<!--\s*(?P<key>file|not run|slow|needs)\s*(?::\s*(?P<value>[^\n]*?))?\s*-->")
-_UNIT = r"(?:ns|us|µs|ms|s|seconds?|min|minutes?|h|hours?|/s|samples/s|[KMG]i?B(?:/s)?|GFLOPS|x)"
+_UNIT = r"(?:ns|us|µs|ms|s|seconds?|min|minutes?|h|hours?|[a-z]+/s|[KMG]i?B(?:/s)?|GFLOPS|x)"
 _MEASURED = re.compile(rf"\d[\d,.:]*(?= ?{_UNIT}\b)")
 _NUMBER = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?")
 #: Blocks that are only shown.

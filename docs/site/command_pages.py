@@ -50,7 +50,7 @@ def _train() -> str:
     from tfrec.families import FAMILIES, RECIPES
 
     recipes = [f"| `{name}` | {_cell((make.__doc__ or '').strip())} |" for name, make in RECIPES.items()]
-    parts = ["### Recipes\n", "| recipe | |\n|---|---|\n" + "\n".join(recipes) + "\n"]
+    parts = ["### Recipes\n", "| recipe | trains |\n|---|---|\n" + "\n".join(recipes) + "\n"]
     of_family = {}
     for name, family in FAMILIES.items():
         config = family.recipes[name]()
@@ -115,7 +115,7 @@ def _values(action: Any) -> str:
 
 
 def _table(rows: dict[str, tuple[str, str, str, str]]) -> str:
-    lines = ["| option | values | default | |", "|---|---|---|---|"]
+    lines = ["| option | values | default | meaning |", "|---|---|---|---|"]
     for flags, values, default, text in rows.values():
         lines.append(f"| {flags} | {_cell(values)} | {_default(default)} | {_cell(text)} |")
     return "\n".join(lines) + "\n"

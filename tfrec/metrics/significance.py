@@ -24,7 +24,8 @@ class Differences:
 
     Args:
         mean: float64 ``[N]``.
-        low, high: float64 ``[N]``, the interval's ends.
+        low: float64 ``[N]``, the interval's lower end.
+        high: float64 ``[N]``, its upper end.
         p_value: float64 ``[N]``, two-sided, not corrected.
         users: U.
     """

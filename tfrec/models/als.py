@@ -47,8 +47,8 @@ class ALS(ALSQuestions, keras.Model):
         block_size: coordinates that ``block`` solves for at once, from 1.
         factor_dtype: ``float16`` or ``float32``, how the factors are stored; sums are float32.
         seed: of the first factors.
-        num_users: U, and
-        num_items: I; both are set by ``fit`` where they are None.
+        num_users: U; None: set by ``fit``.
+        num_items: I; None: set by ``fit``.
 
     The values of the matrix given to ``fit`` are confidences per unit of ``alpha``; a negative one means *disliked*,
     with the confidence of its size, and a stored zero counts as one that is not stored. A user or item without

@@ -29,7 +29,8 @@ class Paired:
         metric: the metric.
         value: the run's mean over the users compared.
         difference: that less the baseline's.
-        low, high: the bootstrap interval of the difference.
+        low: lower end of the bootstrap interval of the difference.
+        high: its upper end.
         p_value: two-sided, of the sign-flip test.
         p_holm: the same, corrected for the number of runs that are compared with the baseline in this metric.
         users: how many users there are.
