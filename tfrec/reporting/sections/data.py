@@ -19,7 +19,7 @@ def data(facts: RunFacts) -> str:
         "data",
         "The data",
         table("What became of the rows", ["", "rows"], _rows(facts)),
-        table("Positive pairs, held out or not", ["", ""], _counts(facts)),
+        table("Positive pairs, before the split leaves out users and items", ["", "number"], _counts(facts)),
         figures(_tail(facts), _histories(facts), _times(facts)),
         notes(escaped(str(facts.metrics["split"].get("positive", "")))),
     )
