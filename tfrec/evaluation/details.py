@@ -20,6 +20,7 @@ class Details:
     Args:
         k: the cutoff of ``found``.
         items: int64 ``[T]``, each target's item.
+        users: int64 ``[T]``, each target's user, as a row of the test.
         found: float64 ``[T]``, the probability that the target is among its user's first ``k`` candidates: 0 or 1,
             and between them only where the tie rule is ``expected`` and the target is tied across the cutoff.
         exposure: cutoff K -> how often each item is among users' first K. Empty where candidates were sampled: such
@@ -28,5 +29,6 @@ class Details:
 
     k: int
     items: np.ndarray
+    users: np.ndarray
     found: np.ndarray
     exposure: Mapping[int, Exposure] = field(default_factory=dict)

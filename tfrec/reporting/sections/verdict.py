@@ -117,7 +117,7 @@ def _between(interval: Interval) -> str:
 def _cell(interval: Interval, sign: bool = False) -> str:
     ends = ""
     if np.isfinite(interval.low):
-        ends = f"<small>{decimal(interval.low, sign=sign)} to {decimal(interval.high, sign=sign)}</small>"
+        ends = f"<small>{decimal(interval.low, sign=sign)}&nbsp;to {decimal(interval.high, sign=sign)}</small>"
     return exact(interval.mean, sign=sign) + ends
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tfrec.reporting.facts import RunFacts
 from tfrec.reporting.html import figure, figures, notes, section, table
-from tfrec.reporting.intervals import Interval, intervals
+from tfrec.reporting.intervals import Interval, intervals, share
 from tfrec.reporting.plot import Plot
 from tfrec.reporting.scales import Scale, linear
 from tfrec.reporting.text import count, decimal, exact, percent
@@ -35,8 +35,8 @@ def where(facts: RunFacts) -> str:
         charts.append(_chart(title, by_length, "items in the user's history", monitor))
         tables.append(_table(title, by_length, ["items in the history", "users"]))
     words = (
-        "Groups of about equally many targets, or users; equal values stay together. Vertical lines: 95 % bootstrap "
-        "intervals. A share counts the targets of the group that are found."
+        "Groups of about equally many targets, or users; equal values stay together. Vertical lines: 95 % "
+        "intervals for another draw of users. A share counts the targets of the group that are found."
     )
     return section("where", "Where it is good", figures(*charts), *tables, notes(words if tables else ""))
 
@@ -62,21 +62,22 @@ class _Group:
         return count(self.low) if self.low == self.high else f"{count(self.low)}–{count(self.high)}"
 
 
-def groups(values: np.ndarray, most: int) -> list[tuple[int, int, np.ndarray]]:
+def groups(values: np.ndarray, most: int, fewest: int = _FEWEST) -> list[tuple[int, int, np.ndarray]]:
     """Groups of about equally many, equal values together.
 
     Args:
         values: int64 ``[N]``, from 0.
         most: groups.
+        fewest: values in a group, about.
 
     Returns:
         For each group its least and greatest value, and bool ``[N]``, who belongs to it.
 
     Example:
-        >>> [(low, high, int(inside.sum())) for low, high, inside in groups(np.array([1, 1, 1, 2, 3, 9]), 3)]
-        [(1, 1, 3), (2, 9, 3)]
+        >>> [(low, high, int(inside.sum())) for low, high, inside in groups(np.array([1, 1, 1, 2, 3, 9]), 3, 1)]
+        [(1, 1, 3), (2, 3, 2), (9, 9, 1)]
     """
-    wanted = max(1, min(most, len(values) // _FEWEST or 2))
+    wanted = max(1, min(most, len(values) // fewest))
     edges = np.unique(np.quantile(values, np.linspace(0, 1, wanted + 1)[1:], method="higher"))
     number = np.searchsorted(edges, values)
     found = []
@@ -95,7 +96,7 @@ def _by_popularity(facts: RunFacts) -> list[_Group]:
     popularity = facts.popularity[details["model"].items]
     rows = []
     for low, high, inside in groups(popularity, _ITEM_GROUPS):
-        found = intervals([detail.found[inside] for detail in details.values()], most=1_000)
+        found = [share(detail.found[inside], detail.users[inside]) for detail in details.values()]
         items = int(((facts.popularity >= low) & (facts.popularity <= high)).sum())
         sizes = [count(items), percent(inside.mean())]
         rows.append(_Group(low, high, sizes, dict(zip(details, found, strict=True))))
