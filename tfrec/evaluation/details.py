@@ -9,7 +9,7 @@ import numpy as np
 
 from tfrec.metrics import Exposure
 
-#: Cutoffs of the lists that are counted, as far as the ranking is known to that depth.
+#: Cutoffs of the lists that are counted besides ``k``, as far as the ranking is known to that depth.
 LIST_CUTOFFS = (10, 20, 50, 100)
 
 

@@ -11,7 +11,7 @@ from tfrec.reporting.text import escaped
 WIDTH, HEIGHT = 360, 228
 _TOP, _RIGHT, _BOTTOM = 20, 14, 44
 #: About the width of a character of the labels.
-_CHARACTER = 6.8
+_CHARACTER = 7.2
 #: Shapes of points, by series: colour alone must not tell them apart.
 _SHAPES = {"model": "circle", "popularity": "square", "oracle": "triangle"}
 
