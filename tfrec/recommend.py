@@ -33,8 +33,9 @@ class Arguments:
     explain: str | None = None
     """With one --user, or --items: title or raw id of an item; shows what each item of the history contributes."""
     write_recommendations: Path | None = None
-    """Write the k best items of every user here: .parquet, .csv or .tsv with user, rank, item, title, score.
-    Titles are written as they are, in quotes where the format needs it. A spreadsheet reads one that begins with = + - or @ as a formula: import its column as text."""
+    """Write the k best items of every user here: .parquet, .csv or .tsv with user, rank, item, title, score. Titles
+    are written as they are, in quotes where the format needs it. A spreadsheet reads one that begins with = + - or @
+    as a formula: import its column as text."""
     write_similar: Path | None = None
     """The same of the k most similar items of every item: item, title, rank, similar_item, similar_title, score."""
     exclude: tuple[str, ...] = ()

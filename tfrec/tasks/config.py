@@ -19,8 +19,9 @@ class DataConfig(SourceConfig):
     """Where the interactions come from, and what is held out."""
 
     split: SplitName = "held_out_users"
-    """What is held out. held_out_users: whole users, part of whose items is shown. latest_item: each user's latest one.
-    random_pairs: a share of the user-item pairs. by_time: all that comes after a date, or the latest share. given: --data.validation-path and --data.test-path."""
+    """What is held out. held_out_users: whole users, part of whose items is shown. latest_item: each user's latest
+    one. random_pairs: a share of the user-item pairs. by_time: all that comes after a date, or the latest share.
+    given: --data.validation-path and --data.test-path."""
     heldout_users: int | None = None
     """held_out_users: users for validation, and as many for test. Default: a tenth of them, at most 10,000."""
     validation_share: float | None = None
@@ -54,9 +55,9 @@ class EvaluationConfig:
     monitor: str | None = None
     """The validation metric that picks the best epoch. Default: ndcg@100; hit_rate@10 for latest_item."""
     protocol: Literal["auto", "all", "exact", "nvidia", "mlperf"] = "auto"
-    """What targets are ranked among. all: every item that the user does not have. latest_item only: exact: different unseen
-    items; nvidia and mlperf: with those benchmarks' quirks. auto: exact for latest_item, else all. Data in the NCF
-    paper's format brings its own for the test."""
+    """What targets are ranked among. all: every item that the user does not have. latest_item only: exact: different
+    unseen items; nvidia and mlperf: with those benchmarks' quirks. auto: exact for latest_item, else all. Data in the
+    NCF paper's format brings its own for the test."""
     negatives: int = 99
     """With another protocol than all: how many items a target is ranked among."""
     validation_negatives: int | None = None

@@ -94,8 +94,8 @@ class SourceConfig:
     title: str | None = None
     """With path: the column of item titles."""
     bad_rows: Literal["error", "drop"] = "error"
-    """With path: rows without an id, malformed, or with a value or time that cannot be read. error: stop and name them. drop:
-    leave them out, counted."""
+    """With path: rows without an id, malformed, or with a value or time that cannot be read. error: stop and name
+    them. drop: leave them out, counted."""
     delimiter: str | None = None
     """With path: the delimiter; default: detected in the first line."""
     quoting: Literal["auto", "on", "off"] = "auto"
@@ -114,7 +114,8 @@ class SourceConfig:
     """Keep pairs of user and item with a value above this, from 0. auto: of ratings those above 7 tenths of the scale
     (3.5 of 5), of counts all above 0. all: those above 0. ALS reads votes below 0 as disliked in any case."""
     format: Literal["table", "lists", "ncf"] = "table"
-    """With path. table: a file with column names. lists: a line per user, `user item item ...`, as in LightGCN's files. ncf: a folder with the NCF paper's NAME.train.rating, NAME.test.rating and NAME.test.negative."""
+    """With path. table: a file with column names. lists: a line per user, `user item item ...`, as in LightGCN's
+    files. ncf: a folder with the NCF paper's NAME.train.rating, NAME.test.rating and NAME.test.negative."""
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     """The data set synthetic."""
     catalog: CatalogConfig = field(default_factory=CatalogConfig)
