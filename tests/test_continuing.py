@@ -182,4 +182,4 @@ def test_a_family_that_there_is_not(before, tmp_path):
         ("export", ["run", "out"]),
     ):
         _, err = run(command, *arguments, cwd=tmp_path, code=2)
-        assert "There is no such family.\nReceived: sasrec.\nKnown: vae-cf, neumf, als" in err
+        assert "The family must be one of those that exist.\nReceived: sasrec.\nKnown: vae-cf, neumf, als" in err

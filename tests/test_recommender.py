@@ -143,19 +143,19 @@ def test_an_unfit_question_is_told(recommender):
     for k in (0, -1, ITEMS + 1):
         with pytest.raises(InputError, match=rf"`k` must lie in \[1, {ITEMS}\]"):
             recommender.recommend(["käufer 1"], k=k)
-    with pytest.raises(InputError, match=r"(?s)`users` is a list of names.*Give \['käufer 1'\]"):
+    with pytest.raises(InputError, match=r"(?s)`users` must be a list of names.*Give \['käufer 1'\]"):
         recommender.recommend("käufer 1")
     with pytest.raises(InputError, match="`exclude` is a list"):
         recommender.recommend(["käufer 1"], exclude=TITLES[0])
-    with pytest.raises(InputError, match="no item with that title"):
+    with pytest.raises(InputError, match="must be the title or id of one of the model's items"):
         recommender.recommend(["käufer 1"], among=["Nothing of the kind"])
     if recommender.model.takes_histories:
         with pytest.raises(InputError, match="`histories` is a list"):
             recommender.recommend_to([TITLES[0]])
-        with pytest.raises(InputError, match="no item with that id"):
+        with pytest.raises(InputError, match="must be one of the model's"):
             recommender.recommend_to([[999]])
     else:
-        with pytest.raises(InputError, match="(?s)knows users by their ids.*vae-cf, als or ease"):
+        with pytest.raises(InputError, match="(?s)recommends to its training users only.*vae-cf, als or ease"):
             recommender.recommend_to([[TITLES[0]]])
     assert recommender.recommend([]).num_rows == 0
 
@@ -196,7 +196,7 @@ def test_explain(als, models, vocabulary):
     assert {r["item"] for r in found.because.to_pylist()} == {1_001, 1_003}
     whole = als.explain([1_001, 1_003, 1_008], 1_009, k=3)
     assert sum(whole.because["contribution"].to_pylist()) == pytest.approx(whole.score, rel=1e-4)
-    with pytest.raises(InputError, match="no such user"):
+    with pytest.raises(InputError, match="must be one of the data's"):
         als.explain("nobody", 1_009)
     for name in ("popularity", "neumf"):
         with pytest.raises(InputError, match="als"):
@@ -336,7 +336,7 @@ def test_around_interactions():
 def test_describe(als):
     assert als.describe("new with one") == f"new with one has 1 item: {TITLES[3]}"
     assert als.describe("new without") == "new without has 0 items."
-    with pytest.raises(InputError, match="(?s)no such user.*käufer 0"):
+    with pytest.raises(InputError, match="(?s)must be one of the data's.*käufer 0"):
         als.describe("nobody")
 
 

@@ -1,4 +1,4 @@
-"""Compress a finished run: python -m tfrec.compress RUN OUT --ranks 16 [--group 1] [--fine-tune 3]"""
+"""Compress a finished run: tfrec compress RUN OUT --ranks 16 [--group 1] [--fine-tune 3]"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measure a finished run again: python -m tfrec.evaluate RUN [--metrics ndcg@10 ...] [--ties pessimistic]"""
+"""Measure a finished run again: tfrec evaluate RUN [--metrics ndcg@10 ...] [--ties pessimistic]"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Export a finished run as a SavedModel: python -m tfrec.export RUN OUT"""
+"""Export a finished run as a SavedModel: tfrec export RUN OUT"""
 
 from __future__ import annotations
 

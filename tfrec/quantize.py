@@ -1,4 +1,4 @@
-"""Quantize a finished run: python -m tfrec.quantize RUN [OUT] [--bits 8] [--preset best] ..."""
+"""Quantize a finished run: tfrec quantize RUN [OUT] [--bits 8] [--preset best] ..."""
 
 from __future__ import annotations
 

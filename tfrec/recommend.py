@@ -1,4 +1,4 @@
-"""Recommend from a finished run: python -m tfrec.recommend RUN --user ada bob -k 10"""
+"""Recommend from a finished run: tfrec recommend RUN --user ada bob -k 10"""
 
 from __future__ import annotations
 

@@ -273,7 +273,7 @@ def test_times_with_zones_fractions_and_commas(tmp_path):
 def test_other_encodings_are_named_with_a_guess(tmp_path):
     text = "u,i,n\nada,Montréal,2\nada,Café,1\n"
     path = write(tmp_path, text.encode("latin-1"))
-    with pytest.raises(InputError, match=r"(?s)line 2: not utf8 text.*--data.encoding cp1252.*'Montréal'"):
+    with pytest.raises(InputError, match=r"(?s)line 2: must be UTF-8.*--data.encoding cp1252.*'Montréal'"):
         Interactions.from_table(path, **UIN)
     assert Interactions.from_table(path, encoding="latin-1", **UIN).item_ids.tolist() == ["Café", "Montréal"]
     for encoding in ("utf-16", "utf-8-sig", "utf-32"):
@@ -282,7 +282,7 @@ def test_other_encodings_are_named_with_a_guess(tmp_path):
     with pytest.raises(InputError, match="utf-16-le"):
         Interactions.from_table(write(tmp_path, text.encode("utf-16-le")), **UIN)
     mixed = write(tmp_path, text.encode() + b"bob,Z\xfcrich,1\n")
-    with pytest.raises(InputError, match=r"(?s)line 4: not utf8 text.*correct this one"):
+    with pytest.raises(InputError, match=r"(?s)line 4: must be UTF-8.*correct this one"):
         Interactions.from_table(mixed, **UIN)
     with pytest.raises(InputError, match="one that Python knows"):
         Interactions.from_table(path, encoding="latin-99", **UIN)

@@ -94,7 +94,7 @@ def test_large_ids_are_exact(tmp_path):
         ("u,i,r,t\n1,2,3\n", r"line 2: expected 4 columns.*Received: 3"),
         ("u,i,r,t\n1,2,3,4\n1,2,3,4,5\n", r"line 3: expected 4 columns.*Received: 5"),
         ("u,i,r,t\n1,2,3,yesterday\n", r"`t` must hold times"),
-        (b"u,i,r,t\n1,2,3,4\nMont\xe9,2,3,4\n", "not utf8 text"),
+        (b"u,i,r,t\n1,2,3,4\nMont\xe9,2,3,4\n", "must be UTF-8"),
     ],
 )
 def test_rejects(tmp_path, text, match):

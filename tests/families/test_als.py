@@ -81,7 +81,7 @@ def test_recommend(finished):
     out, _ = run("recommend", "run", "--user", "12", "-k", "5", cwd=folder)
     assert len(out.strip().splitlines()) == 6
     _, err = run("recommend", "run", "--similar-to", "Item 9999", cwd=folder, code=2)
-    assert "no item with that title" in err
+    assert "must be the title or id of one of the model's items" in err
     _, err = run("recommend", "run", "--similar-to", "Item 00003", "--user", "1", cwd=folder, code=2)
     assert "Give one of" in err
 
@@ -135,9 +135,9 @@ def test_choices(finished):
     assert f"[{best[0]}]: score " in first
     assert len(reasons) == 3
     _, err = run("recommend", "run", "--user", "12", "13", "--explain", "7", cwd=folder, code=2)
-    assert "--explain goes with one --user" in err
+    assert "--explain needs one --user" in err
     _, err = run("recommend", "run", "--similar-to", "3", "--explain", "7", cwd=folder, code=2)
-    assert "--explain goes with one --user" in err
+    assert "--explain needs one --user" in err
 
 
 def test_everybody_of_a_run_that_held_out_users(folded):

@@ -70,7 +70,7 @@ def test_recommend(finished):
     out, _ = run("recommend", "run", "--user", "12", "-k", "5", cwd=folder)
     assert len(out.strip().splitlines()) == 6
     _, err = run("recommend", "run", "--user", "300", cwd=folder, code=2)
-    assert "no such user" in err
+    assert "must be one of the data's" in err
     _, err = run("recommend", "run", "--items", "7", cwd=folder, code=2)
     assert "Ask for users of the data, or train vae-cf, als or ease" in err
 

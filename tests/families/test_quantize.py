@@ -149,7 +149,7 @@ def test_statistics_are_taken_back(runs, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"bits": 9}, "2 to 8 bits"),
+        ({"bits": 9}, "from 2 to 8"),
         ({"statistics": Path("nowhere.yaml")}, "is not a file of statistics"),
         ({"fraction": 0.0}, "`fraction` must lie in"),
         ({"fine_tune": -1}, "`fine_tune` must be at least 0"),

@@ -187,7 +187,7 @@ def test_folders_that_are_no_runs(tmp_path):
         with pytest.raises(InputError, match="compared once"):
             compare_runs([a, b, again])
     for path in (tmp_path / "nowhere", a / "metrics.json"):
-        with pytest.raises(InputError, match="A run is a folder"):
+        with pytest.raises(InputError, match="A run must be a folder"):
             compare_runs([a, path])
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="has a metrics.json"):
