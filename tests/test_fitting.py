@@ -115,7 +115,9 @@ def test_recipes():
     assert named("als-lastfm")[1] == RECIPES["als-lastfm"]()
     mine = ALSRun(model=ALSConfig(factors=3))
     assert named(mine) == ("als", mine)
-    with pytest.raises(InputError, match="(?s)no such recipe.\nReceived: 'vae_cf'.\nDid you mean 'vae-cf'?"):
+    with pytest.raises(
+        InputError, match="(?s)must be one of those that exist.\nReceived: 'vae_cf'.\nDid you mean 'vae-cf'?"
+    ):
         named("vae_cf")
 
 
@@ -195,6 +197,8 @@ def test_dislikes_are_met_and_given_only_to_a_model_that_takes_them(tmp_path, re
 
 
 def test_no_validation_is_told_before_work_starts(tmp_path):
-    with pytest.raises(InputError, match=r"(?s)The validation part must have something to predict.*--data.validation-share 0.0"):
+    with pytest.raises(
+        InputError, match=r"(?s)The validation part must have something to predict.*--data.validation-share 0.0"
+    ):
         fit("popularity", votes(), split="random_pairs", validation_share=0.0, output_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()

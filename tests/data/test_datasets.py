@@ -279,9 +279,9 @@ def test_rejects(tmp_path):
         load("ml-21m")
     with pytest.raises(InputError, match="does not exist"):
         load("ml-1m", tmp_path / "none")
-    with pytest.raises(InputError, match="(?s)ml-1m are num_users num_users.*Known: none"):
+    with pytest.raises(InputError, match="(?s)The settings of ml-1m are none.*num_users"):
         load("ml-1m", tmp_path, num_users=3)
-    with pytest.raises(InputError, match="(?s)synthetic are num_users users.*Known: num_users, "):
+    with pytest.raises(InputError, match="(?s)settings of synthetic are num_users, .*users"):
         load("synthetic", users=3)
     root = unpacked(tmp_path, "ml-20m", "ml-20m")
     (root / "ml-20m" / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,31,lots,1\n")

@@ -118,9 +118,9 @@ def test_rejects_what_is_no_table(tmp_path):
     cut = gzip.compress((GOOD + GOOD[8:] * 1000).encode())[:-40]
     with pytest.raises(InputError, match="cut off"):
         Interactions.from_table(write(tmp_path, cut, "cut.csv.gz"), **COLUMNS)
-    with pytest.raises(InputError, match="no Parquet file"):
+    with pytest.raises(InputError, match="must be a Parquet file"):
         Interactions.from_table(write(tmp_path, GOOD, "events.parquet"), **COLUMNS)
-    with pytest.raises(InputError, match="column of its own"):
+    with pytest.raises(InputError, match="must be different columns"):
         Interactions.from_table(write(tmp_path, GOOD), user="u", item="u")
 
 

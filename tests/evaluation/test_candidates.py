@@ -177,7 +177,7 @@ def test_rejects_a_seen_positive_and_bad_scores():
     seen, positives = data()
     wrong = positives.copy()
     wrong[0] = seen[0].indices[0]
-    with pytest.raises(InputError, match="cannot be one the user has seen"):
+    with pytest.raises(InputError, match="must not be one that the user has seen"):
         Candidates(seen, wrong, 5)
     candidates = Candidates(seen, positives, 5)
     for metrics, options, match in (

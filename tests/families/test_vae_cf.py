@@ -209,7 +209,7 @@ def test_interrupted(tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "The same command goes on" in err
+    assert "The same command continues" in err
     assert "Traceback" not in err
 
 

@@ -184,7 +184,7 @@ class TestRefused:
         made = quantize(*calibrated["neumf"])
         with pytest.raises(InputError, match="quantized already"):
             quantize(made, calibrated["neumf"][1])
-        with pytest.raises(InputError, match=r"takes a float tfrec\.models\.NeuMF"):
+        with pytest.raises(InputError, match=r"expects a float tfrec\.models\.NeuMF"):
             calibrate(made, positives())
 
     def test_other_models(self, calibrated):

@@ -1,4 +1,4 @@
-"""Where in the catalogue hits and lists fall: what an evaluation can keep beside its metrics, at no further pass."""
+"""Where in the catalogue hits and lists fall: what an evaluation can keep next to its metrics, at no further pass."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def escaped(text: object) -> str:
 
 
 def foreign(text: object) -> str:
-    """A title or an id from somebody's file, as HTML: it cannot become markup, run, or turn the text around it.
+    """A title or an id from a user's file, as HTML: it cannot become markup, run, or turn the text around it.
 
     What would not be seen (control characters, marks of direction, halves of characters) is shown as an escape. Long
     text is cut.

@@ -36,7 +36,7 @@ def groups(values: np.ndarray, most: int) -> list[tuple[int, int, np.ndarray]]:
 
     Example:
         >>> [(low, high, int(inside.sum())) for low, high, inside in groups(np.array([1, 1, 1, 2, 3, 9]), 3)]
-        [(1, 1, 3), (2, 9, 3)]
+        [(1, 2, 4), (3, 9, 2)]
     """
     wanted = max(1, min(most, len(values) // _FEWEST or 2))
     edges = np.unique(np.quantile(values, np.linspace(0, 1, wanted + 1)[1:], method="higher"))
