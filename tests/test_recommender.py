@@ -329,7 +329,7 @@ def test_around_interactions():
     assert lists(made.recommend([8, 7], k=1)) == {8: [70], 7: [90]}
     with pytest.raises(InputError, match="(?s)equally many items.*4, data of 3"):
         Recommender(Popularity(4), events)
-    with pytest.raises(InputError, match="(?s)knows 5 users, and the data has 2"):
+    with pytest.raises(InputError, match="(?s)equally many users.*5, data of 2"):
         Recommender(NeuMF(5, 3, mf_dim=2, layer_dims=(4, 2)), events)
 
 

@@ -284,7 +284,7 @@ def test_other_encodings_are_named_with_a_guess(tmp_path):
     mixed = write(tmp_path, text.encode() + b"bob,Z\xfcrich,1\n")
     with pytest.raises(InputError, match=r"(?s)line 4: the text must be UTF-8.*correct this one"):
         Interactions.from_table(mixed, **UIN)
-    with pytest.raises(InputError, match="one that Python knows"):
+    with pytest.raises(InputError, match="one that Python has"):
         Interactions.from_table(path, encoding="latin-99", **UIN)
 
 
