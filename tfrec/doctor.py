@@ -191,17 +191,18 @@ def gpus(found: Findings) -> dict[str, str]:
 
 def horovod(found: Findings) -> dict[str, str]:
     """Its version, what it was built with, and the launchers that exist."""
-    rows = {name: shutil.which(name) or "not found" for name in LAUNCHERS}
-    how = "Run launch/setup in the repository, or install the wheel that launch/wheel --horovod writes."
-    if importlib.util.find_spec("horovod") is None:
-        found.warnings.append(f"Horovod is missing. One process works without it, several need it.\n{how}")
-        return {"version": "missing", **rows}
-    from tfrec.distributed import built_with
+    from tfrec.distributed import built_with, how_to_install
 
+    rows = {name: shutil.which(name) or "not found" for name in LAUNCHERS}
+    if importlib.util.find_spec("horovod") is None:
+        found.warnings.append(
+            f"Horovod is missing. One process works without it, several need it.\n{how_to_install()}."
+        )
+        return {"version": "missing", **rows}
     try:
         parts = built_with()
     except Exception as error:
-        found.warnings.append(f"Horovod does not import: {_first_line(error)}\n{how}")
+        found.warnings.append(f"Horovod does not import: {_first_line(error)}\n{how_to_install()}.")
         return {"version": importlib.metadata.version("horovod"), "imports": "no", **rows}
     return {"version": importlib.metadata.version("horovod"), "built with": ", ".join(parts) or "nothing", **rows}
 
