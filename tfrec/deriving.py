@@ -14,6 +14,7 @@ from tfrec.errors import InputError
 from tfrec.families import Derivation, Family, Finished, Made, RunConfig, family_of
 from tfrec.fitting import load_config, read_split
 from tfrec.printing import printable
+from tfrec.tasks import TASKS
 
 if TYPE_CHECKING:
     from tfrec.evaluation import Report
@@ -70,6 +71,7 @@ class _Work:
         derivation.check_model(model, folder.path)
         self._split = read_split(folder, config)
         fitted = self._split.with_validation() if config.training.train_on_validation else self._split.train
+        self._fitted = fitted
         check_sizes(folder, model, *fitted.matrix.shape, folder.config)
         self._measure: Measure = Measure(self._split, config.evaluation)
         self._rows = family.rows(config, fitted)
@@ -77,8 +79,8 @@ class _Work:
         self._made: Made = derivation.make(
             Finished(config, self._split, fitted, model, self._test, self._measure.candidates("test"))
         )
-        self._after = self._test(self._made.model)
-        self._references = self._measure.references("test", fitted)
+        self._after = self._measure.model(self._made.model, "test", self._rows, details=True)
+        self._references = self._measure.references("test", fitted, details=True)
         self.report: dict[str, Any] = {}
 
     def _test(self, model: Any) -> Report:
@@ -87,8 +89,11 @@ class _Work:
     def write(self, target: RunFolder, out: Path) -> None:
         """Everything that a run has."""
         from tfrec.runs.environment import hardware, versions
+        from tfrec.runs.history import read_csv
+        from tfrec.runs.page import write_page
         from tfrec.runs.report import save_model, write_json, write_test_users
         from tfrec.settings import to_json
+        from tfrec.tasks.facts import run_facts
 
         source, made, events = self._folder, self._made, self._split.events
         for name in ("items", "users", "history"):
@@ -127,7 +132,15 @@ class _Work:
             # Else the model has seen it.
             validation = self._measure.model(made.model, "validation", self._rows)
             metrics["validation"] = _json({"model": validation, **self._measure.references("validation")})
-        metrics["test"] = _json({"model": self._after, **self._references})
+        tested = {"model": self._after, **self._references}
+        metrics["test"] = _json(tested)
+        write_page(
+            target,
+            lambda: run_facts(
+                metrics, out, TASKS[config.data.split], self._split, self._measure, made.model, self._rows,
+                self._fitted, tested, read_csv(target.history),
+            ),
+        )  # fmt: skip
         write_json(target.metrics, metrics)
 
     def print(self, out: Path) -> None:

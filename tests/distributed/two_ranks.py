@@ -132,10 +132,14 @@ def metrics():
     report = evaluate_full_ranking(
         lambda rows, _: scores[rows], split.test_in, split.test_out,
         ["recall@20", "ndcg@50", "mrr@5", "coverage@2", "novelty@3", "gini@5"],
-        train=split.train, block_users=10,
+        train=split.train, block_users=10, details_at=10,
         ranks=distributed.everyone(),
     )  # fmt: skip
-    return {name: np.array(value) for name, value in report.metrics.items()}
+    found = {name: np.array(value) for name, value in report.metrics.items()}
+    details = report.details
+    assert details is not None
+    lists = {f"shown@{k}": exposure.shown for k, exposure in details.exposure.items()}
+    return {**found, **lists, "items": details.items, "users": details.users, "found": details.found}
 
 
 def neumf():

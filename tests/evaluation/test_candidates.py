@@ -254,3 +254,17 @@ def test_leave_one_out_candidates_of_a_data_set():
     candidates = Candidates(split.train, split.validation_items, 99)
     block = candidates.block(tf.constant(candidates.users)).numpy()
     assert not (split.train.toarray()[candidates.users[:, None], block] > 0).any()
+
+
+@pytest.mark.parametrize("ties", ["expected", "pessimistic", "optimistic"])
+def test_details_agree_with_the_metrics(ties):
+    seen, positives = data()
+    table = np.random.default_rng(1).integers(0, 9, (30, 40))
+    report = evaluate_candidates(
+        scores_of(table), Candidates(seen, positives, 15), ["hit_rate@3"], ties=ties, details_at=3
+    )
+    there = np.flatnonzero(positives >= 0)
+    np.testing.assert_array_equal(report.details.users, there)
+    np.testing.assert_array_equal(report.details.items, positives[there])
+    np.testing.assert_allclose(report.details.found, report.per_user["hit_rate@3"][there], atol=1e-12)
+    assert report.details.exposure == {}

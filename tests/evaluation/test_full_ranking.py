@@ -165,3 +165,34 @@ def test_ease_on_movielens_1m(real_data):
     report = evaluate_full_ranking(lambda _, seen: seen @ weights, split.test_in, split.test_out)
     figures = [round(report.metrics[m], 4) for m in ("recall@20", "recall@50", "ndcg@100")]
     assert figures == [0.3557, 0.4777, 0.4252]
+
+
+@pytest.mark.parametrize("ties", ["expected", "pessimistic", "optimistic"])
+def test_details_agree_with_the_metrics(case, ties):
+    """Where hits and lists fall adds up to what the metrics count, and changes none of them."""
+    scores, seen, targets = case
+    metrics = ["precision@5", "hit_rate@20", "coverage@5", "coverage@20"]
+    options = {"ties": ties, "block_users": 10}
+    plain, report = (
+        evaluate_full_ranking(lambda rows, _: scores[rows], seen, targets, metrics, details_at=k, **options)
+        for k in (None, 5)
+    )
+    assert plain.details is None
+    assert plain.metrics == report.metrics
+    details = report.details
+    assert details.k == 5
+    assert set(details.exposure) == {5, 10, 20}  # as deep as the metrics look
+    np.testing.assert_array_equal(np.c_[details.users, details.items], np.argwhere(targets.toarray()))
+    hits = np.bincount(details.users, details.found, minlength=len(scores))
+    there = np.diff(targets.indptr) > 0
+    np.testing.assert_allclose(hits[there] / 5, report.per_user["precision@5"][there], atol=1e-12)
+    for k in (5, 20):
+        assert report.metrics[f"coverage@{k}"] == (details.exposure[k].shown > 0).mean()
+    assert details.exposure[10].shown.sum() == 10 * len(scores)
+
+
+def test_details_deeper_than_the_metrics(case):
+    scores, seen, targets = case
+    report = evaluate_full_ranking(lambda rows, _: scores[rows], seen, targets, ["mrr@2"], details_at=1_000)
+    assert report.details.k == 60
+    assert report.details.found.min() == 1.0

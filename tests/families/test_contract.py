@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tfrec
+from tests.reporting.reading import read
 from tfrec.errors import InputError
 from tfrec.families import FAMILIES, RECIPES, RunConfig, family_of, identity
 from tfrec.families.config import FitConfig
@@ -153,6 +154,7 @@ def test_every_family_on_every_task(family, task, tmp_path):
         assert test["model"] > FLOOR * test["popularity"], test
     CHECKSUMS.setdefault(task, run.metrics["split"]["sha256"])
     assert run.metrics["split"]["sha256"] == CHECKSUMS[task]
+    check_page(run)
     # What is shipped answers for everybody of the data, and never what they have.
     table = run.recommender.recommend(np.arange(500).tolist(), k=3)
     assert table.num_rows == 1_500
@@ -160,3 +162,14 @@ def test_every_family_on_every_task(family, task, tmp_path):
 
 
 CHECKSUMS: dict[str, str] = {}
+
+
+def check_page(run):
+    """report.html has the run's numbers, whatever the family and the task."""
+    page = read(run.folder / "report.html")
+    assert not {"examples", "test", "where", "coverage", "data", "settings"} - set(page.sections)
+    assert ("training" in page.sections) == ((run.folder / "history.csv").is_file())
+    assert {found["ndcg@10"] for found in run.metrics["test"].values()} <= set(page.numbers["test"])
+    assert page.texts["examples"].count("held-out items") == 10
+    assert page.tags.isdisjoint({"script", "img", "link"})
+    assert page.references == page.unclosed == []

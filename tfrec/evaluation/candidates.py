@@ -258,7 +258,7 @@ def evaluate_candidates(
     details = None
     if details_at is not None:
         k = min(details_at, candidates.num_candidates)
-        details = Details(k, candidates.positives.numpy()[users], found.chance_within(k))
+        details = Details(k, candidates.positives.numpy()[users], users, found.chance_within(k))
     return Report(
         metrics={name: float(np.nanmean(value)) for name, value in per_user.items()},
         users=len(users),

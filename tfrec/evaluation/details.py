@@ -1,4 +1,4 @@
-"""Where in the catalogue hits and lists fall: what an evaluation can keep next to its metrics, at no further pass."""
+"""Where in the catalogue hits and lists fall: kept by an evaluation besides its metrics, without a further pass."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from tfrec.metrics import Exposure
 
-#: Cutoffs of the lists that are counted, as far as the ranking is known to that depth.
+#: Cutoffs of the lists that are counted besides ``k``, as far as the ranking is known to that depth.
 LIST_CUTOFFS = (10, 20, 50, 100)
 
 
@@ -20,6 +20,7 @@ class Details:
     Args:
         k: the cutoff of ``found``.
         items: int64 ``[T]``, each target's item.
+        users: int64 ``[T]``, each target's user, as a row of the test.
         found: float64 ``[T]``, the probability that the target is among its user's first ``k`` candidates: 0 or 1,
             and between them only where the tie rule is ``expected`` and the target is tied across the cutoff.
         exposure: cutoff K -> how often each item is among users' first K. Empty where candidates were sampled: such
@@ -28,5 +29,6 @@ class Details:
 
     k: int
     items: np.ndarray
+    users: np.ndarray
     found: np.ndarray
     exposure: Mapping[int, Exposure] = field(default_factory=dict)

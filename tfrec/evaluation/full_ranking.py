@@ -107,7 +107,7 @@ def evaluate_full_ranking(
     values = np.zeros((len(ranking), num_users))
     lists = {m.k for m in wanted if m.of_catalogue and m.k is not None}
     if details_at is not None:
-        lists |= {k for k in LIST_CUTOFFS if k <= depth}
+        lists |= {k for k in (min(details_at, num_items), *LIST_CUTOFFS) if k <= depth}
     shown = {k: np.zeros(num_items) for k in sorted(lists)}
     found_at = np.zeros(targets.nnz if details_at is not None else 0)
     blocks = range(0, num_users, block_users)
@@ -151,7 +151,8 @@ def evaluate_full_ranking(
     if details_at is not None:
         # Each target is of one rank, so their sum is exact.
         found_at = ranks.sum(found_at)
-        details = Details(min(details_at, num_items), targets.indices.astype(np.int64), found_at, exposure)
+        of_user = np.repeat(np.arange(num_users), np.diff(targets.indptr))
+        details = Details(min(details_at, num_items), targets.indices.astype(np.int64), of_user, found_at, exposure)
     found |= {str(m): m.of(exposure[m.k]) for m in wanted if m.of_catalogue and m.k is not None}
     return Report(
         metrics={str(m): found[str(m)] for m in wanted},

@@ -1,4 +1,4 @@
-"""A run as one HTML page: plain data in, text out. Knows neither family nor task, loads nothing and runs no script."""
+"""A run as one HTML page: plain data in, text out. Independent of families and tasks; no script, nothing to load."""
 
 from tfrec.reporting.facts import DataFacts, Example, RunFacts
 from tfrec.reporting.page import draw

@@ -64,7 +64,7 @@ def notes(*lines: str) -> str:
 
 
 def folded(summary: str, *parts: str) -> str:
-    """What is there for whoever opens it."""
+    """Parts that are hidden until they are opened."""
     return f"<details><summary>{escaped(summary)}</summary>\n{''.join(parts)}\n</details>"
 
 

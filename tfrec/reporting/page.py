@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tfrec.reporting.facts import RunFacts
 from tfrec.reporting.sections.coverage import coverage
 from tfrec.reporting.sections.data import data
@@ -12,9 +14,9 @@ from tfrec.reporting.sections.training import training
 from tfrec.reporting.sections.verdict import verdict
 from tfrec.reporting.sections.where import where
 from tfrec.reporting.style import STYLE
-from tfrec.reporting.text import escaped
+from tfrec.reporting.text import plain
 
-#: Section -> what the navigation calls it, in the order of the page.
+#: Section -> its name in the navigation, and its function, in the order of the page.
 _SECTIONS = {
     "test": ("Test metrics", verdict),
     "training": ("Training", training),
@@ -34,12 +36,12 @@ def draw(facts: RunFacts) -> str:
     """
     drawn = {name: section(facts) for name, (_, section) in _SECTIONS.items()}
     links = "".join(f'<li><a href="#{name}">{_SECTIONS[name][0]}</a></li>' for name, text in drawn.items() if text)
-    title = f"{facts.metrics['recipe']} on {facts.metrics['data']['name']}"
+    title = f"{facts.metrics['recipe']} on {Path(facts.metrics['data']['name']).name}"
     body = "\n".join(text for text in drawn.values() if text)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        f"<title>{escaped(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{opening(facts)}\n"
+        f"<title>{plain(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{opening(facts)}\n"
         f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n<main>\n{body}\n</main>\n</body>\n</html>\n'
     )

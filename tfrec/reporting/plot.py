@@ -8,8 +8,10 @@ from tfrec.reporting.scales import Scale
 from tfrec.reporting.text import escaped
 
 #: Units of a chart; on a phone about a pixel each, so that its text can be read there.
-WIDTH, HEIGHT = 360, 216
-_TOP, _RIGHT, _BOTTOM, _LEFT = 12, 12, 40, 46
+WIDTH, HEIGHT = 360, 228
+_TOP, _RIGHT, _BOTTOM = 20, 14, 44
+#: About the width of a character of the labels.
+_CHARACTER = 7.2
 #: Shapes of points, by series: colour alone must not tell them apart.
 _SHAPES = {"model": "circle", "popularity": "square", "oracle": "triangle"}
 
@@ -22,7 +24,6 @@ class Plot:
         x, y: the scales.
         x_label, y_label: what the axes are, with units.
         height: of the whole, in units.
-        left: room for the labels of the y axis.
         grid: lines across at the ticks of y; else at those of x.
     """
 
@@ -35,12 +36,13 @@ class Plot:
         y_label: str,
         *,
         height: int = HEIGHT,
-        left: int = _LEFT,
         grid: bool = True,
     ) -> None:
         self._title, self._x, self._y = title, x, y
-        self._height, self._left, self._grid = height, left, grid
+        self._height, self._grid = height, grid
         self._labels = x_label, y_label
+        widest = max((len(label) for _, label in y.ticks), default=0)
+        self._left = round(min(WIDTH / 2, (20 if y_label else 4) + _CHARACTER * widest + 6))
         self._marks: list[str] = []
 
     def x(self, value: float) -> float:
@@ -61,8 +63,8 @@ class Plot:
         y = _n(self.y(value))
         self._marks.append(f'<path class="line {series}" d="M{self._left} {y}H{WIDTH - _RIGHT}"/>')
 
-    def point(self, series: str, x: float, y: float, says: str, shift: float = 0.0, large: bool = False) -> None:
-        """A point, and what it says when a mouse rests on it; ``shift`` is in units, downwards."""
+    def point(self, series: str, x: float, y: float, tip: str, shift: float = 0.0, large: bool = False) -> None:
+        """A point, with a text that shows when a mouse rests on it; ``shift`` is in units, downwards."""
         at_x, at_y, r = self.x(x), self.y(y) + shift, 5.0 if large else 3.5
         shape = _SHAPES.get(series, "circle")
         if shape == "circle":
@@ -72,7 +74,7 @@ class Plot:
         else:
             corners = [(at_x, at_y - r - 0.5), (at_x + r + 0.5, at_y + r), (at_x - r - 0.5, at_y + r)]
             drawn = f'<path d="{path(corners)}Z"'
-        self._marks.append(f'{drawn} class="point {series}"><title>{escaped(says)}</title></{drawn[1:].split()[0]}>')
+        self._marks.append(f'{drawn} class="point {series}"><title>{escaped(tip)}</title></{drawn[1:].split()[0]}>')
 
     def whisker(
         self, series: str, at: float, low: float, high: float, *, across: bool = False, shift: float = 0
@@ -86,23 +88,23 @@ class Plot:
             d = f"M{x} {_n(self.y(low))}V{_n(self.y(high))}"
         self._marks.append(f'<path class="whisker {series}" d="{d}"/>')
 
-    def bar(self, low: float, high: float, value: float, says: str) -> None:
-        """A bar from x ``low`` to ``high``, as high as ``value``."""
+    def bar(self, low: float, high: float, value: float, tip: str) -> None:
+        """A bar from x ``low`` to ``high``, as high as ``value``, with a text that shows when a mouse rests on it."""
         x, width = self.x(low), self.x(high) - self.x(low)
         y, foot = self.y(value), self.y(self._y.low)
         gap = min(1.0, width / 5)
         self._marks.append(
             f'<rect class="bar" x="{_n(x + gap / 2)}" y="{_n(y)}" width="{_n(width - gap)}" height="{_n(foot - y)}">'
-            f"<title>{escaped(says)}</title></rect>"
+            f"<title>{escaped(tip)}</title></rect>"
         )
 
     def upright(self, value: float, text: str) -> None:
-        """A thin line over the whole height at x, with a word at its top."""
+        """A thin line over the whole height at x, with words above it."""
         x = self.x(value)
-        anchor, dx = ("end", -4) if x > WIDTH * 0.6 else ("start", 4)
+        anchor, dx = ("end", 3) if x > WIDTH * 0.6 else ("start", -3)
         self._marks.append(
             f'<path class="marker" d="M{_n(x)} {_TOP}V{self._height - _BOTTOM}"/>'
-            f'<text x="{_n(x + dx)}" y="{_TOP + 8}" text-anchor="{anchor}">{escaped(text)}</text>'
+            f'<text x="{_n(x + dx)}" y="{_TOP - 7}" text-anchor="{anchor}">{escaped(text)}</text>'
         )
 
     def svg(self) -> str:
@@ -114,16 +116,19 @@ class Plot:
             if self._grid:
                 frame.append(f'<path class="grid" d="M{self._left} {_n(y)}H{end}"/>')
             frame.append(f'<text x="{self._left - 6}" y="{_n(y + 3.5)}" text-anchor="end">{escaped(label)}</text>')
+        taken = 0.0
         for value, label in self._x.ticks:
-            x = self.x(value)
+            x, half = self.x(value), _CHARACTER * len(label) / 2
             if not self._grid:
                 frame.append(f'<path class="grid" d="M{_n(x)} {_TOP}V{foot}"/>')
-            anchor = "end" if x > end - 8 and len(label) > 2 else "middle"
-            frame.append(f'<text x="{_n(x)}" y="{foot + 14}" text-anchor="{anchor}">{escaped(label)}</text>')
+            middle = min(x, WIDTH - half)
+            if middle - half >= taken:  # else it would run into the label before it
+                frame.append(f'<text x="{_n(middle)}" y="{foot + 18}" text-anchor="middle">{escaped(label)}</text>')
+                taken = middle + half + _CHARACTER
         x_label, y_label = self._labels
         frame.append(f'<path class="axis" d="M{self._left} {foot}H{end}"/>')
         frame.append(
-            f'<text class="label" x="{end}" y="{self._height - 8}" text-anchor="end">{escaped(x_label)}</text>'
+            f'<text class="label" x="{end}" y="{self._height - 7}" text-anchor="end">{escaped(x_label)}</text>'
         )
         if y_label:
             frame.append(
@@ -149,5 +154,5 @@ def path(points: Sequence[tuple[float, float]]) -> str:
 
 
 def _n(value: float) -> str:
-    """A tenth of a unit is finer than anybody sees."""
+    """A tenth of a unit is finer than the eye sees."""
     return f"{value:.1f}".rstrip("0").rstrip(".")

@@ -1,4 +1,4 @@
-"""From numbers to places on an axis, and the round numbers that are written next to it."""
+"""From numbers to places on an axis, and the round numbers that label it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Scale:
 
     Args:
         low, high: the ends, ``low < high``.
-        ticks: (value, label) of what is written next to it.
+        ticks: (value, label) of what is written along it.
         log: logarithmic; both ends are then above 0.
     """
 
@@ -97,7 +97,7 @@ def per_second(low: float, high: float) -> int | None:
 
 
 def dates(low: float, high: float, unit: int, most: int = 5) -> Scale:
-    """An axis of moments, with days, months or years next to it.
+    """An axis of moments, labelled by days, months or years.
 
     Args:
         low, high: moments, ``low <= high``.

@@ -33,7 +33,8 @@ caption { text-align: left; color: var(--soft); font-size: .85rem; padding: 0 0 
 th, td { padding: .28rem .7rem .28rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--rule); }
 thead th { border-bottom: 2px solid var(--rule); vertical-align: bottom; font-weight: 600; }
 tbody th { font-weight: 500; }
-th.n, td.n { text-align: right; padding: .28rem 0 .28rem 1.1rem; white-space: nowrap; }
+th.n, td.n { text-align: right; padding: .28rem 0 .28rem 1.1rem; }
+td.n, .whole { white-space: nowrap; }
 td small { display: block; color: var(--soft); font-size: .8rem; line-height: 1.25; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); gap: 1.2rem 2rem;
   margin: 1rem 0; }
@@ -74,7 +75,7 @@ details { margin: .7rem 0; }
 summary { cursor: pointer; font-weight: 600; }
 dt { font-weight: 600; margin-top: .6rem; } dd { margin: 0; max-width: 50rem; color: var(--soft); font-size: .9rem; }
 @media (max-width: 30rem) { body { padding: 1rem .8rem 3rem; } th.n, td.n { padding-left: .7rem; }
-  table { font-size: .85rem; } }
+  table { font-size: .85rem; } td.n small { white-space: normal; } }
 @media print { body { max-width: none; padding: 0; font-size: 10pt; } nav { display: none; }
   section { break-inside: auto; } h2 { break-after: avoid; } .person, tr { break-inside: avoid; } }
 """

@@ -17,15 +17,20 @@ def escaped(text: object) -> str:
 
 
 def foreign(text: object) -> str:
-    """A title or an id from a user's file, as HTML: it cannot become markup, run, or turn the text around it.
+    """A title or an id from another person's file, as HTML: it cannot become markup, run, or turn the text around it.
 
-    What would not be seen (control characters, marks of direction, halves of characters) is shown as an escape. Long
-    text is cut.
+    Invisible characters (control characters, marks of direction, halves of characters) show as an escape. Long text is
+    cut.
     """
-    shown = printable(text)
+    return f"<bdi>{plain(text)}</bdi>"
+
+
+def plain(text: object) -> str:
+    """The same where no element may stand, such as the page's title."""
+    shown = printable(str(text)[: 2 * _LONGEST])
     if len(shown) > _LONGEST:
         shown = shown[: _LONGEST - 1] + "…"
-    return f"<bdi>{escaped(shown)}</bdi>"
+    return escaped(shown)
 
 
 def count(number: int) -> str:
@@ -67,7 +72,9 @@ def significant(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them."""
+    """Seconds in the units that people read."""
+    if seconds < 0.95:
+        return f"{1000 * seconds:.0f} ms"
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

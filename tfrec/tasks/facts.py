@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 
 from tfrec.data import Interactions
 from tfrec.evaluation import Report
 from tfrec.reporting import DataFacts, Example, RunFacts
-from tfrec.tasks.measure import Measure
+from tfrec.tasks.measure import Measure, Rows
 from tfrec.tasks.split import Split, TrainingSet
 from tfrec.tasks.task import Task
 
@@ -29,7 +28,7 @@ def run_facts(
     split: Split,
     measure: Measure,
     model: Any,
-    rows: Callable[[scipy.sparse.csr_matrix], Any],
+    rows: Rows,
     fitted: TrainingSet,
     test: Mapping[str, Report],
     history: Sequence[Mapping[str, Any]],
@@ -43,7 +42,7 @@ def run_facts(
         split: its data.
         measure: of the split.
         model: that was tested.
-        rows: what the model takes of users' histories.
+        rows: makes of users' histories what the model accepts.
         fitted: what it was fitted to.
         test: ``model``, ``popularity`` and maybe ``oracle`` -> what the test found, with details.
         history: a row per epoch or iteration.
@@ -64,16 +63,17 @@ def run_facts(
 
 
 def _data_facts(pairs: Interactions) -> DataFacts:
-    counts = [np.bincount(index) for index in (pairs.user_index, pairs.item_index)]
+    liked = pairs.values > 0
+    counts = [np.bincount(index[liked]) for index in (pairs.user_index, pairs.item_index)]
     users, items = (count[count > 0].astype(np.int64) for count in counts)
-    times = pairs.timestamps
+    times = None if pairs.timestamps is None else pairs.timestamps[liked]
     if times is None or len(times) == 0 or times.min() == times.max():
         return DataFacts(users, items)
     numbers, edges = np.histogram(times, _BINS)
     return DataFacts(users, items, edges.astype(np.float64), numbers.astype(np.int64))
 
 
-def _examples(split: Split, measure: Measure, model: Any, rows: Any) -> list[Example]:
+def _examples(split: Split, measure: Measure, model: Any, rows: Rows) -> list[Example]:
     part = split.test
     with_targets = np.flatnonzero(np.diff(part.targets.indptr))
     # The same users for every model of a split.

@@ -1,4 +1,4 @@
-"""What of the catalogue is shown, and how evenly."""
+"""Which part of the catalogue the lists show, and how evenly."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def coverage(facts: RunFacts) -> str:
     if "model" not in exposures:
         return ""
     cutoffs = sorted(exposures["model"])
-    header = ["first K", *(f"{name}: {what}" for name in exposures for what in ("shown", "Gini", "novelty"))]
-    rows = [[count(k), *(cell for exposure in exposures.values() for cell in _cells(exposure[k]))] for k in cutoffs]
+    header = ["lists", "by", "shown", "Gini", "novelty"]
+    rows = [[f"first {count(k)}", name, *_cells(exposures[name][k])] for k in cutoffs for name in exposures]
     k = cutoffs[0]
     return section(
         "coverage",
         "The catalogue in the lists",
         figures(figure(f"Who gets the places in the first {k}", _lorenz(facts, k), [*exposures, "targets"])),
-        table(f"Lists of {count(facts.test['model'].users)} test users", header, rows),
+        table(f"Lists of {count(facts.test['model'].users)} test users", header, rows, text_columns=2),
         notes(
             "shown: share of the catalogue that is in at least one list. Gini: 0 where every item is shown equally "
             "often, near 1 where a few fill the lists. novelty: mean self-information of what is shown, in bits. The "
             "curve gives the share of all places that the most shown items fill; the thin line is an even share. "
-            "targets: what users really chose next."
+            "targets: the held-out items."
         ),
     )
 
@@ -52,7 +52,7 @@ def _cells(exposure: Exposure) -> list[str]:
 def _lorenz(facts: RunFacts, k: int) -> str:
     share = Scale(0, 1, [(0.0, "0"), (0.25, "25 %"), (0.5, "50 %"), (0.75, "75 %"), (1.0, "100 %")])
     title = f"Share of places over share of items, first {k}"
-    plot = Plot(title, share, share, "share of items, the most shown first", "share of places", left=62)
+    plot = Plot(title, share, share, "share of items, the most shown first", "share of places")
     plot.line("even", [(0, 0), (1, 1)])
     for name, report in facts.test.items():
         if report.details is not None and k in report.details.exposure:

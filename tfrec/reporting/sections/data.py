@@ -19,10 +19,14 @@ def data(facts: RunFacts) -> str:
         "data",
         "The data",
         table("What became of the rows", ["", "rows"], _rows(facts)),
-        table("Positive pairs, held out or not", ["", ""], _counts(facts)),
+        table("Positive pairs, before the split leaves out users and items", ["", "number"], _counts(facts)),
         figures(_tail(facts), _histories(facts), _times(facts)),
-        notes(escaped(str(facts.metrics["split"].get("positive", "")))),
+        notes(_sentence(str(facts.metrics["split"].get("positive", "")))),
     )
+
+
+def _sentence(words: str) -> str:
+    return f"{escaped(words[0].upper() + words[1:])}." if words else ""
 
 
 def _rows(facts: RunFacts) -> list[list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tfrec.reporting.facts import RunFacts
@@ -16,14 +17,15 @@ def opening(facts: RunFacts) -> str:
     made = f" (family {escaped(m['family'])})" if m["family"] != m["recipe"] else ""
     what = (
         f"Recipe <strong>{escaped(m['recipe'])}</strong>{made} on <strong>{foreign(data['name'])}</strong>: "
-        f"{count(report['kept'])} positive pairs of {count(data['users'])} users and {count(data['items'])} items. "
+        f"{count(report['kept'])} pairs kept of {count(report['rows'])} rows with {count(data['users'])} users and "
+        f"{count(data['items'])} items. "
         f"Split {escaped(split['name'])}, which {escaped(facts.held_out)}."
     )
     where = f"Folder: <code>{foreign(facts.place)}</code>"
     if "made_from" in m:
         where += f", made from <code>{foreign(m['made_from'])}</code>"
     return (
-        f"<header>\n<h1>{escaped(m['recipe'])} on {foreign(data['name'])}</h1>\n"
+        f"<header>\n<h1>{escaped(m['recipe'])} on {foreign(Path(data['name']).name)}</h1>\n"
         f'<p class="lead">{what}</p>\n<p class="lead">{_when(m)} {where}.</p>\n</header>'
     )
 

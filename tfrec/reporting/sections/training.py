@@ -23,11 +23,12 @@ def training(facts: RunFacts) -> str:
     unit = "iteration" if "iteration" in rows[0] else "epoch"
     monitor = facts.metrics["evaluation"]["monitor"]
     best = facts.metrics["training"].get("best_epoch")
+    charts = [_loss(rows, unit, best), _validation(facts, unit, monitor, best)]
     return section(
         "training",
         "Training",
-        figures(_loss(rows, unit, best), _validation(facts, unit, monitor, best)),
-        notes(_words(facts, rows, unit, monitor, best)),
+        figures(*charts),
+        notes(_words(facts, rows, unit, monitor, best) + ("" if any(charts) else " No curve was recorded.")),
     )
 
 

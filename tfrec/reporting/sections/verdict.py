@@ -57,8 +57,8 @@ def verdict(facts: RunFacts) -> str:
         ),
         table(caption, header, rows),
         notes(
-            f"Intervals: 95 %, percentile bootstrap over users ({count(resamples(users))} resamples). They say what "
-            "other users would have given, not other seeds. The difference is paired: each user with themselves. "
+            f"Intervals: 95 %, percentile bootstrap over users ({count(resamples(users))} resamples). They cover the "
+            "choice of test users, not the seed of the training. The difference is paired by user. "
             "A metric of the whole catalogue has no interval.",
             _ranking(facts),
         ),
@@ -92,18 +92,18 @@ def _words(facts: RunFacts, measured: Mapping[tuple[str, str], Interval], gains:
     words = f"Test {escaped(monitor)}: <strong>{exact(model.mean)}</strong>{_between(model)}. "
     popularity = exact(measured["popularity", monitor].mean)
     if gain.low == gain.high == 0:
-        words += f"That is what popularity reaches, {popularity}: the lists are the same."
+        words += "The popularity baseline reaches the same."
     elif gain.low > 0:
         words += f"That is {exact(gain.mean)}{_between(gain)} above popularity, {popularity}."
     elif gain.high < 0:
         words += f"That is {exact(-gain.mean)}{_between(Interval(-gain.mean, -gain.high, -gain.low))} "
         words += f"<strong>below popularity</strong>, {popularity}."
     elif np.isfinite(gain.low):
-        words += f"Popularity has {popularity}, and the difference{_between(gain)} could be chance."
+        words += f"Popularity reaches {popularity}; the interval of the difference{_between(gain)} includes 0."
     else:
-        words += f"Popularity has {popularity}."
+        words += f"Popularity reaches {popularity}."
     if ("oracle", monitor) in measured:
-        words += " The best ranking there can be on this generated data, the oracle, has "
+        words += " The oracle, which ranks by the truth that the data was drawn from, reaches "
         words += f"{exact(measured['oracle', monitor].mean)}."
     if "words" in facts.metrics.get("shipped", {}):
         words += f" {escaped(facts.metrics['shipped']['words'])}"
@@ -117,7 +117,7 @@ def _between(interval: Interval) -> str:
 def _cell(interval: Interval, sign: bool = False) -> str:
     ends = ""
     if np.isfinite(interval.low):
-        ends = f"<small>{decimal(interval.low, sign=sign)} to {decimal(interval.high, sign=sign)}</small>"
+        ends = f"<small>{decimal(interval.low, sign=sign)}&nbsp;to {decimal(interval.high, sign=sign)}</small>"
     return exact(interval.mean, sign=sign) + ends
 
 
@@ -126,10 +126,10 @@ def _chart(metrics: list[str], names: list[str], measured: Mapping[tuple[str, st
     shown = [measured[name, metric] for name in names for metric in metrics]
     top = max([interval.high for interval in shown if np.isfinite(interval.high)], default=1.0)
     rows = Scale(0, len(metrics), [(len(metrics) - i - 0.5, metric) for i, metric in enumerate(metrics)])
-    height = 52 + max(26, 10 * len(names) + 8) * len(metrics)
+    height = 64 + max(26, 10 * len(names) + 8) * len(metrics)
     plot = Plot(
         "Test metrics of " + ", ".join(names), linear(0, top), rows, "mean over users", "",
-        height=height, left=100, grid=False,
+        height=height, grid=False,
     )  # fmt: skip
     for i, metric in enumerate(metrics):
         for j, name in enumerate(names):
@@ -155,7 +155,7 @@ def _ranking(facts: RunFacts) -> str:
 
 
 def _definitions(metrics: list[str]) -> str:
-    """What each metric is, as its function says: formula, denominator, ties."""
+    """The docstring of each metric's function: formula, denominator, ties."""
     names = dict.fromkeys(Metric.parse(metric).name for metric in metrics)
     return f"<dl>{''.join(f'<dt>{escaped(name)}</dt><dd>{_definition(name)}</dd>' for name in names)}</dl>"
 

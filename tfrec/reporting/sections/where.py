@@ -1,17 +1,18 @@
-"""Where a model is good: by the popularity of what is to be found, and by how much is known of a user."""
+"""Where a model is good: by the popularity of what is to be found, and by the length of the user's history."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from tfrec.reporting.facts import RunFacts
 from tfrec.reporting.html import figure, figures, notes, section, table
-from tfrec.reporting.intervals import Interval, intervals
+from tfrec.reporting.intervals import Interval, intervals, share
 from tfrec.reporting.plot import Plot
 from tfrec.reporting.scales import Scale, linear
-from tfrec.reporting.text import count, decimal, escaped, exact, percent
+from tfrec.reporting.text import count, decimal, exact, percent
 
 #: Groups of about equally many targets, or users.
 _ITEM_GROUPS, _USER_GROUPS = 10, 5
@@ -21,24 +22,62 @@ _FEWEST = 20
 
 def where(facts: RunFacts) -> str:
     """Hits by the popularity of the target's item, and the monitored metric by the length of the history."""
-    return section("where", "Where it is good", figures(*_charts(facts)), *_tables(facts))
+    by_popularity, by_length = _by_popularity(facts), _by_length(facts)
+    details, monitor = facts.test["model"].details, facts.metrics["evaluation"]["monitor"]
+    charts, tables = [], []
+    if by_popularity and details is not None:
+        k = count(details.k)
+        title = f"Share of targets found in the first {k}, by the item's popularity"
+        charts.append(_chart(title, by_popularity, "training users of the item", f"found in the first {k}"))
+        tables.append(_table(title, by_popularity, ["training users of the item", "items", "share of the targets"]))
+    if by_length:
+        title = f"{monitor} by the length of the history"
+        charts.append(_chart(title, by_length, "items in the user's history", monitor))
+        tables.append(_table(title, by_length, ["items in the history", "users"]))
+    words = (
+        "Groups of about equally many targets, or users; equal values stay together. Vertical lines: 95 % "
+        "intervals for another draw of users. A share counts the targets of the group that are found."
+    )
+    return section("where", "Where it is good", figures(*charts), *tables, notes(words if tables else ""))
 
 
-def groups(values: np.ndarray, most: int) -> list[tuple[int, int, np.ndarray]]:
+@dataclass(frozen=True)
+class _Group:
+    """Targets or users that belong together.
+
+    Args:
+        low, high: the least and the greatest value.
+        sizes: cells of the table, as HTML.
+        found: name of the model -> its mean and interval.
+    """
+
+    low: int
+    high: int
+    sizes: Sequence[str]
+    found: Mapping[str, Interval]
+
+    @property
+    def span(self) -> str:
+        """From the least to the greatest value."""
+        return count(self.low) if self.low == self.high else f"{count(self.low)}–{count(self.high)}"
+
+
+def groups(values: np.ndarray, most: int, fewest: int = _FEWEST) -> list[tuple[int, int, np.ndarray]]:
     """Groups of about equally many, equal values together.
 
     Args:
         values: int64 ``[N]``, from 0.
         most: groups.
+        fewest: values in a group, about.
 
     Returns:
         For each group its least and greatest value, and bool ``[N]``, who belongs to it.
 
     Example:
-        >>> [(low, high, int(inside.sum())) for low, high, inside in groups(np.array([1, 1, 1, 2, 3, 9]), 3)]
-        [(1, 2, 4), (3, 9, 2)]
+        >>> [(low, high, int(inside.sum())) for low, high, inside in groups(np.array([1, 1, 1, 2, 3, 9]), 3, 1)]
+        [(1, 1, 3), (2, 3, 2), (9, 9, 1)]
     """
-    wanted = max(1, min(most, len(values) // _FEWEST or 2))
+    wanted = max(1, min(most, len(values) // fewest))
     edges = np.unique(np.quantile(values, np.linspace(0, 1, wanted + 1)[1:], method="higher"))
     number = np.searchsorted(edges, values)
     found = []
@@ -49,100 +88,61 @@ def groups(values: np.ndarray, most: int) -> list[tuple[int, int, np.ndarray]]:
     return found
 
 
-def _by_popularity(facts: RunFacts) -> list[tuple[int, int, int, int, dict[str, Interval]]]:
-    """Low, high, items, targets and, by name, the share of targets found."""
+def _by_popularity(facts: RunFacts) -> list[_Group]:
+    """The share of targets found, by the training users of the target's item."""
     details = {name: report.details for name, report in facts.test.items() if report.details is not None}
     if "model" not in details or not len(details["model"].items):
         return []
     popularity = facts.popularity[details["model"].items]
     rows = []
     for low, high, inside in groups(popularity, _ITEM_GROUPS):
-        found = intervals([detail.found[inside] for detail in details.values()], most=1_000)
+        found = [share(detail.found[inside], detail.users[inside]) for detail in details.values()]
         items = int(((facts.popularity >= low) & (facts.popularity <= high)).sum())
-        rows.append((low, high, items, int(inside.sum()), dict(zip(details, found, strict=True))))
+        sizes = [count(items), percent(inside.mean())]
+        rows.append(_Group(low, high, sizes, dict(zip(details, found, strict=True))))
     return rows
 
 
-def _by_length(facts: RunFacts) -> list[tuple[int, int, int, dict[str, Interval]]]:
-    """Low, high, users and, by name, the monitored metric."""
+def _by_length(facts: RunFacts) -> list[_Group]:
+    """The monitored metric, by the items in the user's history; empty where it is none of a user."""
     monitor = facts.metrics["evaluation"]["monitor"]
     columns = {name: report.per_user[monitor] for name, report in facts.test.items() if monitor in report.per_user}
     if "model" not in columns:
         return []
     there = np.isfinite(columns["model"])
+    if not there.any():
+        return []
     rows = []
     for low, high, inside in groups(facts.history_lengths[there], _USER_GROUPS):
         found = intervals([column[there][inside] for column in columns.values()], most=1_000)
-        rows.append((low, high, int(inside.sum()), dict(zip(columns, found, strict=True))))
+        rows.append(_Group(low, high, [count(inside.sum())], dict(zip(columns, found, strict=True))))
     return rows
 
 
-def _charts(facts: RunFacts) -> list[str]:
-    k, monitor = _k(facts), facts.metrics["evaluation"]["monitor"]
-    charts = []
-    by_popularity, by_length = _by_popularity(facts), _by_length(facts)
-    if len(by_popularity) > 1:
-        title = f"Share of targets found in the first {k}, by the item's popularity"
-        labels = [_span(low, high) for low, high, *_ in by_popularity]
-        found = [row[4] for row in by_popularity]
-        chart = _grouped(title, labels, found, "training users of the item", f"found in the first {k}")
-        charts.append(figure(title, chart, list(facts.test)))
-    if len(by_length) > 1:
-        title = f"{monitor} by the length of the history"
-        labels = [_span(low, high) for low, high, *_ in by_length]
-        chart = _grouped(title, labels, [row[3] for row in by_length], "items in the user's history", monitor)
-        charts.append(figure(title, chart, list(facts.test)))
-    return charts
-
-
-def _grouped(title: str, labels: Sequence[str], rows: Sequence[dict[str, Interval]], x_label: str, y_label: str) -> str:
-    top = max([i.high if np.isfinite(i.high) else i.mean for row in rows for i in row.values()], default=1.0)
-    every = -(-len(labels) // 6)
-    ticks = [(i + 0.5, label if i % every == 0 else "") for i, label in enumerate(labels)]
-    plot = Plot(title, Scale(0, len(rows), ticks), linear(0, max(top, 1e-9)), x_label, y_label)
-    for i, row in enumerate(rows):
-        for j, (name, interval) in enumerate(row.items()):
-            at = i + 0.5 + 0.2 * (j - (len(row) - 1) / 2)
+def _chart(title: str, groups: Sequence[_Group], x_label: str, y_label: str) -> str:
+    """A point and an interval for each model in each group; nothing for one group."""
+    if len(groups) < 2:
+        return ""
+    found = [interval for group in groups for interval in group.found.values()]
+    top = max([i.high if np.isfinite(i.high) else i.mean for i in found], default=1.0)
+    ticks = [(i + 0.5, group.span) for i, group in enumerate(groups)]
+    plot = Plot(title, Scale(0, len(groups), ticks), linear(0, max(top, 1e-9)), x_label, y_label)
+    for i, group in enumerate(groups):
+        for j, (name, interval) in enumerate(group.found.items()):
+            at = i + 0.5 + 0.2 * (j - (len(group.found) - 1) / 2)
             if np.isfinite(interval.low):
                 plot.whisker(name, at, interval.low, interval.high)
-            plot.point(name, at, interval.mean, f"{name}, {labels[i]}: {decimal(interval.mean)}")
-    return plot.svg()
+            plot.point(name, at, interval.mean, f"{name}, {group.span}: {decimal(interval.mean)}")
+    return figure(title, plot.svg(), list(groups[0].found))
 
 
-def _tables(facts: RunFacts) -> list[str]:
-    k, monitor = _k(facts), facts.metrics["evaluation"]["monitor"]
-    by_popularity, by_length = _by_popularity(facts), _by_length(facts)
-    parts = []
-    if by_popularity:
-        total = sum(row[3] for row in by_popularity)
-        names = list(by_popularity[0][4])
-        rows = [
-            [_span(low, high), count(items), percent(targets / total), *(exact(found[name].mean) for name in names)]
-            for low, high, items, targets, found in by_popularity
+def _table(title: str, groups: Sequence[_Group], header: Sequence[str]) -> str:
+    rows = [
+        [
+            f'<span class="whole">{group.span}</span>',
+            *group.sizes,
+            *(exact(interval.mean) for interval in group.found.values()),
         ]
-        header = ["training users of the item", "items", "share of the targets", *names]
-        parts.append(table(f"Share of targets found in the first {k}, by the item's popularity", header, rows))
-    if by_length:
-        names = list(by_length[0][3])
-        rows = [
-            [_span(low, high), count(users), *(exact(found[name].mean) for name in names)]
-            for low, high, users, found in by_length
-        ]
-        parts.append(table(f"{monitor} by the length of the history", ["items in the history", "users", *names], rows))
-    if parts:
-        parts.append(
-            notes(
-                "Groups of about equally many targets, and users; equal values stay together. Bars: 95 % bootstrap "
-                f"intervals. The denominator of {escaped('found')} is the group's targets."
-            )
-        )
-    return parts
-
-
-def _k(facts: RunFacts) -> int:
-    details = facts.test["model"].details
-    return details.k if details is not None else 10
-
-
-def _span(low: int, high: int) -> str:
-    return count(low) if low == high else f"{count(low)}–{count(high)}"
+        for group in groups
+    ]
+    return table(title, [*header, *groups[0].found], rows)
