@@ -1,7 +1,7 @@
 """Whether this machine's CUDA toolkit, driver and GPUs fit TensorFlow: python launch/cuda_fits.py [CUDA_HOME]
 
 Says what does not fit, before anything is built, and ends with 1. Without a driver (a machine to build on) it says
-which one the build will need. The same as a table is in the README.
+which one the build will need. The same as a table is in docs/guides/installing.md.
 """
 
 import re

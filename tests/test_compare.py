@@ -92,4 +92,4 @@ def test_from_the_shell(runs):
     assert "Differences from a, the best by ndcg@10" in done.stdout
     done = subprocess.run([sys.executable, "-m", "tfrec.compare", str(runs[0])], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: A comparison needs two runs or more.")
+    assert done.stderr.startswith("error: A comparison needs at least two runs.")

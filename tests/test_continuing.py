@@ -166,7 +166,7 @@ def test_runs_of_other_versions_are_refused_by_every_command(before, tmp_path, v
         ("train", ["als", *SMALL_DATA, "--continue", "run", "--output-dir", "new"]),
     ):
         _, err = run(command, *arguments, cwd=tmp_path, code=2)
-        (line,) = err.strip().splitlines()
+        line, _ = err.strip().splitlines()
         assert line.startswith("error: ")
         assert f"is a run of {words} version of tfrec, which this one does not read" in line
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]
@@ -182,4 +182,4 @@ def test_a_family_that_there_is_not(before, tmp_path):
         ("export", ["run", "out"]),
     ):
         _, err = run(command, *arguments, cwd=tmp_path, code=2)
-        assert "There is no such family.\nReceived: sasrec.\nKnown: vae-cf, neumf, als" in err
+        assert "The family must be one of those that exist.\nReceived: sasrec.\nFamilies: vae-cf, neumf, als" in err

@@ -97,7 +97,7 @@ def test_every_command_tells_damage(finished, tmp_path, name, content):
     if content == "folder" and name != "metrics.json":
         readers = tuple(commands)
     for reader in readers:
-        with pytest.raises(InputError, match="no such family|is of another run|" + re.escape(name)):
+        with pytest.raises(InputError, match="The family must be|is of another run|" + re.escape(name)):
             commands[reader]()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]
 

@@ -77,6 +77,10 @@ def test_plain_english(folder):
     assert not found, "\n".join(found)
 
 
+#: What is wrong with a file, to which the caller adds the fix.
+WITHOUT_FIX = {"tfrec/runs/vocabulary.py"}
+
+
 def raised(path):
     """Line -> text of what a module raises as InputError; a value stands as ``{}``."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -107,7 +111,8 @@ def test_one_voice():
                 continue  # another error's text
             if not re.search(r"[.?:]$|\{\}$", text.rstrip()):
                 found.append(f"{where} has no full stop")
-            if "\n" not in text and not text.endswith(".{}"):
+            of_file = str(path.relative_to(ROOT)) in WITHOUT_FIX
+            if "\n" not in text and not text.endswith(".{}") and not of_file:
                 found.append(f"{where} has neither what was received nor a fix")
             if re.search(r"Received: ?\.", text) or re.search(r"\breceived:", text):
                 found.append(f"{where}: write Received: VALUE")

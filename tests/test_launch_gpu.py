@@ -244,7 +244,7 @@ NEEDS_580 = r"The driver 550.54.14 is too old: nvcc is of CUDA 13.0, which needs
             "13.0",
             ["GPU 0 (NVIDIA H100 80GB HBM3) is full: 900 of 81,559 MiB", "process 4711 (python3) with 79000 MiB"],
         ),
-        ({"free": 900}, "13.0", ["is full", "nobody that nvidia-smi shows"]),
+        ({"free": 900}, "13.0", ["is full", "no process that nvidia-smi shows"]),
     ],
 )
 def test_what_does_not_fit_is_said_before_anything_is_launched(made, gpu, nvcc, match):

@@ -21,7 +21,20 @@ def test_an_unknown_command(capsys, monkeypatch):
     with pytest.raises(SystemExit) as stop:
         main.main()
     assert stop.value.code == 2
-    assert "no command 'trian'. Commands: train, recommend" in capsys.readouterr().err
+    assert "no command 'trian'. Did you mean train? Commands: train, recommend" in capsys.readouterr().err
+
+
+def test_a_command_like_no_other_has_no_suggestion(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["tfrec", "xyzzy"])
+    with pytest.raises(SystemExit):
+        main.main()
+    assert "no command 'xyzzy'. Commands: " in capsys.readouterr().err
+
+
+def test_the_version_is_the_one_installed(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["tfrec", "--version"])
+    main.main()
+    assert capsys.readouterr().out == f"tfrec {importlib.import_module('tfrec').__version__}\n"
 
 
 def test_arguments_are_handed_on(capsys, monkeypatch):

@@ -18,7 +18,7 @@ def test_users_with_numbers():
         assert names.number(name) == names.find(name) == number
     for name in ("", "4", "3.0", "1e1", "9" * 19, "9" * 400, "३", "-", "a\x1b[2J"):
         assert names.find(name) is None
-        with pytest.raises(InputError, match="no such user") as caught:
+        with pytest.raises(InputError, match="must be one of the data's") as caught:
             names.number(name)
         assert "\x1b" not in str(caught.value)
 
@@ -27,7 +27,7 @@ def test_users_with_text():
     names = UserNames(np.array(["007", "12", "7", "ada b", " pad"], dtype=object))
     for name, number in (("007", 0), ("7", 2), ("12", 1), ("12 ", 1), ("ada b", 3), (" pad", 4)):
         assert names.number(name) == names.find(name) == number
-    with pytest.raises(InputError, match="no such user"):
+    with pytest.raises(InputError, match="must be one of the data's"):
         names.number("07")
 
 
@@ -43,7 +43,7 @@ def test_titles_and_ids():
         found.number("crash")
     with pytest.raises(InputError, match="must not be empty"):
         found.number("  ")
-    with pytest.raises(InputError, match="no item with that title"):
+    with pytest.raises(InputError, match="must be the title or id of one of the model's items"):
         found.number("Cras")
 
 
@@ -59,7 +59,7 @@ def test_a_number_in_python_is_an_id():
     """Whatever items are called."""
     found = items(["11", "10", "Heat"])
     assert found.number(11) == found.number(np.int32(11)) == 1
-    with pytest.raises(InputError, match="no item with that id.\nReceived: 3."):
+    with pytest.raises(InputError, match="must be one of the model's.\nReceived: 3."):
         found.number(3)
     users = UserNames(np.array([7, 8]))
     assert users.find(8) == users.find(np.int64(8)) == users.find("8") == 1

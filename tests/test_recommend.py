@@ -90,12 +90,12 @@ def test_users_from_a_file(shown, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "Give one of --user"),
-        ({"user": ("3",), "items": ("4",)}, "Give one of --user"),
-        ({"user": ("3", "4"), "explain": "5"}, "--explain goes with one --user"),
-        ({"similar_to": ("3",), "explain": "5"}, "--explain goes with one --user"),
-        ({"user": ("3", "99")}, "no such user"),
-        ({"similar_to": ("3", "Title 99")}, "no item with that title"),
+        ({}, "Exactly one question must be asked"),
+        ({"user": ("3",), "items": ("4",)}, "Exactly one question must be asked"),
+        ({"user": ("3", "4"), "explain": "5"}, "--explain needs one --user"),
+        ({"similar_to": ("3",), "explain": "5"}, "--explain needs one --user"),
+        ({"user": ("3", "99")}, "must be one of the data's"),
+        ({"similar_to": ("3", "Title 99")}, "must be the title or id of one of the model's items"),
     ],
     ids=str,
 )

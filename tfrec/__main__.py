@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 
@@ -23,12 +24,19 @@ def main() -> None:
     """Hand the arguments to the command that the first one names."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
-        print("usage: tfrec COMMAND [OPTION ...]\n\nCommands, each with a --help of its own:")
+        print("usage: tfrec COMMAND [OPTION ...]\n       tfrec --version\n\nCommands, each with a --help of its own:")
         for command, about in COMMANDS.items():
             print(f"  {command:<10} {about}")
         return
+    if name == "--version":
+        import tfrec
+
+        print(f"tfrec {tfrec.__version__}")
+        return
     if name not in COMMANDS:
-        print(f"tfrec: there is no command {name!r}. Commands: {', '.join(COMMANDS)}.", file=sys.stderr)
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        print(f"tfrec: there is no command {name!r}.{hint} Commands: {', '.join(COMMANDS)}.", file=sys.stderr)
         sys.exit(2)
     sys.argv = [f"tfrec {name}", *sys.argv[2:]]
     module = "tfrec.benchmark.__main__" if name == "benchmark" else f"tfrec.{name}"

@@ -103,6 +103,7 @@ def parsed(parse: Callable[[], T]) -> T:
     All ranks of a launcher have the same command line; if one does not take it (it has another version of tfrec), that
     one reports it, and the others, which wait for it, are ended by the launcher.
     """
+    _join_help_lines()
     if rank_from_environment() == 0:
         try:
             return parse()
@@ -120,6 +121,28 @@ def parsed(parse: Callable[[], T]) -> T:
             where = f"rank {rank_from_environment()} on {platform.node()}"
             print(f"error on {where}:\n{out.getvalue()}{err.getvalue()}", file=sys.stderr, flush=True)
         raise
+
+
+def _join_help_lines() -> None:
+    """Have the help of an option wrapped by the terminal, not where the source breaks the line.
+
+    tyro joins the lines of a field's docstring, but only those that are not indented, as those in a class are.
+    """
+    import docstring_parser
+
+    parse = docstring_parser.parse_from_object
+    if getattr(parse, "joins_lines", False):
+        return
+
+    def joined(obj: Any) -> Any:
+        found = parse(obj)
+        for parameter in found.params:
+            if parameter.description is not None:
+                parameter.description = " ".join(parameter.description.split())
+        return found
+
+    joined.joins_lines = True  # type: ignore[attr-defined]
+    docstring_parser.parse_from_object = joined
 
 
 def keep_freed_memory() -> None:

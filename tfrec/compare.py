@@ -1,4 +1,4 @@
-"""Compare finished runs on the users of their test: python -m tfrec.compare RUN RUN ..."""
+"""Compare finished runs on the users of their test: tfrec compare RUN RUN ..."""
 
 from __future__ import annotations
 

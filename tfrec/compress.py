@@ -1,4 +1,4 @@
-"""Compress a finished run: python -m tfrec.compress RUN OUT --ranks 16 [--group 1] [--fine-tune 3]"""
+"""Compress a finished run: tfrec compress RUN OUT --ranks 16 [--group 1] [--fine-tune 3]"""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Arguments:
     run: Annotated[Path, tyro.conf.Positional]
     """The run's folder; it is not changed."""
     out: Annotated[Path, tyro.conf.Positional]
-    """The new folder, with the compressed model in the place of the run's: evaluate, recommend and export read it."""
+    """The new folder, a run with the compressed model: evaluate, recommend and export read it."""
     settings: Annotated[CompressSettings, tyro.conf.arg(name="")] = field(default_factory=CompressSettings)
-    """How."""
+    """Settings."""
     data_dir: Path | None = None
     """Folder with the data set, if it is not in $TFREC_DATA."""
 

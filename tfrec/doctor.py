@@ -116,7 +116,7 @@ def packages(found: Findings) -> dict[str, str]:
 def native_library(found: Findings) -> dict[str, str]:
     """Where the library is, what it was built for, and whether it loads."""
     from tfrec.ops.built_for import built_for
-    from tfrec.ops.native import how_to_build, library, library_path
+    from tfrec.ops.native import cpu_kernels, how_to_build, library, library_path
 
     path = library_path()
     rows = {"file": str(path)}
@@ -128,21 +128,15 @@ def native_library(found: Findings) -> dict[str, str]:
         return rows
     rows["built for"] = str(built_for(path) or "unknown")
     try:
-        rows["loads"] = "yes" if library() is not None else "no, TFREC_NATIVE_OPS=0"
+        loaded = library() is not None
     except Exception as error:
         rows["loads"] = "no"
         found.errors.append(str(error))
-    rows["kernels"] = _kernels()
+        return rows
+    rows["loads"] = "yes" if loaded else "no, TFREC_NATIVE_OPS=0"
+    if loaded:
+        rows["kernels"] = cpu_kernels()
     return rows
-
-
-def _kernels() -> str:
-    """The instruction set whose kernels the library picks, see custom_ops/common/cpu_dispatch.h."""
-    flags, wish = _cpu_flags(), os.environ.get("TFREC_CPU_KERNELS", "avx512")
-    avx2 = {"avx2", "fma", "f16c"} <= flags
-    if avx2 and "avx512f" in flags and wish == "avx512":
-        return "avx512"
-    return "avx2" if avx2 and wish != "baseline" else "baseline"
 
 
 def machine(found: Findings) -> dict[str, str]:
@@ -197,17 +191,18 @@ def gpus(found: Findings) -> dict[str, str]:
 
 def horovod(found: Findings) -> dict[str, str]:
     """Its version, what it was built with, and the launchers that exist."""
-    rows = {name: shutil.which(name) or "not found" for name in LAUNCHERS}
-    how = "Run launch/setup in the repository, or install the wheel that launch/wheel --horovod writes."
-    if importlib.util.find_spec("horovod") is None:
-        found.warnings.append(f"Horovod is missing. One process works without it, several need it.\n{how}")
-        return {"version": "missing", **rows}
-    from tfrec.distributed import built_with
+    from tfrec.distributed import built_with, how_to_install
 
+    rows = {name: shutil.which(name) or "not found" for name in LAUNCHERS}
+    if importlib.util.find_spec("horovod") is None:
+        found.warnings.append(
+            f"Horovod is missing. One process works without it, several need it.\n{how_to_install()}."
+        )
+        return {"version": "missing", **rows}
     try:
         parts = built_with()
     except Exception as error:
-        found.warnings.append(f"Horovod does not import: {_first_line(error)}\n{how}")
+        found.warnings.append(f"Horovod does not import: {_first_line(error)}\n{how_to_install()}.")
         return {"version": importlib.metadata.version("horovod"), "imports": "no", **rows}
     return {"version": importlib.metadata.version("horovod"), "built with": ", ".join(parts) or "nothing", **rows}
 

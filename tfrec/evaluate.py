@@ -1,4 +1,4 @@
-"""Measure a finished run again: python -m tfrec.evaluate RUN [--metrics ndcg@10 ...] [--ties pessimistic]"""
+"""Measure a finished run again: tfrec evaluate RUN [--metrics ndcg@10 ...] [--ties pessimistic]"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Arguments:
     run: Annotated[Path, tyro.conf.Positional]
     """The run's folder."""
     part: Literal["test", "validation"] = "test"
-    """Which part."""
+    """Part to measure."""
     metrics: tuple[str, ...] = ()
     """Metrics with their cutoffs; default: those of the run."""
     ties: Literal["expected", "pessimistic", "optimistic"] | None = None
@@ -28,7 +28,7 @@ class Arguments:
     data_dir: Path | None = None
     """Folder with the data set, if it is not in $TFREC_DATA."""
     json: Path | None = None
-    """Write the result here too."""
+    """Write the result here, too."""
     protocol: Literal["exact", "nvidia", "mlperf", "all"] | None = None
     """What a held-out item is ranked among; default: as in the run."""
     negatives: int | None = None

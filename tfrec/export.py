@@ -1,4 +1,4 @@
-"""Export a finished run as a SavedModel: python -m tfrec.export RUN OUT"""
+"""Export a finished run as a SavedModel: tfrec export RUN OUT"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Arguments:
     out: Annotated[Path, tyro.conf.Positional]
     """The new folder for the SavedModel. For TensorFlow Serving: MODEL_NAME/1."""
     raw_ids: bool = True
-    """Take and give the data's own item ids; --no-raw-ids: item numbers from 0."""
+    """Accept and return the data's own ids; --no-raw-ids: item numbers from 0."""
 
 
 def run_export(arguments: Arguments) -> None:

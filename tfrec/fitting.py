@@ -54,7 +54,7 @@ def fit(
     data: Interactions | tuple[Interactions, Interactions | None, Interactions] | None = None,
     **options: Any,
 ) -> Run:
-    """Train a recipe, as ``python -m tfrec.train`` does.
+    """Train a recipe, as ``tfrec train`` does.
 
     Args:
         recipe: the name of one (``"als"``, ``"vae-cf"``, ...), or settings.

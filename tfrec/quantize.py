@@ -1,4 +1,4 @@
-"""Quantize a finished run: python -m tfrec.quantize RUN [OUT] [--bits 8] [--preset best] ..."""
+"""Quantize a finished run: tfrec quantize RUN [OUT] [--bits 8] [--preset best] ..."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Arguments:
     out: Annotated[Path | None, tyro.conf.Positional] = None
     """The new folder. Default: RUN-int8, RUN-int4 for 4 bits."""
     settings: Annotated[QuantizeSettings, tyro.conf.arg(name="")] = field(default_factory=QuantizeSettings)
-    """How."""
+    """Settings."""
     data_dir: Path | None = None
     """Folder with the data set, if it is not in $TFREC_DATA."""
 

@@ -1,4 +1,4 @@
-"""Recommend from a finished run: python -m tfrec.recommend RUN --user ada bob -k 10"""
+"""Recommend from a finished run: tfrec recommend RUN --user ada bob -k 10"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Arguments:
     user: tuple[str, ...] = ()
     """Raw ids of users in the run's data."""
     users_from: Path | None = None
-    """The same from a file, an id on each line."""
+    """File with a raw id of a user on each line."""
     items: tuple[str, ...] = ()
     """Titles or raw ids of a new user's items."""
     similar_to: tuple[str, ...] = ()
@@ -33,9 +33,9 @@ class Arguments:
     explain: str | None = None
     """With one --user, or --items: title or raw id of an item; shows what each item of the history contributes."""
     write_recommendations: Path | None = None
-    """Write the k best items of every user here: .parquet, .csv or .tsv with user, rank, item, title, score.
-    Titles are written as they are, in quotes where the format needs it. A spreadsheet takes one that begins with = + -
-    or @ for a formula: import its column as text."""
+    """Write the k best items of every user here: .parquet, .csv or .tsv with user, rank, item, title, score. Titles
+    are written as they are, in quotes where the format needs it. A spreadsheet reads one that begins with = + - or @
+    as a formula: import its column as text."""
     write_similar: Path | None = None
     """The same of the k most similar items of every item: item, title, rank, similar_item, similar_title, score."""
     exclude: tuple[str, ...] = ()
@@ -43,7 +43,7 @@ class Arguments:
     among: tuple[str, ...] = ()
     """Choose among these items only."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10
-    """How many."""
+    """How many items of each list."""
 
 
 def recommend(arguments: Arguments) -> None:

@@ -69,7 +69,7 @@ def from_json(cls: type[C], saved: Any) -> C:
         Fit(epochs=3, clip_norm=5.0)
         >>> from_json(Fit, {"epochs": "3", "clip_norm": None})
         Traceback (most recent call last):
-        TypeError: `epochs` must be int. Received: '3'.
+        TypeError: `epochs` must be a whole number. Received: '3'.
     """
     if not dataclasses.is_dataclass(cls):
         raise TypeError(f"`cls` must be a dataclass. Received: {cls!r}.")

@@ -1,4 +1,4 @@
-"""Train a recommender: python -m tfrec.train [RECIPE] [--section.option VALUE ...]
+"""Train a recommender: tfrec train [RECIPE] [--section.option VALUE ...]
 
 On several processes: horovodrun -np 8 python -m tfrec.train RECIPE ...
 """
@@ -21,7 +21,7 @@ def parse(arguments: list[str]) -> tuple[str, RunConfig]:
         arguments = [DEFAULT_RECIPE, *arguments]
     return arguments[0], tyro.extras.overridable_config_cli(
         {name: (make.__doc__ or "", make()) for name, make in RECIPES.items()},
-        prog="python -m tfrec.train",
+        prog="tfrec train",
         description=f"Train a recommender. Without a recipe: {DEFAULT_RECIPE}.",
         args=arguments,
     )

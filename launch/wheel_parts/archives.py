@@ -69,7 +69,7 @@ def relabelled(wheel: Path, version: str) -> Path:
 
 
 def reproducible(source: Path, epoch: int) -> Path:
-    """The source archive ``source``, its members in order, of nobody, and of the time ``epoch``."""
+    """The source archive ``source``, its members in order, without an owner, at the time ``epoch``."""
     made = io.BytesIO()
     with (
         tarfile.open(source) as old,

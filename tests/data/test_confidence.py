@@ -47,7 +47,7 @@ def test_confidence_weights():
             assert confidence.bm25(matrix)[u, i] == pytest.approx(max(bm25, 0), rel=1e-5)
             assert confidence.tf_idf(matrix)[u, i] == pytest.approx(max(np.sqrt(v) * idf, 0), rel=1e-5)
             assert confidence.log(matrix, 2.0)[u, i] == pytest.approx(np.log(1 + v / 2), rel=1e-5)
-    with pytest.raises(InputError, match="values from 0"):
+    with pytest.raises(InputError, match="must be at least 0"):
         confidence.bm25(-matrix)
     with pytest.raises(InputError, match="`epsilon` must be above 0"):
         confidence.log(matrix, 0.0)

@@ -275,13 +275,13 @@ def test_says_where_to_put_a_file_when_there_is_no_network(tmp_path, monkeypatch
 
 
 def test_rejects(tmp_path):
-    with pytest.raises(InputError, match="(?s)Unknown data set.*ml-20m"):
+    with pytest.raises(InputError, match="(?s)The data set must be one of.*ml-20m"):
         load("ml-21m")
     with pytest.raises(InputError, match="does not exist"):
         load("ml-1m", tmp_path / "none")
-    with pytest.raises(InputError, match="(?s)ml-1m has no setting num_users.*Known: none"):
+    with pytest.raises(InputError, match="(?s)The settings of ml-1m are none.*num_users"):
         load("ml-1m", tmp_path, num_users=3)
-    with pytest.raises(InputError, match="(?s)synthetic has no setting users.*Known: num_users, "):
+    with pytest.raises(InputError, match="(?s)settings of synthetic are num_users, .*users"):
         load("synthetic", users=3)
     root = unpacked(tmp_path, "ml-20m", "ml-20m")
     (root / "ml-20m" / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,31,lots,1\n")

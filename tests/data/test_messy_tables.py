@@ -143,7 +143,7 @@ def test_markers_of_nothing_among_numbers_are_no_ids(tmp_path):
 def test_rows_without_an_id_may_be_left_out_and_are_counted(tmp_path):
     rows = "".join(f"{i},{i % 9},1\n" for i in range(500))
     path = write(tmp_path, "u,i,n\n" + rows + ",3,1\n  ,4,1\n7,,1\n8,2\n9,2,1,1\n\n9,2,x\n-4,1,1\n")
-    with pytest.raises(InputError, match=r"(?s)5 things.*--data.bad-rows drop"):
+    with pytest.raises(InputError, match=r"(?s)5 problems.*--data.bad-rows drop"):
         Interactions.from_table(path, **UIN)
     events = Interactions.from_table(path, bad_rows="drop", **UIN)
     assert events.left_out == {
@@ -273,7 +273,7 @@ def test_times_with_zones_fractions_and_commas(tmp_path):
 def test_other_encodings_are_named_with_a_guess(tmp_path):
     text = "u,i,n\nada,Montréal,2\nada,Café,1\n"
     path = write(tmp_path, text.encode("latin-1"))
-    with pytest.raises(InputError, match=r"(?s)line 2: not utf8 text.*--data.encoding cp1252.*'Montréal'"):
+    with pytest.raises(InputError, match=r"(?s)line 2: the text must be UTF-8.*--data.encoding cp1252.*'Montréal'"):
         Interactions.from_table(path, **UIN)
     assert Interactions.from_table(path, encoding="latin-1", **UIN).item_ids.tolist() == ["Café", "Montréal"]
     for encoding in ("utf-16", "utf-8-sig", "utf-32"):
@@ -282,9 +282,9 @@ def test_other_encodings_are_named_with_a_guess(tmp_path):
     with pytest.raises(InputError, match="utf-16-le"):
         Interactions.from_table(write(tmp_path, text.encode("utf-16-le")), **UIN)
     mixed = write(tmp_path, text.encode() + b"bob,Z\xfcrich,1\n")
-    with pytest.raises(InputError, match=r"(?s)line 4: not utf8 text.*correct this one"):
+    with pytest.raises(InputError, match=r"(?s)line 4: the text must be UTF-8.*correct this one"):
         Interactions.from_table(mixed, **UIN)
-    with pytest.raises(InputError, match="one that Python knows"):
+    with pytest.raises(InputError, match="one that Python has"):
         Interactions.from_table(path, encoding="latin-99", **UIN)
 
 
@@ -336,7 +336,7 @@ def test_all_obstacles_at_once_with_the_options_that_get_past_them(tmp_path):
     with pytest.raises(InputError) as caught:
         Interactions.from_table(path, **columns)
     message = str(caught.value)
-    assert "4 things" in message
+    assert "4 problems" in message
     assert (
         "--data.encoding cp1252 --data.bad-rows drop --data.value-kind counts --data.time-format '%m/%d/%Y %H:%M'"
         in message

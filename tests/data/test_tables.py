@@ -94,7 +94,7 @@ def test_large_ids_are_exact(tmp_path):
         ("u,i,r,t\n1,2,3\n", r"line 2: expected 4 columns.*Received: 3"),
         ("u,i,r,t\n1,2,3,4\n1,2,3,4,5\n", r"line 3: expected 4 columns.*Received: 5"),
         ("u,i,r,t\n1,2,3,yesterday\n", r"`t` must hold times"),
-        (b"u,i,r,t\n1,2,3,4\nMont\xe9,2,3,4\n", "not utf8 text"),
+        (b"u,i,r,t\n1,2,3,4\nMont\xe9,2,3,4\n", "must be UTF-8"),
     ],
 )
 def test_rejects(tmp_path, text, match):
@@ -118,9 +118,9 @@ def test_rejects_what_is_no_table(tmp_path):
     cut = gzip.compress((GOOD + GOOD[8:] * 1000).encode())[:-40]
     with pytest.raises(InputError, match="cut off"):
         Interactions.from_table(write(tmp_path, cut, "cut.csv.gz"), **COLUMNS)
-    with pytest.raises(InputError, match="no Parquet file"):
+    with pytest.raises(InputError, match="must be a Parquet file"):
         Interactions.from_table(write(tmp_path, GOOD, "events.parquet"), **COLUMNS)
-    with pytest.raises(InputError, match="column of its own"):
+    with pytest.raises(InputError, match="must be different columns"):
         Interactions.from_table(write(tmp_path, GOOD), user="u", item="u")
 
 

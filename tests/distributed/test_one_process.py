@@ -1,5 +1,7 @@
 """Without Horovod, on one process, everything is there and does what plain Keras does."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -128,3 +130,22 @@ def test_a_layer_that_updates_itself_takes_one_pass_per_step():
     model.compile("sgd", "mse")
     with pytest.raises(InputError, match="updates itself in each batch"):
         distributed.distribute(model, backward_passes_per_step=2)
+
+
+def test_several_processes_without_horovod_are_told_how_to_install_it(monkeypatch, tmp_path):
+    from tfrec.distributed import ranks
+
+    monkeypatch.setitem(sys.modules, "horovod", None)
+    monkeypatch.setitem(sys.modules, "horovod.tensorflow", None)
+    monkeypatch.setattr(ranks, "_hvd", None)
+    monkeypatch.setenv("HOROVOD_SIZE", "2")
+    with pytest.raises(InputError, match=r"(?s)horovodrun started 2 processes, but Horovod .*/launch/setup, which"):
+        ranks.init()
+    monkeypatch.setattr(ranks, "__file__", str(tmp_path / "site-packages" / "tfrec" / "distributed" / "ranks.py"))
+    with pytest.raises(
+        InputError, match=r"launch/wheel --horovod .*pip install --find-links FOLDER 'tfrec\[horovod\]'"
+    ):
+        ranks.init()
+    monkeypatch.setenv("HOROVOD_SIZE", "1")
+    ranks.init()
+    assert (ranks.rank(), ranks.size()) == (0, 1)

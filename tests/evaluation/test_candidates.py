@@ -155,14 +155,14 @@ def test_ranks_share_the_users():
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"protocol": "some"}, "Unknown protocol"),
+        ({"protocol": "some"}, "`protocol` must be one of"),
         ({"num_negatives": 0}, "at least 1"),
         ({"seed": -1}, "at least 0"),
-        ({"positives": np.full(30, -1)}, "No user has a held-out item"),
+        ({"positives": np.full(30, -1)}, "`positives` must have an item"),
         ({"positives": np.full(30, 40)}, "below 40"),
         ({"positives": np.zeros(4, int)}, "shape \\(4,\\)"),
-        ({"negatives": np.zeros((30, 2), int)}, "only with it"),
-        ({"protocol": "file"}, "only with it"),
+        ({"negatives": np.zeros((30, 2), int)}, "belong to protocol='file'"),
+        ({"protocol": "file"}, "belong to protocol='file'"),
         ({"protocol": "file", "negatives": np.full((30, 2), 40)}, "below 40"),
         ({"num_negatives": 39}, "Draw fewer"),
     ],
@@ -177,7 +177,7 @@ def test_rejects_a_seen_positive_and_bad_scores():
     seen, positives = data()
     wrong = positives.copy()
     wrong[0] = seen[0].indices[0]
-    with pytest.raises(InputError, match="cannot be one the user has seen"):
+    with pytest.raises(InputError, match="must not be one that the user has seen"):
         Candidates(seen, wrong, 5)
     candidates = Candidates(seen, positives, 5)
     for metrics, options, match in (

@@ -121,10 +121,10 @@ def test_each_coverage_counts_its_own_first_places():
     [
         ({"metrics": ["ndcg@61"]}, "exceed the number of items"),
         ({"ties": "first"}, "ties"),
-        ({"metrics": ["novelty@3"]}, "(?s)novelty@3 asks how popular.*train=None"),
+        ({"metrics": ["novelty@3"]}, "(?s)novelty@3 needs `train`, to count how popular.*train=None"),
         ({"train": scipy.sparse.csr_matrix((9, 61))}, "(?s)`train` must have.*60 items"),
         ({"block_users": 0}, "block_users"),
-        ({"targets": scipy.sparse.csr_matrix((37, 60))}, "No user has a target"),
+        ({"targets": scipy.sparse.csr_matrix((37, 60))}, "`targets` must have an item"),
         ({"targets": scipy.sparse.csr_matrix((36, 60))}, "same shape"),
         ({"score": lambda rows, _: np.full((len(rows), 60), np.nan, np.float32)}, "finite"),
     ],

@@ -38,7 +38,7 @@ def test_everything_is_written(finished):
     folder, out = finished
     names = {p.name for p in (folder / "run").iterdir() if not p.name.startswith(".")}
     assert names == {"config.json", "history.csv", "checkpoint", "model.keras", "items.arrow", "users.arrow",
-                     "test_users.arrow", "metrics.json"}  # fmt: skip
+                     "test_users.arrow", "report.html", "metrics.json"}  # fmt: skip
     metrics = report_of(folder / "run")
     assert metrics["test"]["model"]["ndcg@100"] > metrics["test"]["popularity"]["ndcg@100"]
     assert metrics["training"]["factor_bytes"] == (300 + 150) * 8 * 2
@@ -81,9 +81,9 @@ def test_recommend(finished):
     out, _ = run("recommend", "run", "--user", "12", "-k", "5", cwd=folder)
     assert len(out.strip().splitlines()) == 6
     _, err = run("recommend", "run", "--similar-to", "Item 9999", cwd=folder, code=2)
-    assert "no item with that title" in err
+    assert "must be the title or id of one of the model's items" in err
     _, err = run("recommend", "run", "--similar-to", "Item 00003", "--user", "1", cwd=folder, code=2)
-    assert "Give one of" in err
+    assert "Exactly one question" in err
 
 
 def test_lists(finished):
@@ -95,13 +95,13 @@ def test_lists(finished):
     assert not list(folder.glob(".*.part*"))
     assert "Wrote 450 lines to s.tsv" in out
     head, *lines = [line.split("\t") for line in (folder / "s.tsv").read_text().splitlines()]
-    assert head == ["item_id", "title", "rank", "similar_id", "similar_title", "score"]
+    assert head == ["item", "title", "rank", "similar_item", "similar_title", "score"]
     assert len(lines) == 450
     assert lines[0][:3] == ["0", "Item 00000", "1"]
     assert not any(line[0] == line[3] for line in lines)  # an item is not among those similar to it
     assert all(0 < float(line[5]) <= 1.001 for line in lines[::3])
     head, *lines = [line.split("\t") for line in (folder / "r.tsv").read_text().splitlines()]
-    assert head == ["user_id", "rank", "item_id", "title", "score"]
+    assert head == ["user", "rank", "item", "title", "score"]
     assert [line[0] for line in lines[::3]] == [str(user) for user in range(300)]
     assert all(line[3] == f"Item {int(line[2]):05}" for line in lines)
     _, err = run("recommend", "run", "--write-similar", "nowhere/s.tsv", cwd=folder, code=2)
@@ -110,7 +110,7 @@ def test_lists(finished):
         ("/proc/s.tsv", "cannot be written"),
         (f"{'n' * 300}.tsv", "File name too long"),
         ("run/history.csv", "is a file of the run"),
-        ("s.txt", "is written as .parquet, .csv or .tsv"),
+        ("s.txt", "must end in .parquet, .csv or .tsv"),
     ):
         with pytest.raises(InputError, match=message):
             recommend(Arguments(folder / "run", write_similar=folder / path))
@@ -135,9 +135,9 @@ def test_choices(finished):
     assert f"[{best[0]}]: score " in first
     assert len(reasons) == 3
     _, err = run("recommend", "run", "--user", "12", "13", "--explain", "7", cwd=folder, code=2)
-    assert "--explain goes with one --user" in err
+    assert "--explain needs one --user" in err
     _, err = run("recommend", "run", "--similar-to", "3", "--explain", "7", cwd=folder, code=2)
-    assert "--explain goes with one --user" in err
+    assert "--explain needs one --user" in err
 
 
 def test_everybody_of_a_run_that_held_out_users(folded):

@@ -80,7 +80,7 @@ def test_settings_of_another_kind():
     class Mine(RunConfig):
         pass
 
-    with pytest.raises(InputError, match="(?s)No family has settings of this class.*Mine"):
+    with pytest.raises(InputError, match="(?s)The settings must be those of a family.*Mine"):
         family_of(Mine())
 
 

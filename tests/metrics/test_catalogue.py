@@ -31,5 +31,5 @@ def test_an_item_nobody_has_is_as_new_as_one_that_one_user_has():
 
 
 def test_novelty_needs_popularity():
-    with pytest.raises(InputError, match="how many training users"):
+    with pytest.raises(InputError, match="number of training users"):
         novelty(Exposure(np.array([1])))

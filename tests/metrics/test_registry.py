@@ -23,9 +23,9 @@ def test_a_new_metric_is_one_decorated_function(monkeypatch):
         return ranks.num_targets
 
     assert not Metric.parse("targets").of_catalogue
-    with pytest.raises(InputError, match="(?s)Known: .*targets"):
+    with pytest.raises(InputError, match="(?s)A metric must be one of .*targets"):
         Metric.parse("target")
-    with pytest.raises(InputError, match="targets takes no cutoff"):
+    with pytest.raises(InputError, match="targets must have no cutoff"):
         Metric.parse("targets@5")
     with pytest.raises(ValueError, match="already"):
         ranking_metric("targets")(targets)

@@ -421,7 +421,7 @@ def test_similar_items(name):
 def test_explain(name):
     model = learned(name)
     if not FAMILIES[name].explains:
-        with pytest.raises(InputError, match=rf"{type(model).__name__} cannot say .*\n.*als, vae-cf or ease"):
+        with pytest.raises(InputError, match=rf"{type(model).__name__} cannot explain .*\n.*als, vae-cf or ease"):
             model.explain(BOARD, 3)
         return
     score, items, parts = model.explain(BOARD, 8, k=SIZE, user=8)

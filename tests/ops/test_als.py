@@ -493,37 +493,3 @@ def test_a_gpu_takes_the_same_steps(random, dtype, solver, objective):
             found.append(solve(matrix, table, start, solver=solver, **objective))
     tolerance = 2e-3 if dtype == np.float16 else 2e-4
     np.testing.assert_allclose(found[1], found[0], atol=tolerance * np.abs(found[0]).max())
-
-
-def test_a_missing_library_warns_once_and_the_twin_answers(tmp_path):
-    code = (
-        "import warnings, pathlib, tfrec.ops.native as n\n"
-        "n.library_path = lambda: pathlib.Path('nowhere/libtfrec_ops.so')\n"
-        "n.library.cache_clear()\n"
-        "with warnings.catch_warnings(record=True) as seen:\n"
-        "    warnings.simplefilter('always')\n"
-        "    assert n.library() is None and n.library() is None\n"
-        "print(len(seen), 'TFREC_BUILD_OPS=1' in str(seen[0].message))\n"
-    )
-    environment = {name: value for name, value in os.environ.items() if name != "TFREC_OPS_LIBRARY"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == "1 True", done.stderr
-
-
-def test_a_library_of_another_tensorflow_says_how_to_rebuild(tmp_path, monkeypatch):
-    from tfrec.ops import native
-
-    broken = tmp_path / "libtfrec_ops.so"
-    broken.write_bytes(b"not a library")
-    monkeypatch.setattr(native, "library_path", lambda: broken)
-    with pytest.raises(InputError, match="launch/setup --force"):
-        native.library.__wrapped__()
-
-
-def test_a_library_that_is_named_must_be_there(tmp_path, monkeypatch):
-    from tfrec.ops import native
-
-    monkeypatch.setenv("TFREC_OPS_LIBRARY", str(tmp_path / "libtfrec_ops.so"))
-    assert native.library_path() == tmp_path / "libtfrec_ops.so"
-    with pytest.raises(InputError, match="TFREC_OPS_LIBRARY must name a library"):
-        native.library.__wrapped__()

@@ -209,7 +209,7 @@ def test_a_model_is_asked_by_number_where_it_knows_the_user_else_by_history():
         split = split_of(task, log(USERS, ITEMS, 500))
         Measure(split, resolved(task, **config)).model(Both(ITEMS), "test", lambda rows: rows)
         assert set(asked) == {way}
-    with pytest.raises(InputError, match="(?s)ByItem knows its training users only.*--data.split"):
+    with pytest.raises(InputError, match="(?s)ByItem answers for its training users only.*--data.split"):
         split = split_of("held_out_users", log(USERS, ITEMS, 500))
         Measure(split, resolved("held_out_users")).model(ByItem(tf.identity), "test", lambda rows: rows)
 

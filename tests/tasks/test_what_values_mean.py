@@ -68,7 +68,7 @@ def test_ratings_are_compared_with_a_threshold_that_is_printed(shop, tmp_path, c
 
 def test_options_of_tables_need_a_table(tmp_path):
     recipe, config = parse(["popularity", "--data.value", "stars", "--output-dir", str(tmp_path / "run")])
-    with pytest.raises(InputError, match=r"(?s)--data.value speaks of a table of your own.*--data.path"):
+    with pytest.raises(InputError, match=r"(?s)--data.value is for a table of your own.*--data.path"):
         train(recipe, config, time.perf_counter())
 
 

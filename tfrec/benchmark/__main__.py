@@ -45,7 +45,7 @@ class Arguments:
     items: int = 5_000
     """ease: number of items."""
     samples_per_second: float | None = None
-    """scaling: what one rank alone does, from `python -m tfrec.benchmark neumf` on that device."""
+    """scaling: of one rank alone, from `tfrec benchmark neumf` on that device."""
 
 
 def main() -> None:

@@ -85,8 +85,7 @@ def init() -> None:
             import horovod.tensorflow as hvd
         except ImportError as error:
             raise InputError(
-                f"Several processes were started, but Horovod does not import: {error}.\n"
-                "Run launch/setup, which builds it for this TensorFlow, and use its environment."
+                f"{launcher} started {expected} processes, but Horovod does not import: {error}.\n{how_to_install()}."
             ) from error
         hvd.init()
         if hvd.size() != expected:
@@ -106,6 +105,17 @@ def init() -> None:
         agree(_software(), "The ranks do not run the same software", "Install the same on every host.")
     elif problem is not None:
         raise problem
+
+
+def how_to_install() -> str:
+    """How to install Horovod for this environment's TensorFlow, as a sentence without its full stop."""
+    setup = Path(__file__).parents[2] / "launch" / "setup"
+    if setup.is_file():
+        return f"Run {setup}, which builds it for this TensorFlow, and use its environment"
+    return (
+        "Build its wheel with launch/wheel --horovod in tfrec's repository, and install it: "
+        "pip install --find-links FOLDER 'tfrec[horovod]'"
+    )
 
 
 def built_with() -> list[str]:

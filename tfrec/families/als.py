@@ -53,11 +53,11 @@ class ALSConfig:
     factor_dtype: Literal["float16", "float32"] = "float32"
     """How factors are stored; sums are float32."""
     confidence: Literal["values", "log", "bm25", "tf_idf"] = "values"
-    """What is made of the data's values, see tfrec.data.confidence."""
+    """How the data's values become confidences, see tfrec.data.confidence."""
     bm25_k1: float = 100.0
-    """BM25: how late more plays stop to count."""
+    """BM25: larger: many plays of one item count more."""
     bm25_b: float = 0.8
-    """BM25: how much an item's popularity counts against it."""
+    """BM25: how much an item's popularity counts against it, 0 to 1."""
 
 
 @dataclass(frozen=True)

@@ -59,11 +59,11 @@ class FitConfig(TrainingConfig):
     checkpoint_every: int = 1
     """Epochs between checkpoints to resume from."""
     compression: Literal["none", "float16"] = "none"
-    """Gradients on the wire between ranks."""
+    """Type of gradients sent between ranks."""
     backward_passes_per_step: int = 1
     """Batches whose gradients are added up before an update."""
     deterministic: bool = False
-    """Bit-identical from run to run, at some cost in speed."""
+    """The same bits from run to run, at some cost in speed."""
     compare_ranks: bool = True
     """Compare the ranks' weights after each epoch."""
 
@@ -79,7 +79,7 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """What is measured."""
     seed: int = 1
-    """Of the first weights, and of all that is random in training."""
+    """Seed of the first weights and of all that is random in training."""
     continue_run: Annotated[Path | None, tyro.conf.arg(name="continue")] = None
     """A finished run to start from, on newer data: its rows of users and items carry over; there may be more of
     them now."""

@@ -33,7 +33,7 @@ class QuantizeSettings:
     fine_tune_rate: float = 1e-4
     """NeuMF: its learning rate."""
     seed: int = 0
-    """NeuMF: of the calibration's and the fine-tuning's samples."""
+    """NeuMF: seed of the samples of calibration and fine-tuning."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class CompressSettings:
     ranks: int = 16
     """Of the tensor trains: larger is nearer to the tables, and larger."""
     tables: tuple[Literal["user", "item"], ...] = ("user", "item")
-    """Which tables."""
+    """Tables to compress."""
     group: int | None = None
     """Rows that share a slice of the first of two cores; 1: a low-rank table, for tables of few rows. Default: three
     cores of about equal size."""

@@ -49,7 +49,7 @@ class NeuMFConfig:
     branch: Literal["neumf", "gmf", "mlp"] = "neumf"
     """Both branches, or one alone."""
     split_final: bool = False
-    """Two output layers, one per branch, as int8 quantization wants it; the same function."""
+    """Two output layers, one per branch, for int8 quantization; the same function."""
     user_embedding: Literal["dense", "tt"] = "dense"
     """dense: a row per user; tt: a tensor-train table, many times smaller."""
     item_embedding: Literal["dense", "tt"] = "dense"
@@ -78,7 +78,7 @@ class NeuMFTraining(FitConfig):
     embedding_update: Literal["auto", "lazy", "dense"] = "auto"
     """lazy: Adam touches the rows of the batch only. auto: lazy for a table of which a batch has less than .35."""
     steps_per_call: int | None = None
-    """Steps that the device does between two looks of Python. Default: about a million samples."""
+    """Steps that the device takes between two returns to Python. Default: about a million samples."""
 
 
 @dataclass(frozen=True)

@@ -271,7 +271,7 @@ class ALS(ALSQuestions, keras.Model):
     ) -> None:
         """Write a SavedModel that scores pairs, without tfrec: ``serve(users [B], items [B])`` -> float32 ``[B]``.
 
-        For recommendations in place of scores use ``python -m tfrec.export``.
+        For recommendations in place of scores use ``tfrec export``.
 
         Args:
             filepath: the folder.

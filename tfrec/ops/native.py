@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import warnings
@@ -70,6 +71,17 @@ def library() -> Any | None:
         raise InputError(
             f"TensorFlow {tf.__version__} cannot load {path}: {error.message}.\n{how_to_build()}."
         ) from error
+
+
+def cpu_kernels() -> str:
+    """The instruction set whose kernels the library uses on this processor: ``avx512``, ``avx2`` or ``baseline``.
+
+    Asked of the library itself, which must be loaded.
+    """
+    ask = ctypes.CDLL(str(library_path())).tfrec_cpu_kernels
+    ask.restype = ctypes.c_char_p
+    answer: bytes = ask()
+    return answer.decode()
 
 
 def wrong_tensorflow(path: Path, tensorflow: str) -> str | None:

@@ -86,7 +86,7 @@ class RunFolder:
         if missing:
             raise InputError(
                 f"{path} is not the folder of a finished run: {', '.join(missing)} not found.\n"
-                "Give the folder that `python -m tfrec.train` named in its last line; an interrupted run is finished "
+                "Give the folder that `tfrec train` named in its last line; an interrupted run is finished "
                 "by the same command again."
             )
         return folder

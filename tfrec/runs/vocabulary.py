@@ -86,9 +86,7 @@ class Vocabulary:
             found.check()
             return found
         except DAMAGE as error:
-            raise InputError(
-                f"{path} is damaged: {reason(error)}.\nBring it back from a copy, or train the run again."
-            ) from error
+            raise InputError(f"{path} is damaged: {reason(error)}.") from error
 
     def check(self) -> None:
         """Raise ValueError for what does not fit together."""

@@ -19,9 +19,9 @@ class DataConfig(SourceConfig):
     """Where the interactions come from, and what is held out."""
 
     split: SplitName = "held_out_users"
-    """What is held out. held_out_users: whole users, part of whose items is shown. latest_item: each user's latest one.
-    random_pairs: a share of the user-item pairs. by_time: all that comes after a date, or the latest share. given: what
-    --data.validation-path and --data.test-path have."""
+    """What is held out. held_out_users: whole users, part of whose items is shown. latest_item: each user's latest
+    one. random_pairs: a share of the user-item pairs. by_time: all that comes after a date, or the latest share.
+    given: --data.validation-path and --data.test-path."""
     heldout_users: int | None = None
     """held_out_users: users for validation, and as many for test. Default: a tenth of them, at most 10,000."""
     validation_share: float | None = None
@@ -43,7 +43,7 @@ class DataConfig(SourceConfig):
     min_item_events: int = 0
     """Leave out items of fewer users."""
     split_seed: int = 98765
-    """Seed of what is held out at random; 98765 is that of the papers."""
+    """Seed of what is held out at random; 98765 is the papers'."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class EvaluationConfig:
     """What is measured."""
 
     metrics: tuple[str, ...] | None = None
-    """Metrics with their cutoffs. Default: hit_rate, ndcg and mrr at 10 for latest_item, else eight usual ones."""
+    """Metrics with their cutoffs. Default: hit_rate, ndcg and mrr at 10 for latest_item, else eight."""
     monitor: str | None = None
     """The validation metric that picks the best epoch. Default: ndcg@100; hit_rate@10 for latest_item."""
     protocol: Literal["auto", "all", "exact", "nvidia", "mlperf"] = "auto"
-    """What targets are ranked among. all: every item that the user has not. latest_item only: exact: different unseen
-    items; nvidia and mlperf: with those benchmarks' quirks. auto: exact for latest_item, else all. Data in the NCF
-    paper's format brings its own for the test."""
+    """What targets are ranked among. all: every item that the user does not have. latest_item only: exact: different
+    unseen items; nvidia and mlperf: with those benchmarks' quirks. auto: exact for latest_item, else all. Data in the
+    NCF paper's format brings its own for the test."""
     negatives: int = 99
     """With another protocol than all: how many items a target is ranked among."""
     validation_negatives: int | None = None
@@ -65,9 +65,9 @@ class EvaluationConfig:
     ties: Literal["auto", "expected", "pessimistic", "optimistic"] = "auto"
     """How tied scores are ranked. auto: pessimistic for latest_item, else expected."""
     gains: Literal["binary", "linear", "exponential"] = "binary"
-    """What a target is worth to NDCG: 1, its value, or 2^value - 1. Values are lost in held_out_users."""
+    """What a target is worth to NDCG: 1, its value, or 2^value - 1. held_out_users keeps no values."""
     seed: int = 0
-    """Of the candidates."""
+    """Seed of the sampled candidates."""
     block_users: int = 512
     """Users ranked at once, fewer where there are very many items."""
     block_pairs: int = 1 << 19

@@ -87,34 +87,35 @@ class SourceConfig:
     """With path: the column of ratings, counts or votes; none: every event is positive."""
     value_kind: Literal["auto", "ratings", "counts", "votes"] = "auto"
     """With path: what that column holds. ratings: grades, a low one means dislike. counts: how often, never dropped for
-    being small. votes: liked (above 0) or disliked (below). auto: by the rule that the first lines of a run name."""
+    being small. votes: liked (above 0) or disliked (below). auto: the first lines of a
+    run name it, and why."""
     time: str | None = None
     """With path: the column of times."""
     title: str | None = None
     """With path: the column of item titles."""
     bad_rows: Literal["error", "drop"] = "error"
-    """With path: rows without an id, malformed, or with a rating or time that is none. error: stop and name them. drop:
-    leave them out, counted."""
+    """With path: rows without an id, malformed, or with a value or time that cannot be read. error: stop and name
+    them. drop: leave them out, counted."""
     delimiter: str | None = None
     """With path: the delimiter; default: detected in the first line."""
     quoting: Literal["auto", "on", "off"] = "auto"
-    """With path: whether " quotes. auto: not in text delimited by tabs; a quote that swallows lines is an error."""
+    """With path: whether " is a quote. auto: not in text delimited by tabs; a quote that swallows lines is an error."""
     decimal: Literal[".", ","] = "."
-    """With path: what stands before the fraction of a rating."""
+    """With path: the sign before the fraction of a value."""
     encoding: str | None = None
     """With path: the encoding, such as latin-1; default: UTF-8."""
     column_names: tuple[str, ...] | None = None
-    """With path: the columns' names, in order, where the first line is data already."""
+    """With path: the columns' names, in order, where the first line is data."""
     time_format: str | None = None
     """With path: how dates are written, such as '%m/%d/%Y %H:%M'; default: ISO 8601."""
     text_ids: bool = False
-    """With path: take ids as text even where they look like numbers."""
+    """With path: read ids as text even where they look like numbers."""
     min_rating: float | Literal["auto", "all"] = "auto"
     """Keep pairs of user and item with a value above this, from 0. auto: of ratings those above 7 tenths of the scale
-    (3.5 of 5), of counts all above 0. all: those above 0. ALS takes votes below 0 as disliked, whatever this is."""
+    (3.5 of 5), of counts all above 0. all: those above 0. ALS reads votes below 0 as disliked in any case."""
     format: Literal["table", "lists", "ncf"] = "table"
-    """With path. table: a file with column names. lists: a line per user, `user item item ...`, as the LightGCN family
-    writes it. ncf: a folder with the NCF paper's NAME.train.rating, NAME.test.rating and NAME.test.negative."""
+    """With path. table: a file with column names. lists: a line per user, `user item item ...`, as in LightGCN's
+    files. ncf: a folder with the NCF paper's NAME.train.rating, NAME.test.rating and NAME.test.negative."""
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     """The data set synthetic."""
     catalog: CatalogConfig = field(default_factory=CatalogConfig)
