@@ -170,6 +170,6 @@ def check_page(run):
     assert not {"examples", "test", "where", "coverage", "data", "settings"} - set(page.sections)
     assert ("training" in page.sections) == ((run.folder / "history.csv").is_file())
     assert {found["ndcg@10"] for found in run.metrics["test"].values()} <= set(page.numbers["test"])
-    assert page.texts["examples"].count("held-out items") == 10
+    assert page.texts["examples"].count("held-out item") == 10
     assert page.tags.isdisjoint({"script", "img", "link"})
     assert page.references == page.unclosed == []

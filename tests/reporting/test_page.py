@@ -97,6 +97,17 @@ def without_lists(found):
     return replace(found, details=replace(found.details, exposure={}))
 
 
+def one_user(found):
+    keep = found.details.users == 1
+    details = replace(
+        found.details, items=found.details.items[keep], users=np.zeros(1, np.int64), found=found.details.found[keep]
+    )
+    return replace(
+        found, users=1, users_without_targets=0, details=details,
+        per_user={name: values[1:2] for name, values in found.per_user.items()},
+    )  # fmt: skip
+
+
 def strange():
     """Name -> facts that a page must be drawn from."""
     run = facts()
@@ -110,6 +121,8 @@ def strange():
         "one user": facts(2, history_lengths=np.array([1, 1])),
         "few users": facts(25),
         "one item": facts(items=1),
+        "items that no user has": replace(run, popularity=np.where(np.arange(30) < 20, 0, run.popularity)),
+        "one test user": facts(test={name: one_user(found) for name, found in run.test.items()}, users=1),
         "no details": facts(test={n: replace(report(seed=i), details=None) for i, n in enumerate(run.test)}),
         "sampled candidates": replace(run, test={name: without_lists(found) for name, found in run.test.items()}),
         "no times": replace(run, data=replace(run.data, time_edges=None, time_counts=None)),
@@ -205,7 +218,7 @@ def test_a_run_on_hostile_data(times, order, tmp_path):
     assert page.sections == [name for name in ALL if name != "training"]
     assert run.metrics["test"]["model"]["ndcg@5"] in page.numbers["test"]
     assert f"the latest by {order}" in page.texts["examples"]
-    assert page.texts["examples"].count("held-out items") == 10
+    assert page.texts["examples"].count("held-out item") == 10
     assert ("Pairs over time" in page.texts["data"]) == (log.timestamps is not None and np.ptp(log.timestamps) > 0)
 
 

@@ -38,6 +38,16 @@ def count(number: int) -> str:
     return f"{int(number):,}"
 
 
+def counted(number: int, thing: str) -> str:
+    """How many of a thing.
+
+    Example:
+        >>> counted(1, "item"), counted(2_000, "item")
+        ('1 item', '2,000 items')
+    """
+    return f"{count(number)} {thing}" if number == 1 else f"{count(number)} {thing}s"
+
+
 def decimal(value: float | None, digits: int = 4, sign: bool = False) -> str:
     """A number with fixed digits; a dash for none. The sign is a real minus."""
     if value is None or not math.isfinite(value):

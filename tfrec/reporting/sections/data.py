@@ -8,7 +8,7 @@ from tfrec.reporting.facts import RunFacts
 from tfrec.reporting.html import figure, figures, notes, section, table
 from tfrec.reporting.plot import Plot
 from tfrec.reporting.scales import Scale, dates, day, linear, logarithmic, per_second
-from tfrec.reporting.text import count, escaped, foreign, percent
+from tfrec.reporting.text import count, counted, escaped, foreign, percent
 
 _POINTS = 120
 
@@ -72,9 +72,8 @@ def _histories(facts: RunFacts) -> str:
     numbers, _ = np.histogram(counts, edges)
     plot = Plot("Users by number of items", logarithmic(1, top + 1), linear(0, float(numbers.max())), "items", "users")
     for low, high, number in zip(edges[:-1], edges[1:], numbers, strict=True):
-        plot.bar(
-            float(low), float(high), float(number), f"{count(low)} to {count(high - 1)} items: {count(number)} users"
-        )
+        items = counted(low, "item") if high - low == 1 else f"{count(low)} to {counted(high - 1, 'item')}"
+        plot.bar(float(low), float(high), float(number), f"{items}: {counted(number, 'user')}")
     return figure("Users by the number of their items", plot.svg())
 
 
@@ -90,5 +89,5 @@ def _times(facts: RunFacts) -> str:
     )
     for start, end, number in zip(edges[:-1], edges[1:], numbers, strict=True):
         when = f"{day(start, unit)} to {day(end, unit)}" if unit else f"{start:g} to {end:g}"
-        plot.bar(float(start), float(end), float(number), f"{when}: {count(number)} pairs")
+        plot.bar(float(start), float(end), float(number), f"{when}: {counted(number, 'pair')}")
     return figure("Pairs over time", plot.svg())

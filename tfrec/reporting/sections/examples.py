@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tfrec.reporting.facts import Example, RunFacts
 from tfrec.reporting.html import notes, section
-from tfrec.reporting.text import count, escaped, foreign
+from tfrec.reporting.text import counted, escaped, foreign
 
 
 def examples(facts: RunFacts) -> str:
@@ -34,6 +34,6 @@ def _card(example: Example, latest_by: str) -> str:
     hits = sum(hit for _, hit in example.recommended)
     return (
         f'<article class="person"><h3>{foreign(example.user)}</h3>'
-        f"<h4>{count(example.num_items)} items, the latest by {escaped(latest_by)}</h4><ul>{has}</ul>"
-        f"<h4>recommended: {hits} of {count(example.num_targets)} held-out items</h4><ol>{best}</ol></article>\n"
+        f"<h4>{counted(example.num_items, 'item')}, the latest by {escaped(latest_by)}</h4><ul>{has}</ul>"
+        f"<h4>recommended: {hits} of {counted(example.num_targets, 'held-out item')}</h4><ol>{best}</ol></article>\n"
     )

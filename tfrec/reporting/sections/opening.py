@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tfrec.reporting.facts import RunFacts
-from tfrec.reporting.text import count, duration, escaped, foreign
+from tfrec.reporting.text import count, counted, duration, escaped, foreign
 
 
 def opening(facts: RunFacts) -> str:
@@ -32,11 +32,10 @@ def opening(facts: RunFacts) -> str:
 
 def _when(m: Mapping[str, Any]) -> str:
     hardware = m["hardware"]
-    ranks = hardware["ranks"]
     gpus = [str(gpu) for gpu in hardware.get("gpus", [])]
     machine = ", ".join([*gpus, f"{hardware['processor']}, {hardware['cores']} cores"])
     took = f" after {duration(m['seconds'])}" if "seconds" in m else ""
     return (
         f"Finished {escaped(m['finished'].replace('T', ' ').replace('+00:00', ''))} UTC{took}, "
-        f"on {ranks} rank{'s' * (ranks != 1)}: {escaped(machine)}."
+        f"on {counted(hardware['ranks'], 'rank')}: {escaped(machine)}."
     )

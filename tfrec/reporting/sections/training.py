@@ -9,7 +9,7 @@ from tfrec.reporting.facts import RunFacts
 from tfrec.reporting.html import figure, figures, notes, section
 from tfrec.reporting.plot import Plot
 from tfrec.reporting.scales import Scale, linear
-from tfrec.reporting.text import decimal, duration, escaped, significant
+from tfrec.reporting.text import counted, decimal, duration, escaped, significant
 
 #: Points of a line; a longer training is drawn by every so many-th epoch.
 _MOST_POINTS = 300
@@ -88,7 +88,7 @@ def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
 
 def _words(facts: RunFacts, rows: Sequence[Mapping[str, float]], unit: str, monitor: str, best: int | None) -> str:
     summary: Mapping[str, Any] = facts.metrics["training"]
-    words = f"{len(rows)} {unit}{'s' * (len(rows) != 1)} in {duration(sum(row.get('seconds', 0.0) for row in rows))}"
+    words = f"{counted(len(rows), unit)} in {duration(sum(row.get('seconds', 0.0) for row in rows))}"
     speed = next((key for key in summary if key.startswith("median_") and key.endswith("_per_second")), None)
     if speed is not None:
         what = speed.removeprefix("median_").removesuffix("_per_second").replace("_", " ")
