@@ -18,6 +18,7 @@ What a driver has compiled it keeps in ~/.nv/ComputeCache, TensorFlow's own kern
 is full: set CUDA_CACHE_MAXSIZE=4294967296 (4 GiB, the most) where GPUs run what was not compiled for them.
 """
 
+import configparser
 import importlib.util
 import os
 import re
@@ -112,9 +113,12 @@ def builds_ops() -> bool:
 
 def build_requirements() -> list[str]:
     """What an isolated build of the library needs: setup.cfg's TensorFlow, and CMake where the machine has none."""
-    text = (ROOT / "setup.cfg").read_text(encoding="utf-8")
-    tensorflow = re.findall(r"^ *(tensorflow *==\S+) *$", text, re.MULTILINE)[:1]
-    return tensorflow + ([] if shutil.which("cmake") else ["cmake >=3.25"])
+    # Parsed, since setuptools writes the setup.cfg of a source archive anew, with tabs.
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg", encoding="utf-8")
+    required = settings["options"]["install_requires"].splitlines()
+    (tensorflow,) = [line.strip() for line in required if re.match(r"\s*tensorflow\b", line)]
+    return [tensorflow] + ([] if shutil.which("cmake") else ["cmake >=3.25"])
 
 
 class BuildOps(build_ext):

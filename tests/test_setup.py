@@ -51,3 +51,15 @@ def test_architectures_of_the_gpus_at_hand(build, capabilities, auto, must):
 def test_no_driver(build, capsys):
     assert build("NVIDIA-SMI has failed", status=9).cuda_architectures("auto") == "80"
     assert "CUDA_CACHE_MAXSIZE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("indent", ["    ", "\t"])
+def test_the_tensorflow_that_an_isolated_build_asks_for(build, monkeypatch, tmp_path, indent):
+    """setuptools writes the setup.cfg of a source archive with tabs."""
+    (tmp_path / "setup.cfg").write_text(
+        f"[options]\ninstall_requires =\n{indent}keras >=3\n{indent}tensorflow ==2.7.*\n{indent}tensorboard >=2\n"
+        f"[options.extras_require]\ncuda =\n{indent}tensorflow[and-cuda] ==2.7.*\n"
+    )
+    module = build("")
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    assert module.build_requirements()[0] == "tensorflow ==2.7.*"
