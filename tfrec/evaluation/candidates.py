@@ -91,7 +91,7 @@ class Candidates:
             )
         if (protocol == "file") != (negatives is not None):
             raise InputError(
-                "`negatives` belong to protocol='file', and are needed there.\nReceived: protocol={protocol!r}, "
+                f"`negatives` belong to protocol='file', and are needed there.\nReceived: protocol={protocol!r}, "
                 "negatives="
                 f"{'None' if negatives is None else 'an array'}."
             )
