@@ -211,7 +211,7 @@ def test_tensorflows_notices_are_taken_out_and_nothing_else(tmp_path):
         "the run failed",
     ]
     start = launch_train(tmp_path, f"import sys\nsys.stderr.write({chr(10).join([*lines, ''])!r})\n")
-    for level, shown in ((None, lines[3:]), ("3", lines[3:]), ("0", lines)):
+    for level, shown in ((None, lines[3:]), ("3", lines[3:]), ("0", lines[3:])):
         environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
         environment["TFREC_VENV"] = str(tmp_path / "venv")
         if level:

@@ -9,13 +9,13 @@ import os
 import platform
 import signal
 import sys
-import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, TypeVar
 
+from tfrec import quiet
 from tfrec.errors import InputError, RankLostError, SharedError
 from tfrec.printing import printable
 
@@ -40,49 +40,9 @@ def rank_from_environment() -> int:
     return 0
 
 
-#: Notices that TensorFlow's libraries print while they load, whatever the log level.
-_NOTICES = (
-    "All log messages before absl::InitializeLog",
-    "oneDNN custom operations are on",
-    "cudart_stub.cc",
-    "cuda_platform.cc",
-    "cpu_feature_guard.cc",
-    "To enable the following instructions:",
-)
-
-
 def quiet_tensorflow() -> None:
-    """Load TensorFlow without its start-up notices, whatever ``TF_CPP_MIN_LOG_LEVEL`` is.
-
-    Several libraries print at every start, past the log level. What is written to standard error while they load is
-    held back, and all but those notices is passed on.
-    """
-    # With a GPU what is wrong with it is worth knowing.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if os.path.exists("/proc/driver/nvidia") else "3")
-    with without_notices():
-        import keras  # noqa: F401
-        import tensorflow as tf
-
-        tf.config.list_physical_devices()
-
-
-@contextlib.contextmanager
-def without_notices() -> Iterator[None]:
-    """Hold back what is written to standard error, and pass on all but the notices of TensorFlow's libraries."""
-    sys.stderr.flush()
-    real = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(real, 2)
-            os.close(real)
-            held.seek(0)
-            for line in held.read().decode(errors="replace").splitlines():
-                if not any(notice in line for notice in _NOTICES):
-                    print(line, file=sys.stderr)
+    """Load TensorFlow without its start-up notices, whatever ``TF_CPP_MIN_LOG_LEVEL`` is."""
+    quiet.load_tensorflow(whatever_level=True)
 
 
 def arguments(kind: type[T], command: str) -> T:

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.reporting.reading import read
 from tfrec import evaluate, export, quantize
 from tfrec.errors import InputError
 from tfrec.families import FAMILIES, QuantizeSettings
@@ -89,6 +90,9 @@ def test_the_result_is_a_run_like_any_other(runs, family, tmp_path, capsys):
     assert (out / "model.keras").stat().st_size < (run / "model.keras").stat().st_size
     for name in ("items.arrow", "users.arrow"):
         assert (out / name).read_bytes() == (run / name).read_bytes()
+    page = read(out / "report.html")
+    assert {found[monitor] for found in after["test"].values()} <= set(page.numbers["test"])
+    assert f"made from {run}" in page.texts["opening"]
     # Measured again by the command, and by each user's number.
     evaluate.evaluate(evaluate.Arguments(out, json=tmp_path / "again.json"))
     again = json.loads((tmp_path / "again.json").read_text())["test"]["model"]

@@ -6,6 +6,11 @@ tfrec.distributed.distribute(model)
 model.fit(batches_of_this_rank, callbacks=[*tfrec.distributed.callbacks(), ...])
 """
 
+from tfrec.quiet import load_tensorflow
+
+load_tensorflow()
+
+
 from tfrec.distributed.callbacks import (
     BroadcastCallback,
     DriftCallback,

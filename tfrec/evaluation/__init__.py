@@ -1,5 +1,10 @@
 """Evaluation of a scorer: held-out users against the whole catalogue, or a held-out item against candidates."""
 
+from tfrec.quiet import load_tensorflow
+
+load_tensorflow()
+
+
 from tfrec.evaluation.callback import RankingCallback
 from tfrec.evaluation.candidates import Candidates, CandidateScorer, Protocol, evaluate_candidates
 from tfrec.evaluation.details import Details

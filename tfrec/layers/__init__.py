@@ -1,5 +1,10 @@
 """Layers and operations for sparse user-item rows."""
 
+from tfrec.quiet import load_tensorflow
+
+load_tensorflow()
+
+
 from tfrec.layers.aligned_dense import AlignedDense
 from tfrec.layers.als_factors import ALSFactors
 from tfrec.layers.multinomial import multinomial_nll

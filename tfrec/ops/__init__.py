@@ -4,6 +4,11 @@ Importing this package loads ``libtfrec_ops.so``, which a process must do before
 the operations.
 """
 
+from tfrec.quiet import load_tensorflow
+
+load_tensorflow()
+
+
 from tfrec.ops.als import Entries, Sweep, gramian, half_sweep, half_sweep_in_place, losses
 from tfrec.ops.dot_top_k import dot_top_k
 from tfrec.ops.int8_dot_top_k import int8_dot_top_k

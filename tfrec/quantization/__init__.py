@@ -1,5 +1,10 @@
 """Post-training quantization: calibration, an integer NeuMF, fine-tuning, and item vectors in int8."""
 
+from tfrec.quiet import load_tensorflow
+
+load_tensorflow()
+
+
 from tfrec.quantization.affine import Affine, Mode, limits, weight_affine
 from tfrec.quantization.als_queries import ALSQueries
 from tfrec.quantization.aware import QuantizationAwareNeuMF, aware

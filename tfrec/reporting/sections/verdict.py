@@ -128,7 +128,7 @@ def _chart(metrics: list[str], names: list[str], measured: Mapping[tuple[str, st
     rows = Scale(0, len(metrics), [(len(metrics) - i - 0.5, metric) for i, metric in enumerate(metrics)])
     height = 64 + max(26, 10 * len(names) + 8) * len(metrics)
     plot = Plot(
-        "Test metrics of " + ", ".join(names), linear(0, top), rows, "mean over users", "",
+        "Test metrics of " + ", ".join(names), linear(0, top or 1.0), rows, "mean over users", "",
         height=height, grid=False,
     )  # fmt: skip
     for i, metric in enumerate(metrics):

@@ -126,7 +126,7 @@ def _chart(title: str, groups: Sequence[_Group], x_label: str, y_label: str) -> 
     found = [interval for group in groups for interval in group.found.values()]
     top = max([i.high if np.isfinite(i.high) else i.mean for i in found], default=1.0)
     ticks = [(i + 0.5, group.span) for i, group in enumerate(groups)]
-    plot = Plot(title, Scale(0, len(groups), ticks), linear(0, max(top, 1e-9)), x_label, y_label)
+    plot = Plot(title, Scale(0, len(groups), ticks), linear(0, top or 1.0), x_label, y_label)
     for i, group in enumerate(groups):
         for j, (name, interval) in enumerate(group.found.items()):
             at = i + 0.5 + 0.2 * (j - (len(group.found) - 1) / 2)
