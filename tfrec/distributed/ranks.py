@@ -113,8 +113,8 @@ def how_to_install() -> str:
     if setup.is_file():
         return f"Run {setup}, which builds it for this TensorFlow, and use its environment"
     return (
-        "Build its wheel with launch/wheel --horovod in tfrec's repository, and install it: "
-        "pip install --find-links FOLDER 'tfrec[horovod]'"
+        "Build its wheel with launch/wheel --horovod in tfrec's repository, and install it: pip install "
+        "dist/horovod-*.whl"
     )
 
 
