@@ -323,7 +323,7 @@ def test_a_driver_that_does_not_answer(made):
     )
     status, _, err = made.run(CUDA_VISIBLE_DEVICES="0")
     assert status == 2
-    assert "nvidia-smi is there but fails" in err
+    assert "nvidia-smi is installed but fails" in err
     assert "could not talk to the driver" in err
 
 

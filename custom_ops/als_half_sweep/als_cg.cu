@@ -1,5 +1,5 @@
 // Conjugate gradients, preconditioned with P = w0 G + shift I, never forming A: A p = P p + (lambda - shift) p +
-// sum w (y.p) y, with P p kept beside p.
+// sum w (y.p) y, with P p kept with p.
 //
 // A block solves a tile of rows together. The dense part, P^-1 times the tile's residuals, is one pass over that matrix
 // per tile instead of one per row. The entries' part is a warp per row: groups of kLanes lanes take an entry each, so that

@@ -11,7 +11,7 @@
 namespace tfrec {
 namespace als {
 
-// Bytes of device memory that HalfSweepCuda needs beside its inputs and outputs.
+// Bytes of device memory that HalfSweepCuda needs besides its inputs and outputs.
 size_t HalfSweepCudaScratchBytes(const HalfSweep& sweep);
 
 // From how many entries on several blocks should share a row: below, other rows hide that it takes longer.

@@ -244,7 +244,7 @@ class HalfSweepRunner {
     return kernels_->solve_matrix(s_, base_, row, sum, right, Workspace(0));
   }
 
-  // CG with plain loops over vectors of F: their cost is nothing beside a long row's entries.
+  // CG with plain loops over vectors of F: their cost is nothing next to a long row's entries.
   int64_t SolveLongConjugate(int64_t row) {
     const int f = s_.factors;
     const float lambda = RowRegularization(s_, row);
@@ -505,7 +505,7 @@ class HalfSweepCpuOp : public HalfSweepCpuBase {
 #ifdef TFREC_CUDA
 void* Stream(OpKernelContext* ctx) { return ctx->op_device_context()->stream()->platform_specific_handle().stream; }
 
-// What a kernel would read or write beside its memory for. Waiting costs little: who calls reads first_bad_row at once.
+// What a kernel would read or write outside its memory for. Waiting costs little: who calls reads first_bad_row at once.
 Status CheckMatrixOnGpu(OpKernelContext* ctx, const HalfSweep& s) {
   const int64_t entries = ctx->input(1).NumElements();
   Tensor scratch;

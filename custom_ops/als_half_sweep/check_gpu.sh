@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds check_gpu.cu with nvcc alone, for the GPU at hand, and runs it: check_gpu.sh [check_gpu's arguments].
+# Builds check_gpu.cu with nvcc alone, for the GPU of this machine, and runs it: check_gpu.sh [check_gpu's arguments].
 # Exits with 77 where there is no GPU. Set NVCC_FLAGS to, say, "-gencode arch=compute_90,code=sm_90" for another target.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)

@@ -45,11 +45,11 @@ const char* Launch(void (*kernel)(Params...), dim3 grid, int threads, size_t sha
 #ifdef __CUDACC__
   if (shared_bytes > 48 * 1024) {  // what a block gets without asking
     // The most that the device has, not what this launch takes: another thread may set the same kernel's limit between
-    // here and the launch. No kernel launched so has shared memory beside it.
+    // here and the launch. No kernel launched so has shared memory next to it.
     const char* error = ErrorMessage(
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Device().shared_bytes));
     if (error != nullptr) {
-      cudaGetLastError();  // not to be found by somebody else
+      cudaGetLastError();  // so that no later call finds it
       return error;
     }
   }

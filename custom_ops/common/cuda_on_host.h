@@ -6,7 +6,7 @@
 // (a shuffle, a vote, __syncwarp) or of its block. Which warp and which lane goes first is an environment variable,
 // CUDA_ON_HOST_ORDER: 0 ascending, 1 descending, larger: a seed. A kernel that lacks a barrier gives different results
 // in different orders; one with a barrier in divergent code stops with a message. "Device" and shared memory start as
-// NaN and end at a page that must not be touched, so that reads of what nobody wrote and accesses behind the end show.
+// NaN and end at a page that must not be touched, so that reads of what was never written and accesses behind the end show.
 //
 // It is an emulation of logic only. It says nothing of speed, of memory ordering between blocks, of alignment beyond 16
 // bytes, or of what ptxas and the hardware do. The tensor core instruction is done in software: its layout is the

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds check_gpu.cu with nvcc alone, for the GPU at hand, and runs it: check_gpu.sh [check_gpu's arguments]. Before that,
+# Builds check_gpu.cu with nvcc alone, for the GPU of this machine, and runs it: check_gpu.sh [check_gpu's arguments]. Before that,
 # `check_gpu quick` in two builds, one that sorts and plans however few ids as if they were many: the same bits.
 # Exits with 77 where there is no GPU. Set NVCC_FLAGS to, say, "-gencode arch=compute_90,code=sm_90" for another target;
 # for a GPU that is newer than the target, CUDA_CACHE_MAXSIZE=4294967296 keeps what its driver then compiles.

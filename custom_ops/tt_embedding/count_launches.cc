@@ -113,7 +113,7 @@ int main(int argc, char** argv) {
     t.r[k] = r[k];
   }
   t.r[3] = 1;
-  // Addresses that nobody reads.
+  // Addresses that are never read.
   char* const memory = reinterpret_cast<char*>(uintptr_t{1} << 40);
   Backward b = {};
   b.lookup.table = t;

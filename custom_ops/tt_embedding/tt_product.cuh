@@ -28,7 +28,7 @@ struct Shape {
 template <Form kForm, bool kVector, typename TA, typename TB>
 struct Product {
   // Adds tile (row, column), multiples of four, of one product to sum. Behind the edge of C the last row or column is
-  // repeated; nobody stores those sums.
+  // repeated; those sums are not stored.
   static __device__ inline void Add(const TA* a, const TB* b, Shape s, int row, int column, float (&sum)[4][4]) {
     int rows[4], columns[4];
 #pragma unroll

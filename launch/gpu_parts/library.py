@@ -48,7 +48,7 @@ def build(session: Session, work: Work) -> None:
 
 
 def _compile(session: Session, work: Work) -> None:
-    # A folder of its own per GPU: what is there already is not compiled again, also after a start that ran over.
+    # A folder of its own per GPU: what exists already is not compiled again, also after a start that ran over.
     folder = session.build
     folder.mkdir(parents=True, exist_ok=True)
     archs = ";".join(f"{arch}-real" for arch in session.archs)

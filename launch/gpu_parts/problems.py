@@ -102,7 +102,7 @@ def _check_drivers(machine: Machine) -> None:
     """The driver against the toolkit and TensorFlow, and the toolkit against the GPU."""
     driver = machine.gpus[0].driver
     tensorflow = machine.tensorflow
-    for what, version, mend in (
+    for what, version, fix in (
         ("TensorFlow", tensorflow.cuda if tensorflow else "", "Update the driver."),
         (
             "nvcc",
@@ -126,7 +126,7 @@ def _check_drivers(machine: Machine) -> None:
                 other = f" TensorFlow, of CUDA {tensorflow.cuda}, would run; the kernels that nvcc compiles would not."
             raise Unusable(
                 f"The driver {driver} is too old: {what} is of CUDA {version}, which needs {needed} or newer.{other}\n"
-                f"{mend}"
+                f"{fix}"
             )
     new = [gpu.name for gpu in machine.gpus if gpu.arch >= 90]
     old = _major(driver) < DRIVER_OF_TENSORFLOW and machine.reaches < CUDA_OF_TENSORFLOW
@@ -139,7 +139,7 @@ def _check_drivers(machine: Machine) -> None:
         for arch in machine.archs:
             if arch not in machine.nvcc_archs:
                 raise Unusable(
-                    f"nvcc {machine.toolkit} cannot compile for this GPU (sm_{arch}); it knows up to "
+                    f"nvcc {machine.toolkit} cannot compile for this GPU (sm_{arch}); it supports up to "
                     f"sm_{max(machine.nvcc_archs)}.\nInstall a newer CUDA toolkit, within 12 or 13."
                 )
 
@@ -178,10 +178,10 @@ def wrong_library(path: Path, archs: list[int], named: bool) -> str:
     code = code_in(path)
     for arch in archs:
         if not code.runs_on(arch):
-            mend = "Unset TFREC_OPS_LIBRARY, so that one is built here, or build" if named else "Build"
+            fix = "Unset TFREC_OPS_LIBRARY, so that one is built here, or build" if named else "Build"
             return (
                 f"The native library {path} was built for another GPU: it has {code}, and this GPU is sm_{arch}.\n"
-                f"{mend} it for this one: cmake -S custom_ops -B build/ops -DTFREC_CUDA=1 "
+                f"{fix} it for this one: cmake -S custom_ops -B build/ops -DTFREC_CUDA=1 "
                 f"-DCMAKE_CUDA_ARCHITECTURES={arch}-real && cmake --build build/ops -j"
             )
     return ""

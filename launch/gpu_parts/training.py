@@ -33,7 +33,7 @@ def compare(model: str) -> Callable[[Session, Work], None]:
         found: dict[str, Any] = {}
         for name, (arguments, on_cpu) in _RUNS.items():
             if model == "popularity" and "16 bits" in name:
-                continue  # it has no arithmetic to speak of
+                continue  # it has hardly any arithmetic
             device = "cpu" if on_cpu or session.mode == REHEARSAL else "gpu"
             environment = {"CUDA_VISIBLE_DEVICES": "-1"} if device == "cpu" else {}
             script = [session.python, str(Path(__file__).parent / "on_device" / "train.py")]

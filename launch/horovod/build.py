@@ -143,7 +143,7 @@ def _nccl_to_link(work: Path) -> Path:
 
 
 def _cause(text: str) -> str:
-    # Jobs that run beside a failing one go on printing, so what failed is seldom at the end.
+    # Jobs that run next to a failing one continue printing, so what failed is seldom at the end.
     errors = [line for line in text.splitlines() if re.search(r"\berror\b.*:|undefined reference|CMake Error", line)]
     return "\n".join([*errors[:8], "..."] if errors else []) + "\n" + _tail(text)
 

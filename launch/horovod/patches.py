@@ -77,7 +77,7 @@ inline GpuStreamHandle AsGpuStreamValue(Stream* stream) {
     #   wins, so Horovod's kernels and the runtime that they were compiled for come before TensorFlow. (Written as an
     #   option, since CMake moves what it knows to be a library to the end.)
     # - CMake would write the folder into the library in which NCCL was found, which is a temporary one. NCCL is found
-    #   beside Horovod instead, in site-packages, where tensorflow[and-cuda] puts it.
+    #   next to Horovod instead, in site-packages, where tensorflow[and-cuda] puts it.
     Patch(
         name="link the CUDA runtime before TensorFlow, and find NCCL next to Horovod",
         file="horovod/tensorflow/CMakeLists.txt",

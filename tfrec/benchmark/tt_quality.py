@@ -33,7 +33,7 @@ FORMS: dict[str, tuple[int | None, float]] = {
 #: Picked on the validation items of seed 1.
 _EPOCHS, _RATE = 3, 1e-3
 _TIMED_STEPS = 50
-#: Negatives of the second measurement, beside the recipe's.
+#: Negatives of the second measurement, besides the recipe's.
 _FEW = 99
 
 

@@ -165,7 +165,7 @@ def _measure_memory(kind: str, shape: str, batch: int) -> int:
     matrix = _rows(shape)
     users = np.random.default_rng(1).permutation(matrix.shape[0])[:batch]
     step = _step(kind, matrix)
-    # Trace and load every kernel with a batch that takes no memory to speak of.
+    # Trace and load every kernel with a batch that needs hardly any memory.
     step(tf.constant(users[:2], tf.int64)).numpy()
     before = resident_bytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forget the highest size so far

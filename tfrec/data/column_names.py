@@ -47,7 +47,7 @@ def _looks_like_data(columns: dict[str, str], present: list[str]) -> bool:
     data = [_is_value(field) for field in present]
     asked = [column for column in columns.values() if column in present]
     if all(column in present for column in columns.values()):
-        # Somebody named them so; but nobody calls the columns of users and items 196 and 242.
+        # They were named so; but columns of users and items are not called 196 and 242.
         return all(_is_value(column) for column in asked)
     return any(data)
 

@@ -223,7 +223,7 @@ def _text_ids(role: str, name: str, column: pa.ChunkedArray, keep_text: bool) ->
             problems.append(_bad_id(role, name, what, texts.first(other), other, _TEXT_IDS))
         if problems and any(p.reason != f"without {role} id" for p in problems):
             return Ids(problems, None, texts)
-    # 12 and 12.0 beside text: one id or two? That is not guessed.
+    # 12 and 12.0 among text: one id or two? That is not guessed.
     stems = pc.replace_substring_regex(different.filter(padded), r"\.0+$", "")
     twice = pc.and_(padded, pc.is_in(pc.replace_substring_regex(different, r"\.0+$", ""), different.filter(whole)))
     if len(stems) and pc.any(twice).as_py():

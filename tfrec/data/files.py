@@ -253,7 +253,7 @@ def _begin(path: Path, folder: bool) -> tuple[Path, int]:
         except (BlockingIOError, FileNotFoundError):
             pass  # the same
         except OSError:
-            return temporary, held  # no locks on this file system, so nobody removes anything either
+            return temporary, held  # no locks on this file system, so nothing is removed either
         os.close(held)
 
 

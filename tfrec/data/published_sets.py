@@ -100,7 +100,7 @@ def _movielens(name: str, md5: str | None, layout: Layout, folder: str | None = 
     return Dataset(name, f"{_GROUPLENS}/movielens/{name}.zip", md5, folder or name, layout)
 
 
-#: Checksums as the publishers state them (the ``.md5`` files beside the archives at GroupLens).
+#: Checksums as the publishers state them (the ``.md5`` files next to the archives at GroupLens).
 DATASETS: dict[str, Dataset] = {
     d.name: d
     for d in (

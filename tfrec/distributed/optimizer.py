@@ -103,7 +103,7 @@ class _Distributed:
             return
         if ranks.size() > 1:
             if self._batch is None:
-                # Nobody counts samples, so all ranks count alike.
+                # Samples are not counted, so all ranks count alike.
                 self.record_batch(tf.constant(1))
             share = self.share()
             self._batch = None

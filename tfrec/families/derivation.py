@@ -98,7 +98,7 @@ class Made:
 class Derivation(ABC):
     """A way to make another model of a run's; its settings were checked when it was made."""
 
-    #: What is written beside metrics.json: NAME.json.
+    #: What is written next to metrics.json: NAME.json.
     name: ClassVar[str]
 
     def check_model(self, model: Any, run: Path) -> None:  # noqa: B027 - most take any

@@ -58,7 +58,7 @@ def multinomial_nll(
     chunk_rows = max(1, chunk_bytes // (4 * num_items))
     counts = tf.cast(target.values, tf.float32)
     batch = tf.shape(hidden)[0]
-    chunks = tf.maximum((batch + chunk_rows - 1) // chunk_rows, 1)  # nobody is one empty chunk
+    chunks = tf.maximum((batch + chunk_rows - 1) // chunk_rows, 1)  # no user is one empty chunk
     # Even chunks: 1,100 rows at 1,000 a chunk are 550 + 550.
     rows = (batch + chunks - 1) // chunks
     starts = tf.minimum(tf.range(chunks + 1) * rows, batch)

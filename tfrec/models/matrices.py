@@ -44,7 +44,7 @@ def sparse_matrix(
     ascends = _row_ascends(matrix)
     if not ascends:
         matrix = scipy.sparse.csr_matrix(matrix, copy=True)
-        # SciPy keeps a flag, which is wrong where somebody changed the columns in place.
+        # SciPy keeps a flag, which is wrong where the columns were changed in place.
         matrix.has_sorted_indices = False
         matrix.sort_indices()
         if not _row_ascends(matrix):

@@ -66,7 +66,7 @@ class QuantizationAwareNeuMF(NeuMF):
 
     def used_rows(self, rows: tf.Tensor) -> tf.Tensor:
         """Embeddings as integers would hold them."""
-        # Per table: the range of the rows at hand stands for the table's.
+        # Per table: the range of the batch's rows stands for the table's.
         axis = 1 if self.quantization.per_row else None
         parts = [p for p in (rows[:, : self.gmf_width], rows[:, self.gmf_width :]) if p.shape[1]]
         return tf.concat([self._fake_weight(p, axis) for p in parts], axis=1)

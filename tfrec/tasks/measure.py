@@ -53,7 +53,7 @@ class Measure:
 
     def _draw(self, name: PartName) -> Candidates:
         part, config = self._split.part(name), self._config
-        # A user's test item may be among the negatives of the validation item: nobody knew it then.
+        # A user's test item may be among the negatives of the validation item: it was unknown then.
         if part.negatives is not None and config.protocol == "exact":
             return Candidates(part.seen, part.target_items, protocol="file", negatives=part.negatives)
         negatives = config.negatives

@@ -23,7 +23,7 @@ class Task(ABC):
     new_users: ClassVar[bool] = False
     #: Defaults of settings of the data that depend on the task.
     data: ClassVar[dict[str, Any]] = {}
-    #: Settings of the data that this task reads, beside the source's and these.
+    #: Settings of the data that this task reads, besides the source's and these.
     options: ClassVar[frozenset[str]] = frozenset()
     #: Defaults of how it is measured.
     metrics: ClassVar[tuple[str, ...]] = (
