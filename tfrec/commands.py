@@ -21,7 +21,7 @@ from tfrec.printing import printable
 
 T = TypeVar("T")
 
-#: Exit statuses: something failed; the user can remedy it; interrupted by the user; the reader has closed; stopped by the
+#: Exit statuses: something failed; the user can fix it; interrupted by the user; the reader has closed; stopped by the
 #: system.
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_PIPE, EXIT_TERMINATED = 1, 2, 130, 141, 143
 #: How long another rank waits before it says what rank 0 may be saying.

@@ -181,8 +181,8 @@ def _gpus(visible: str | None) -> list[GPU]:
         return []
     if done.returncode:
         raise Unusable(
-            f"nvidia-smi is installed but fails, so no GPU can be used."
-            f" Its output: {' '.join(said.split()) or '(nothing)'}\n"
+            f"nvidia-smi is installed but fails, so no GPU can be used. "
+            f"Its output: {' '.join(said.split()) or '(nothing)'}\n"
             "Fix the driver (in a container: start it with access to the GPU), then start again."
         )
     users: dict[str, list[str]] = {}
