@@ -104,11 +104,11 @@ def test_rejects(data):
     with pytest.raises(InputError, match="backward_passes_per_step"):
         distributed.DistributedOptimizer(keras.optimizers.SGD(), backward_passes_per_step=0)
     once = distributed.DistributedOptimizer(keras.optimizers.SGD())
-    with pytest.raises(InputError, match="distributed already"):
+    with pytest.raises(InputError, match="must not be distributed yet"):
         distributed.DistributedOptimizer(once)
     model = make(keras.optimizers.SGD())
     model.fit(*data, verbose=0)
-    with pytest.raises(InputError, match="state already"):
+    with pytest.raises(InputError, match="must have no state yet"):
         distributed.distribute(model)
 
 
