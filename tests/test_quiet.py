@@ -4,12 +4,15 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tfrec import quiet
 
 
-def test_a_script_prints_what_it_prints():
+@pytest.mark.parametrize("first", ["import tfrec; tfrec.ALS", "from tfrec.recommender import Recommender"])
+def test_a_script_prints_what_it_prints(first):
     """Whatever level is asked for: the notices come past it."""
-    code = "import sys, tfrec; tfrec.ALS; print('mine'); print('mine too', file=sys.stderr)"
+    code = f"import sys; {first}; print('mine'); print('mine too', file=sys.stderr)"
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "0"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert (done.stdout, done.stderr) == ("mine\n", "mine too\n")

@@ -50,8 +50,6 @@ def __getattr__(name: str) -> Any:
     if name in _PARTS:
         return importlib.import_module(f"tfrec.{name}")
     if name in _NAMES:
-        if _NAMES[name] == "recommender":
-            importlib.import_module("tfrec.quiet").load_tensorflow()
         return getattr(importlib.import_module(f"tfrec.{_NAMES[name]}"), name)
     raise AttributeError(f"module 'tfrec' has no attribute {name!r}")
 

@@ -9,6 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tfrec.quiet import load_tensorflow
+
+load_tensorflow()
+
 import keras
 import numpy as np
 import pyarrow as pa
