@@ -106,7 +106,7 @@ FRAMES: dict[str, Callable[[], Any]] = {
     "no frame": lambda: Interactions.from_frame([("ada", 1)]),
     "a NumPy matrix": lambda: Interactions.from_frame(np.ones((3, 2))),
     "columns of other lengths": lambda: frame({"item_id": [1, 2]}),
-    "mixed types": lambda: frame({"user_id": ["ada", 2, "bob"]}),
+    "mixed types": lambda: frame({"user_id": ["ada", b"ben", 2]}),
     "two dimensions": lambda: frame({"user_id": np.ones((3, 2))}),
     "lists as ids": lambda: frame({"user_id": [[1], [2], [3]]}),
     "an id in the index": lambda: Interactions.from_frame(pandas.DataFrame(EVENTS).set_index("user_id")),

@@ -96,13 +96,85 @@ def test_every_frame_gives_what_a_file_gives(name, expected):
 def test_there_and_back(back, expected):
     events = Interactions.from_frame(pa.table(USED), **NAMES)
     table = events.to_frame()
-    assert table.column_names == ["user", "item", "value", "time", "title"]
-    again = Interactions.from_frame(
-        back(table), user="user", item="item", value="value", time="time", title="title", value_kind="counts"
-    )
-    assert rows_of(again) == expected
+    assert table.column_names == ["user_id", "item_id", "value", "time", "title"]
+    assert rows_of(Interactions.from_frame(back(table))) == expected
     plain = Interactions.from_frame({"user_id": [1], "item_id": [2]})
-    assert plain.to_frame().to_pydict() == {"user": [1], "item": [2]}
+    assert plain.to_frame().to_pydict() == {"user_id": [1], "item_id": [2]}
+    assert Interactions.from_frame(back(plain.to_frame())).kind == "events"
+
+
+def test_the_kind_of_the_values_comes_back():
+    """Whole grades in a column `value` would be counts."""
+    frame = {"user_id": [1, 1, 2], "item_id": [1, 2, 2], "stars": [5, 1, 4]}
+    events = Interactions.from_frame(frame, value="stars")
+    assert events.kind == "ratings"
+    assert Interactions.from_frame(events.to_frame()).kind == "ratings"
+    pandas_frame = events.to_frame().to_pandas()
+    assert Interactions.from_frame(pandas_frame).kind == "counts"
+    assert Interactions.from_frame(pandas_frame, value_kind=events.kind).kind == "ratings"
+
+
+def test_columns_of_the_usual_names_can_be_left_out_or_named():
+    frame = {"user_id": [1], "item_id": [2], "value": [3], "time": [4], "title": ["x"], "plays": [7]}
+    events = Interactions.from_frame(frame, value=None, time=None, title=None)
+    assert (events.kind, events.timestamps, events.item_titles) == ("events", None, None)
+    assert Interactions.from_frame(frame, value="plays").values.tolist() == [7]
+    assert Interactions.from_frame(frame, item="title").item_titles is None
+    with pytest.raises(InputError, match="`value_kind` needs a column"):
+        Interactions.from_frame({"user_id": [1], "item_id": [2]}, value_kind="counts")
+
+
+def test_a_column_that_arrow_cannot_hold_does_not_matter_unless_it_is_named():
+    objects = polars.Series([object(), object()], dtype=polars.Object)
+    frame = polars.DataFrame({"user_id": [1, 2], "item_id": [3, 4], "unused": objects})
+    assert Interactions.from_frame(frame).num_users == 2
+    with pytest.raises(InputError, match="(?s)Column `unused` holds what Arrow cannot"):
+        Interactions.from_frame(frame, user="unused")
+
+
+def test_odd_names_of_columns():
+    duckdb = pytest.importorskip("duckdb")
+    relation = duckdb.sql('select 1 as "the ""user""", 2 as item_id, [1] as unused')
+    assert Interactions.from_frame(relation, user='the "user"').user_ids.tolist() == [1]
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view(), pa.string_view()])
+def test_bytes_are_text_in_a_dictionary_too(kind):
+    texts = pa.array(["ada", "bob", "ada"], pa.string())
+    plain = texts.cast(kind)
+    encoded = pa.DictionaryArray.from_arrays(pa.array([0, 1, 0], pa.int8()), pa.array(["ada", "bob"]).cast(kind))
+    for column in (plain, encoded):
+        events = Interactions.from_frame(pa.table({"user_id": column, "item_id": [1, 2, 3]}))
+        assert events.user_ids.tolist() == ["ada", "bob"]
+
+
+#: Columns with numbers among text, as spreadsheets have them.
+MIXED = [85123, "POST", "85123A", 85123, "007", None, 12]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        lambda rows: pandas.DataFrame(rows).astype({"sku": object}),
+        lambda rows: polars.DataFrame({**rows, "sku": polars.Series(rows["sku"], dtype=polars.Object)}),
+        lambda rows: {**rows, "sku": np.array(rows["sku"], object)},
+        lambda rows: rows,
+    ],
+    ids=["pandas", "polars", "numpy", "lists"],
+)
+def test_numbers_among_text_are_read_as_from_a_file(frame, tmp_path):
+    rows = {"user_id": [1, 1, 1, 2, 2, 2, 2], "sku": MIXED}
+    pandas.DataFrame(rows).to_csv(tmp_path / "plays.csv", index=False)
+    file = Interactions.from_table(tmp_path / "plays.csv", item="sku", bad_rows="drop")
+    found = Interactions.from_frame(frame(rows), item="sku", bad_rows="drop")
+    assert found.item_ids.tolist() == file.item_ids.tolist() == ["007", "12", "85123", "85123A", "POST"]
+    assert found.item_index.tolist() == file.item_index.tolist()
+    assert str(found.report) == str(file.report)
+
+
+def test_one_number_in_two_spellings_is_not_guessed_in_a_frame_either():
+    with pytest.raises(InputError, match="with and without .0"):
+        Interactions.from_frame({"user_id": [1, 2, 3], "item_id": [12, 12.0, "POST"]})
 
 
 @pytest.mark.parametrize("library", [pandas.DataFrame, pa.table])
@@ -130,7 +202,7 @@ REFUSED = {
     "no rows": ({"user_id": [], "item_id": []}, "the frame has column names but no rows"),
     "lengths": ({"user_id": [1, 2], "item_id": [2]}, "the same length.*2 of `user_id`, 1 of `item_id`"),
     "text in place of a column": ({"user_id": "abc", "item_id": [2]}, "`user_id` must be an array or a list.*'abc'"),
-    "mixed types": ({"user_id": [1, "a"], "item_id": [2, 3]}, "must hold values of one type.*int, str"),
+    "mixed types": ({"user_id": [1, b"a"], "item_id": [2, 3]}, "must hold values of one type.*bytes, int"),
     "two dimensions": ({"user_id": np.ones((2, 2)), "item_id": [2, 3]}, r"must have one dimension.*\(2, 2\)"),
     "lists as ids": ({"user_id": [[1], [2]], "item_id": [2, 3]}, "`user_id` must hold ids"),
     "a matrix": (np.ones((3, 2)), "must have named fields.*mapping of columns"),
@@ -172,4 +244,4 @@ def test_no_library_of_frames_is_needed():
         "print(events.to_frame().to_pydict(), 'tensorflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "{'user': ['a'], 'item': [1]} False"
+    assert done.stdout.strip() == "{'user_id': ['a'], 'item_id': [1]} False"

@@ -35,7 +35,8 @@ def frame_table(frame: Any, columns: Mapping[str, str]) -> pa.Table:
     present = [str(name).strip() for name in names]
     _check_index(frame, columns, present)
     check_columns(NAME, dict(columns), present, by_line=False)
-    found = {role: read(names[present.index(column)]) for role, column in columns.items()}
+    wanted = [names[present.index(column)] for column in columns.values()]
+    found = dict(zip(columns, read(wanted), strict=True))
     lengths = {columns[role]: len(column) for role, column in found.items()}
     if len(set(lengths.values())) > 1:
         raise InputError(
@@ -46,26 +47,64 @@ def frame_table(frame: Any, columns: Mapping[str, str]) -> pa.Table:
     return pa.table(found)
 
 
-def _reader(frame: Any) -> tuple[list[Any], Callable[[Any], pa.ChunkedArray]]:
-    """The names of a frame's columns, and what gives the column of a name."""
+def present_columns(frame: Any) -> list[str]:
+    """The names of a frame's columns.
+
+    Raises:
+        InputError: no frame.
+    """
+    return [str(name).strip() for name in _reader(frame)[0]]
+
+
+_Read = Callable[[list[Any]], list[pa.ChunkedArray]]
+
+
+def _reader(frame: Any) -> tuple[list[Any], _Read]:
+    """The names of a frame's columns, and what reads some of them; the others may hold anything."""
     if isinstance(frame, np.ndarray):
         if frame.dtype.names is None:
             raise InputError(
                 f"A NumPy array must have named fields.\nReceived: an array of {frame.dtype}, shape {frame.shape}.\n"
                 "Give a mapping of columns: {'user_id': users, 'item_id': items}."
             )
-        return list(frame.dtype.names), lambda name: _column(name, frame[name])
+        return list(frame.dtype.names), _each(lambda name: frame[name])
     if isinstance(frame, Mapping):
-        return list(frame), lambda name: _column(name, frame[name])
-    if hasattr(frame, "iloc") and hasattr(frame, "columns"):
-        # pandas, column by column: one that is not asked for may hold anything.
-        return list(frame.columns), lambda name: _column(name, frame.iloc[:, list(frame.columns).index(name)])
+        return list(frame), _each(lambda name: frame[name])
+    if hasattr(frame, "iloc") and hasattr(frame, "columns"):  # pandas
+        return list(frame.columns), _each(lambda name: frame.iloc[:, list(frame.columns).index(name)])
+    if hasattr(frame, "get_column") and hasattr(frame, "columns"):  # polars
+        return list(frame.columns), _each(frame.get_column)
+    if hasattr(frame, "column_names") and hasattr(frame, "select"):  # PyArrow
+        names = list(frame.column_names)
+        # By place: of two columns with one name the caller has refused those that are asked for.
+        return names, lambda wanted: _columns(frame.select([names.index(name) for name in wanted]))
+    if hasattr(frame, "project") and hasattr(frame, "columns"):  # DuckDB
+        return list(frame.columns), lambda wanted: _columns(frame.project(", ".join(map(_quoted, wanted))))
+    if not hasattr(frame, "__arrow_c_stream__") and hasattr(frame, "__dataframe__"):
+        whole = frame.__dataframe__()
+        return list(whole.column_names()), lambda wanted: _columns(whole.select_columns_by_name(wanted))
     table = _whole(frame)
-    return table.column_names, lambda name: _plain(table.column(table.column_names.index(name)))
+    return table.column_names, lambda wanted: _columns(table.select([table.column_names.index(n) for n in wanted]))
+
+
+def _each(column: Callable[[Any], Any]) -> _Read:
+    return lambda wanted: [_column(name, column(name)) for name in wanted]
+
+
+def _columns(frame: Any) -> list[pa.ChunkedArray]:
+    return [_plain(column) for column in _whole(frame).columns]
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _whole(frame: Any) -> pa.Table:
     try:
+        if isinstance(frame, pa.Table):
+            return frame
+        if isinstance(frame, pa.RecordBatch):
+            return pa.Table.from_batches([frame])
         if hasattr(frame, "__arrow_c_stream__") or hasattr(frame, "__arrow_c_array__"):
             return pa.table(frame)
         if hasattr(frame, "__dataframe__"):
@@ -92,6 +131,9 @@ def _column(name: Any, values: Any) -> pa.ChunkedArray:
     shape = getattr(values, "shape", None)
     if shape is not None and len(shape) != 1:
         raise InputError(f"Column `{name}` must have one dimension.\nReceived: an array of shape {tuple(shape)}.")
+    if str(getattr(values, "dtype", None)) == "Object":
+        # polars hands out the addresses of Python objects as bytes.
+        values = values.to_list()
     try:
         if hasattr(values, "__arrow_c_stream__") and not hasattr(values, "iloc"):
             return _plain(pa.chunked_array(values))
@@ -100,6 +142,8 @@ def _column(name: Any, values: Any) -> pa.ChunkedArray:
         found = pa.array(values, from_pandas=True)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         kinds = sorted({type(value).__name__ for value in values if value is not None})
+        if len(kinds) > 1 and all(value is None or _is_written(value) for value in values):
+            return _as_written(values)
         if len(kinds) > 1:
             raise InputError(
                 f"Column `{name}` must hold values of one type.\nReceived: {', '.join(kinds[:5])}.\n"
@@ -107,6 +151,22 @@ def _column(name: Any, values: Any) -> pa.ChunkedArray:
             ) from error
         raise InputError(f"Column `{name}` holds what Arrow cannot: {error}.\nConvert it first.") from error
     return _plain(found if isinstance(found, pa.ChunkedArray) else pa.chunked_array([found]))
+
+
+def _is_written(value: Any) -> bool:
+    """Whether a value is text or a number, so that a CSV would hold it as one field; or missing."""
+    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    return is_number or isinstance(value, str) or type(value).__name__ in ("NAType", "NaTType")
+
+
+def _as_written(values: Any) -> pa.ChunkedArray:
+    """Numbers among text, such as item codes of a spreadsheet (85123, "POST"), as the text that a CSV holds."""
+    texts = [None if _is_missing(value) else str(value) for value in values]
+    return pa.chunked_array([pa.array(texts, pa.large_string())])
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or type(value).__name__ in ("NAType", "NaTType") or value != value
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -121,18 +181,27 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
         column, kind = column.cast(kind.value_type), kind.value_type
     if pa.types.is_string_view(kind):
         column = column.dictionary_encode()
-    if pa.types.is_dictionary(column.type) and pa.types.is_string_view(column.type.value_type):
-        chunks = [
-            pa.DictionaryArray.from_arrays(chunk.indices, chunk.dictionary.cast(pa.large_string()))
-            for chunk in column.chunks
-        ]
+    if pa.types.is_dictionary(column.type):
+        held = column.type.value_type
+        if not (_is_binary(held) or pa.types.is_string_view(held)):
+            return column
+        chunks = [pa.DictionaryArray.from_arrays(chunk.indices, _as_text(chunk.dictionary)) for chunk in column.chunks]
         return pa.chunked_array(chunks, pa.dictionary(column.type.index_type, pa.large_string()))
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
-        try:
-            return column.cast(pa.large_string())
-        except pa.ArrowInvalid as error:
-            raise InputError(f"A column of {NAME} holds bytes that are no text.\nDecode it first.") from error
+    if _is_binary(kind):
+        return _as_text(column)
     return pa.chunked_array([pa.nulls(len(column), pa.string())]) if pa.types.is_null(kind) else column
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+
+def _as_text(column: Any) -> Any:
+    """Large strings of a column of bytes or views of text."""
+    try:
+        return column.cast(pa.large_string())
+    except pa.ArrowInvalid as error:
+        raise InputError(f"A column of {NAME} holds bytes that are no text.\nDecode it first.") from error
 
 
 def _check_index(frame: Any, columns: Mapping[str, str], present: Sequence[str]) -> None:

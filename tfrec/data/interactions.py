@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 #: pair are added up, and a pair with more than 0 is positive. ``ratings``: a grade, where a low one means dislike; the
 #: latest of a pair counts. ``votes``: liked (above 0), disliked (below 0), no opinion (0); the latest of a pair counts.
 ValueKind = Literal["events", "counts", "ratings", "votes"]
+#: In place of a column's name in `Interactions.from_frame`: the column with the argument's own name, if it exists.
+AUTO = "auto"
+#: Where the metadata of `Interactions.to_frame` has the kind of the values.
+KIND_KEY = b"tfrec.kind"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -87,10 +91,10 @@ class Interactions:
         frame: Any,
         user: str = "user_id",
         item: str = "item_id",
-        value: str | None = None,
-        time: str | None = None,
+        value: str | None = AUTO,
+        time: str | None = AUTO,
         *,
-        title: str | None = None,
+        title: str | None = AUTO,
         value_kind: Literal["auto", "ratings", "counts", "votes"] = "auto",
         bad_rows: Literal["error", "drop"] = "error",
         time_format: str | None = None,
@@ -102,12 +106,15 @@ class Interactions:
         Args:
             frame: pandas, polars, PyArrow, a DuckDB relation, any object with the Arrow PyCapsule interface or the
                 dataframe interchange protocol, a mapping of columns (arrays, lists, series), or a structured NumPy
-                array. Only the columns that are named are read.
+                array. Only the columns that are used are read.
+                Numbers among text are read as text, as from a CSV.
             user: the column of user ids: whole numbers from 0, or text.
             item: the column of item ids.
-            value: the column of ratings, counts or votes; None: every event counts 1 and is positive.
-            time: the column of times, numbers or dates; None: the order of the rows is that of time.
-            title: the column of item titles.
+            value: the column of ratings, counts or votes. auto: the column ``value`` where the frame has one. None or
+                no such column: every event counts 1 and is positive.
+            time: the column of times, numbers or dates. auto: the column ``time`` where the frame has one. None or no
+                such column: the order of the rows is that of time.
+            title: the column of item titles. auto: the column ``title`` where the frame has one.
             value_kind: what ``value`` holds, as in `from_table`.
             bad_rows: as in `from_table`.
             time_format: how dates in text are written; None: ISO 8601.
@@ -125,6 +132,8 @@ class Interactions:
             >>> events = Interactions.from_frame(columns, user="who", item="what", value="stars")
             >>> events.num_users, events.num_items, events.kind
             (2, 2, 'ratings')
+            >>> Interactions.from_frame(events.to_frame()).kind
+            'ratings'
         """
         from tfrec.data.tables import Reading, read_frame
 
@@ -202,20 +211,24 @@ class Interactions:
         return read_files(path, reading, delimiter, quoting, encoding, column_names, name)
 
     def to_frame(self) -> pa.Table:
-        """The events as an Arrow table in raw ids: ``user``, ``item``, and ``value``, ``time``, ``title`` if known.
+        """The events as an Arrow table, in raw ids, which `from_frame` reads without any names.
 
-        For pandas ``to_frame().to_pandas()``, for polars ``polars.from_arrow(to_frame())``.
+        For pandas ``to_frame().to_pandas()``, for polars ``polars.from_arrow(to_frame())``. What the values mean is in
+        the Arrow table's metadata, which other libraries drop: give them back with ``value_kind=events.kind``.
+
+        Returns:
+            ``user_id``, ``item_id``, and ``value``, ``time``, ``title`` if known.
         """
         import pyarrow as pa
 
-        columns = {"user": _taken(self.user_ids, self.user_index), "item": _taken(self.item_ids, self.item_index)}
+        columns = {"user_id": _taken(self.user_ids, self.user_index), "item_id": _taken(self.item_ids, self.item_index)}
         if self.kind != "events":
             columns["value"] = pa.array(self.values)
         if self.timestamps is not None:
             columns["time"] = pa.array(self.timestamps)
         if self.item_titles is not None:
             columns["title"] = _taken(self.item_titles, self.item_index)
-        return pa.table(columns)
+        return pa.table(columns, metadata={KIND_KEY: self.kind.encode()})
 
     def __len__(self) -> int:
         return len(self.user_index)

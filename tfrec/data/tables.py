@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from tfrec.data import frames
-from tfrec.data.interactions import Interactions
+from tfrec.data.interactions import AUTO, KIND_KEY, Interactions
 from tfrec.data.parquet_tables import read_parquet
 from tfrec.data.quoting import Quoting
 from tfrec.data.table_columns import Columns, build
@@ -40,18 +40,30 @@ class Reading:
         _check_choice("value_kind", self.value_kind, ("auto", "ratings", "counts", "votes"))
         _check_choice("bad_rows", self.bad_rows, ("error", "drop"))
         _check_choice("decimal", self.decimal, (".", ","))
+        self._check_kind()
+        for role, column in self.named().items():
+            if not isinstance(column, str):
+                raise InputError(f"`{role}` must be the name of a column.\nReceived: {column!r}.")
+        names = [column for column in self.columns().values() if column != AUTO]
+        if len(set(names)) < len(names):
+            raise InputError(
+                f"user, item, value, time and title must be different columns.\nReceived: {self.columns()}."
+            )
+
+    def _check_kind(self) -> None:
         if self.value_kind != "auto" and self.value is None:
             raise InputError(
                 f"`value_kind` needs a column of ratings, counts or votes, and none is named.\n"
                 f"Received: value_kind={self.value_kind!r}.\nName it: value='COLUMN', --data.value COLUMN."
             )
-        for role, column in self.named().items():
-            if not isinstance(column, str):
-                raise InputError(f"`{role}` must be the name of a column.\nReceived: {column!r}.")
-        if len(set(self.columns().values())) < len(self.columns()):
-            raise InputError(
-                f"user, item, value, time and title must be different columns.\nReceived: {self.columns()}."
-            )
+
+    def found(self, present: Sequence[str]) -> Reading:
+        """With `AUTO` replaced: the column of the role's own name where ``present`` has it, else none."""
+        roles = [role for role in ("value", "time", "title") if getattr(self, role) == AUTO]
+        names: dict[str, Any] = {role: role if role in present else None for role in roles}
+        taken = {column for column in self.columns().values() if column != AUTO}
+        chosen: dict[str, Any] = {role: None if name in taken else name for role, name in names.items()}
+        return replace(self, **chosen)
 
     def named(self) -> dict[str, str]:
         """Role -> name of the column, as it was given."""
@@ -83,8 +95,20 @@ def read_files(
 
 def read_frame(frame: Any, reading: Reading, name: str | None) -> Interactions:
     """Interactions of a data frame; arguments and errors as of `Interactions.from_frame`."""
+    kind = _kept_kind(frame, reading)
+    reading = reading.found(frames.present_columns(frame) if AUTO in reading.named().values() else [])
+    if kind is not None and reading.value is not None:
+        reading = replace(reading, value_kind=kind)
     table = frames.frame_table(frame, reading.columns())
     return _interactions([Part(frames.NAME, table)], reading, name or frames.NAME)
+
+
+def _kept_kind(frame: Any, reading: Reading) -> Any:
+    """The kind of the values of a table that `Interactions.to_frame` made; None: it does not say."""
+    if not isinstance(frame, pa.Table) or (reading.value, reading.value_kind) != (AUTO, "auto"):
+        return None
+    kind = (frame.schema.metadata or {}).get(KIND_KEY, b"").decode()
+    return kind if kind in ("ratings", "counts", "votes") else None
 
 
 def _interactions(parts: list[Part], reading: Reading, name: str) -> Interactions:
