@@ -348,3 +348,33 @@ def test_weights_of_items_are_what_somebody_news_history_has(models, vocabulary)
     scores = models["als"].scores(row).numpy()[0]
     table = made.recommend_to([[1_008, 1_003]], k=5)
     np.testing.assert_allclose(table["score"].to_numpy(), scores[table["item"].to_numpy() - 1_000], rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["list", "tuple", "numpy", "pandas", "polars", "pyarrow"])
+def test_ids_of_every_library(als, kind):
+    """Users of text, and items of numbers, as a column of each library has them."""
+    import pandas
+    import polars
+    import pyarrow as pa
+
+    make = {
+        "list": list, "tuple": tuple, "numpy": np.array, "pandas": pandas.Series, "polars": polars.Series,
+        "pyarrow": pa.array,
+    }[kind]  # fmt: skip
+    users, items = ["käufer 3", "käufer 0"], [1_003, 1_005]
+    assert als.recommend(make(users), k=3).equals(als.recommend(users, k=3))
+    assert als.recommend_to([make(items)], k=3).equals(als.recommend_to([items], k=3))
+    assert als.similar_items(make(items), k=3).equals(als.similar_items(items, k=3))
+    assert als.recommend(users, k=3, exclude=make(items)).equals(als.recommend(users, k=3, exclude=items))
+    assert als.explain(make(items), 1_001).because.equals(als.explain(items, 1_001).because)
+
+
+def test_numbers_with_gaps_are_numbers_and_the_rest_is_refused(als):
+    import pandas
+
+    frame = pandas.DataFrame({"item": [1_003, None]})
+    whole = als.similar_items(frame["item"].dropna(), k=3)
+    assert whole.equals(als.similar_items([1_003], k=3))
+    for wrong in (frame["item"], frame, {"item": 1_003}, np.array([[1_003]]), [1_003.5], [[1_003]], [None]):
+        with pytest.raises(InputError, match="`items` must"):
+            als.similar_items(wrong, k=3)

@@ -109,7 +109,7 @@ def keep_freed_memory() -> None:
     """Have the C library keep large blocks that TensorFlow frees instead of giving them back to the system.
 
     A training step frees and asks for the same buffers of tens of megabytes every time. By default each of them is
-    mapped again, and the kernel clears it page by page: a sixth of the step on two cores (README, Benchmarks). Does
+    mapped again, and the kernel clears it page by page: a sixth of the step on two cores (docs/results/speed.md). Does
     nothing where the C library is not glibc.
     """
     m_trim_threshold, m_mmap_threshold = -1, -3

@@ -208,8 +208,8 @@ class Recommender:
             InputError: an unknown user or item, or a model that cannot explain.
         """
         number = self._items.number(item)
-        if isinstance(user, list | tuple):
-            row = self._history_rows([list(user)])
+        if not isinstance(user, str | bytes | int | np.integer):
+            row = self._history_rows([user])
         else:
             row = _liked(self.vocabulary.histories[self._users.number(user)])
         score, ids, contributions = self.model.explain(row, number, k=k)
@@ -475,7 +475,11 @@ class Recommender:
             pairs = targets.positives()
             user_ids, item_ids = pairs.user_ids[pairs.user_index], pairs.item_ids[pairs.item_index]
         else:
-            listed = [(user, item) for user, items in targets.items() for item in items]
+            listed = [
+                (user, item)
+                for user, items in targets.items()
+                for item in _several(list(items) if isinstance(items, set | frozenset) else items, "targets")
+            ]
             user_ids, item_ids = _raw([u for u, _ in listed]), _raw([i for _, i in listed])
         of_user = {raw: self._users.find(raw) for raw in np.unique(user_ids.astype(object)).tolist()}
         of_item = {str(raw): number for number, raw in enumerate(self.vocabulary.item_ids.tolist())}
@@ -530,10 +534,35 @@ def _pattern(histories: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
     return scipy.sparse.csr_matrix((ones, histories.indices, histories.indptr), shape=histories.shape)
 
 
-def _several(names: Any, argument: str) -> Sequence[Any]:
+def _several(names: Any, argument: str) -> list[Any]:
+    """Ids or titles of a list, an array, or a series of any library, as Python values.
+
+    Raises:
+        InputError: no list of one dimension, or a name that is missing or no name.
+    """
     if isinstance(names, str | bytes | int | np.integer):
         raise InputError(f"`{argument}` must be a list of names.\nReceived: {names!r}.\nGive [{names!r}].")
-    return list(names)
+    if isinstance(names, Mapping) or hasattr(names, "columns") or getattr(names, "ndim", 1) != 1:
+        raise InputError(
+            f"`{argument}` must be a list of names.\nReceived: {type(names).__name__}.\n"
+            "Give one column of it, or a list."
+        )
+    # NumPy, pandas, polars and PyArrow, in this order.
+    for convert in ("tolist", "to_list", "to_pylist"):
+        if hasattr(names, convert):
+            names = getattr(names, convert)()
+            break
+    return [_name(name, argument) for name in names]
+
+
+def _name(name: Any, argument: str) -> Any:
+    if isinstance(name, pa.Scalar):
+        name = name.as_py()
+    if isinstance(name, float | np.floating) and float(name).is_integer():
+        return int(name)  # pandas has whole numbers with gaps as floats
+    if name is None or isinstance(name, float | np.floating | list | tuple | dict | set | np.ndarray):
+        raise InputError(f"`{argument}` must hold ids or titles.\nReceived: {name!r}.\nLeave such entries out.")
+    return name
 
 
 def _raw(names: Sequence[Any]) -> np.ndarray:

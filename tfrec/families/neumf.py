@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tfrec.models import NeuMF
 
 #: A table is updated row by row when a batch has less than this share of its rows. Measured on two cores for
-#: 138,493 x 192: row by row takes as long as one pass over everything at .35 (README, Benchmarks).
+#: 138,493 x 192: row by row takes as long as one pass over everything at .35 (docs/results/speed.md).
 LAZY_BELOW = 0.35
 _SAMPLES_PER_CALL = 1 << 20
 

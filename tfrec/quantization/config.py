@@ -13,7 +13,7 @@ from tfrec.quantization.clipping import CLIPPINGS, Clipping
 
 @dataclass(frozen=True)
 class QuantizationConfig:
-    """Numbers of bits, modes, granularity and clipping. The default is the best found, see README."""
+    """Numbers of bits, modes, granularity and clipping. The default is the best found, see docs/results/int8.md."""
 
     activations: int = 8
     """Bits of activations, 2 to 8."""
