@@ -192,6 +192,7 @@ ANSWERS: dict[str, Callable[[], Any]] = {
 }
 FITS: dict[str, Callable[[], Any]] = {
     "an unknown recipe": lambda: tfrec.fit("asl"),
+    "the data first": lambda: tfrec.fit(frame(), "als"),
     "an unknown option": lambda: tfrec.fit("als", frame(), factor=8),
     "an option of several settings": lambda: tfrec.fit("als", frame(), **{"num_items": 3}),
     "an option of another type": lambda: tfrec.fit("als", frame(), factors="many"),

@@ -88,6 +88,11 @@ def named(recipe: str | RunConfig) -> tuple[str, RunConfig]:
     Raises:
         InputError: there is no such recipe.
     """
+    if isinstance(recipe, Interactions):
+        raise InputError(
+            "`recipe` must be the name of a recipe, or settings.\nReceived: Interactions.\n"
+            "The data comes second: tfrec.fit('als', data)."
+        )
     if not isinstance(recipe, str):
         return family_of(recipe).name, recipe
     if recipe not in RECIPES:

@@ -20,7 +20,19 @@ class Arguments:
     """Measure a part of tfrec against its alternatives on this machine."""
 
     name: Annotated[
-        Literal["vae-cf", "neumf", "als", "als-float16", "ease", "tt", "tt-quality", "quantization", "scaling", "data"],
+        Literal[
+            "vae-cf",
+            "neumf",
+            "als",
+            "als-float16",
+            "ease",
+            "tt",
+            "tt-quality",
+            "quantization",
+            "scaling",
+            "data",
+            "first-list",
+        ],
         tyro.conf.Positional,
     ]
     """vae-cf: the sparse training step against the same network with dense input and target.
@@ -32,7 +44,8 @@ class Arguments:
     tt: tensor-train embeddings against their pure-TensorFlow twin and a dense table, at FBTT-Embedding's shape.
     tt-quality: NeuMF with tables of a tenth of the size against dense ones, three seeds (trains them).
     scaling: plan a step of NeuMF on 8, 16 and 64 ranks from the speed of one.
-    data: reading 20 million ratings from CSV and from the cache."""
+    data: reading 20 million ratings from CSV and from the cache.
+    first-list: from a pandas frame to ten recommendations, whole processes, against implicit and import tensorflow."""
     json: Path | None = None
     """Write the result here too."""
     rounds: int = 5
@@ -94,6 +107,10 @@ def main() -> None:
             if arguments.samples_per_second is None or arguments.samples_per_second <= 0:
                 raise InputError("scaling needs the speed of one rank.\nGive --samples-per-second, above 0.")
             result = plan(arguments.samples_per_second, arguments.batch or 1 << 20)
+        elif arguments.name == "first-list":
+            from tfrec.benchmark.first_list import benchmark_first_list
+
+            result = benchmark_first_list(arguments.rounds)
         else:
             from tfrec.benchmark.data import benchmark_data
 
