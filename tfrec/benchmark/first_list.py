@@ -74,7 +74,7 @@ def benchmark_first_list(rounds: int) -> dict[str, Any]:
     from tfrec.data import load
 
     if importlib.util.find_spec("pandas") is None:
-        raise InputError("first-list reads its file with pandas, which is missing.\nInstall it: pip install pandas")
+        raise InputError("first-list reads its file with pandas, which is missing.\nInstall it: pip install pandas.")
     events = load("synthetic", num_users=943, num_items=1_682)
     names = [name for name in SCRIPTS if name != "implicit" or importlib.util.find_spec("implicit")]
     with tempfile.TemporaryDirectory(prefix="tfrec-benchmark-") as folder:
