@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from tfrec import Interactions
-from tfrec.data.frames import frame_table
+from tfrec.data.frames import Frame
 from tfrec.errors import InputError
 
 ROWS = {
@@ -181,10 +181,16 @@ def test_one_number_in_two_spellings_is_not_guessed_in_a_frame_either():
 def test_text_is_shared_with_the_frame(library):
     """The bytes of the texts lie where the frame has them."""
     frame = library({"customer": ["a user with a name that is not short", "another user"] * 50, "sku": range(100)})
-    ours = frame_table(frame, {"user": "customer"})["user"].chunk(0).buffers()
+    ours = Frame(frame).table({"user": "customer"})["user"].chunk(0).buffers()
     source = pa.array(frame["customer"]) if library is pandas.DataFrame else pa.table(frame)["customer"]
     theirs = (source.chunk(0) if isinstance(source, pa.ChunkedArray) else source).buffers()
     assert ours[-1].address == theirs[-1].address
+
+
+def test_a_stream_is_read_once_also_where_columns_are_found_by_their_names():
+    table = pa.table({"user_id": ["a", "b"], "item_id": [1, 2], "value": [3.0, 4.0]})
+    events = Interactions.from_frame(table.to_reader(max_chunksize=1))
+    assert events.values.tolist() == [3, 4]
 
 
 @pytest.mark.parametrize("missing", [None, float("nan"), pandas.NA, pandas.NaT])

@@ -21,39 +21,45 @@ from tfrec.errors import InputError
 NAME = "the frame"
 
 
-def frame_table(frame: Any, columns: Mapping[str, str]) -> pa.Table:
-    """The columns of a frame, by role.
+class Frame:
+    """A data frame that is opened once, as a stream can be read once only.
 
     Args:
         frame: see the module.
-        columns: role -> name of the column.
+
+    Attributes:
+        present: names of its columns, without blanks around them.
 
     Raises:
-        InputError: no frame, a column that is missing or occurs twice, or one that Arrow cannot hold.
+        InputError: no frame, or one that Arrow cannot hold.
     """
-    names, read = _reader(frame)
-    present = [str(name).strip() for name in names]
-    _check_index(frame, columns, present)
-    check_columns(NAME, dict(columns), present, by_line=False)
-    wanted = [names[present.index(column)] for column in columns.values()]
-    found = dict(zip(columns, read(wanted), strict=True))
-    lengths = {columns[role]: len(column) for role, column in found.items()}
-    if len(set(lengths.values())) > 1:
-        raise InputError(
-            f"The columns of {NAME} must have the same length.\nReceived: "
-            + ", ".join(f"{length:,} of `{name}`" for name, length in lengths.items())
-            + "."
-        )
-    return pa.table(found)
 
+    def __init__(self, frame: Any) -> None:
+        self._frame = frame
+        self._names, self._read = _reader(frame)
+        self.present = [str(name).strip() for name in self._names]
 
-def present_columns(frame: Any) -> list[str]:
-    """The names of a frame's columns.
+    def table(self, columns: Mapping[str, str]) -> pa.Table:
+        """Some columns, by role.
 
-    Raises:
-        InputError: no frame.
-    """
-    return [str(name).strip() for name in _reader(frame)[0]]
+        Args:
+            columns: role -> name of the column.
+
+        Raises:
+            InputError: a column that is missing or occurs twice, or one that Arrow cannot hold.
+        """
+        _check_index(self._frame, columns, self.present)
+        check_columns(NAME, dict(columns), self.present, by_line=False)
+        wanted = [self._names[self.present.index(column)] for column in columns.values()]
+        found = dict(zip(columns, self._read(wanted), strict=True))
+        lengths = {columns[role]: len(column) for role, column in found.items()}
+        if len(set(lengths.values())) > 1:
+            raise InputError(
+                f"The columns of {NAME} must have the same length.\nReceived: "
+                + ", ".join(f"{length:,} of `{name}`" for name, length in lengths.items())
+                + "."
+            )
+        return pa.table(found)
 
 
 _Read = Callable[[list[Any]], list[pa.ChunkedArray]]

@@ -96,10 +96,11 @@ def read_files(
 def read_frame(frame: Any, reading: Reading, name: str | None) -> Interactions:
     """Interactions of a data frame; arguments and errors as of `Interactions.from_frame`."""
     kind = _kept_kind(frame, reading)
-    reading = reading.found(frames.present_columns(frame) if AUTO in reading.named().values() else [])
+    opened = frames.Frame(frame)
+    reading = reading.found(opened.present)
     if kind is not None and reading.value is not None:
         reading = replace(reading, value_kind=kind)
-    table = frames.frame_table(frame, reading.columns())
+    table = opened.table(reading.columns())
     return _interactions([Part(frames.NAME, table)], reading, name or frames.NAME)
 
 

@@ -17,6 +17,8 @@ from tfrec.tasks.task import Task
 
 #: Example users, and how much of each is shown.
 _USERS, _LATEST, _RECOMMENDED = 10, 5, 10
+#: Scores of examples, at most: of ten users over a million items.
+_MOST_SCORES = 10_000_000
 #: Stretches of time.
 _BINS = 40
 
@@ -57,7 +59,7 @@ def run_facts(
         popularity=fitted.popularity.astype(np.int64),
         data=_data_facts(split.pairs),
         examples=_examples(split, measure, model, rows),
-        no_examples="The split has no test user.",
+        no_examples=f"No test user has a target, or all {split.train.matrix.shape[1]:,} items are too many to rank.",
         latest_by="the order of the file" if split.pairs.timestamps is None else "time",
     )
 
@@ -76,11 +78,18 @@ def _data_facts(pairs: Interactions) -> DataFacts:
 def _examples(split: Split, measure: Measure, model: Any, rows: Rows) -> list[Example]:
     part = split.test
     with_targets = np.flatnonzero(np.diff(part.targets.indptr))
-    # The same users for every model of a split.
-    chosen = np.sort(np.random.default_rng(0).permutation(with_targets)[:_USERS])
+    # The same users for every model of a split, as many as can be ranked in a moment.
+    most = min(_USERS, _MOST_SCORES // split.train.matrix.shape[1])
+    chosen = np.sort(np.random.default_rng(0).permutation(with_targets)[:most])
     if len(chosen) == 0:
         return []
-    labels = split.events.labels()[split.train.items]
+    column = np.full(split.events.num_items, -1)
+    column[split.train.items] = np.arange(len(split.train.items))
+    titles, ids = split.train.item_titles, split.train.item_ids
+
+    def label(item: int) -> str:
+        return str(ids[item] if titles is None else titles[item])
+
     best = measure.best(model, "test", rows, chosen, _RECOMMENDED)
     found = []
     for row, items in zip(chosen, best, strict=True):
@@ -91,21 +100,20 @@ def _examples(split: Split, measure: Measure, model: Any, rows: Rows) -> list[Ex
             Example(
                 user=str(split.events.user_ids[user]),
                 num_items=len(seen),
-                latest=[labels[item] for item in _latest(split, user, seen)],
-                recommended=[(labels[item], int(item) in targets) for item in items if item >= 0],
+                latest=[label(item) for item in _latest(split, user, seen, column)],
+                recommended=[(label(item), int(item) in targets) for item in items if item >= 0],
                 num_targets=len(targets),
             )
         )
     return found
 
 
-def _latest(split: Split, user: int, seen: np.ndarray) -> list[int]:
-    """The items of ``seen`` that the user chose last, the latest first."""
+def _latest(split: Split, user: int, seen: np.ndarray, column: np.ndarray) -> list[int]:
+    """The items of ``seen`` that the user chose last, the latest first; ``column`` has each item's, or -1."""
     pairs = split.pairs
     place = np.flatnonzero(pairs.user_index == user)
     if pairs.timestamps is not None:
         place = place[np.argsort(pairs.timestamps[place], kind="stable")]
-    column = {item: number for number, item in enumerate(split.train.items.tolist())}
     known = set(seen.tolist())
-    ordered = [column[item] for item in pairs.item_index[place].tolist() if column.get(item) in known]
+    ordered = [item for item in column[pairs.item_index[place]].tolist() if item in known]
     return (ordered or seen.tolist())[::-1][:_LATEST]
