@@ -71,7 +71,8 @@ def main() -> None:
             found.append((run.metrics["validation"]["model"]["ndcg@100"], settings))
             print(f"{family} trial {number}: validation NDCG@100 {found[-1][0]:.4f}", flush=True)
         _, best = max(found, key=lambda one: one[0])
-        run = tfrec.fit(family, **common, **best, train_on_validation=True, output_dir=arguments.out / f"best-{family}")
+        out = arguments.out / f"best-{family}"
+        run = tfrec.fit(family, **common, **best, train_on_validation=True, output_dir=out)
         print(
             f"{family}: test NDCG@100 {run.metrics['test']['model']['ndcg@100']:.4f}, {run.metrics['seconds']} s from data "
             "to test",
