@@ -73,11 +73,8 @@ def main() -> None:
         _, best = max(found, key=lambda one: one[0])
         out = arguments.out / f"best-{family}"
         run = tfrec.fit(family, **common, **best, train_on_validation=True, output_dir=out)
-        print(
-            f"{family}: test NDCG@100 {run.metrics['test']['model']['ndcg@100']:.4f}, {run.metrics['seconds']} s from data "
-            "to test",
-            flush=True,
-        )
+        reached, seconds = run.metrics["test"]["model"]["ndcg@100"], run.metrics["seconds"]
+        print(f"{family}: test NDCG@100 {reached:.4f}, {seconds} s from data to test", flush=True)
         picked = {"validation": [value for value, _ in found], "picked": best}
         (arguments.out / f"best-{family}.json").write_text(json.dumps(picked, indent=2))
 
