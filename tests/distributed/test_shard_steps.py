@@ -33,6 +33,21 @@ def test_clips_as_keras_does(options):
         np.testing.assert_allclose(ours, keras_own, rtol=1e-6)
 
 
+@pytest.mark.parametrize("optimizer", [keras.optimizers.Adam, keras.optimizers.Adagrad, Adam])
+def test_a_row_that_occurs_twice_counts_with_its_sum(optimizer):
+    """Also in the squares, where Keras takes the occurrences one by one."""
+    found = []
+    for gradient in (rows(), tf.convert_to_tensor(rows())):
+        table = keras.Variable(np.zeros((5, 2), np.float32))
+        mark(table, Shard(5, 0, 1))
+        made = distributed.DistributedOptimizer(optimizer(0.1))
+        made.build([table])
+        made.apply([gradient], [table])
+        found.append([table.numpy(), *(v.numpy() for v in made.variables if shard_of(v) is not None)])
+    for sparse, dense in zip(*found, strict=True):
+        np.testing.assert_allclose(sparse, dense, rtol=1e-6)
+
+
 @pytest.mark.parametrize("scaled", [False, True])
 def test_slots_are_marked(scaled):
     table, weight = keras.Variable(np.zeros((5, 2), np.float32)), keras.Variable(np.zeros(3, np.float32))

@@ -15,7 +15,10 @@ from tfrec.layers.row_values import RowValues
         (keras.initializers.RandomNormal(0.5, 0.1, seed=1), scipy.stats.norm(0.5, 0.1)),
         (keras.initializers.TruncatedNormal(0.5, 0.1, seed=1), scipy.stats.truncnorm(-2, 2, 0.5, 0.1)),
         (keras.initializers.GlorotUniform(seed=1), scipy.stats.uniform(-(6 / 2020) ** 0.5, 2 * (6 / 2020) ** 0.5)),
-        (keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal", seed=1), scipy.stats.norm(0, 0.1**0.5)),
+        (
+            keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal", seed=1),
+            scipy.stats.norm(0, 0.1**0.5),
+        ),
     ],
 )  # fmt: skip
 def test_distributions(initializer, distribution):

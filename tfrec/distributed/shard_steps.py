@@ -31,14 +31,16 @@ class ShardSteps:
 
     def _backend_apply_gradients(self, grads: Sequence[Any], trainable_variables: Sequence[Any]) -> None:
         self._of_shards = tuple(shard_of(v) is not None for v in trainable_variables)
+        # Keras squares the occurrences of a row one by one; the exchange has added them up, where there was one.
+        grads = [
+            with_distinct_rows(g) if of_shard and isinstance(g, tf.IndexedSlices) and ranks.size() == 1 else g
+            for g, of_shard in zip(grads, self._of_shards, strict=True)
+        ]
         super()._backend_apply_gradients(grads, trainable_variables)  # type: ignore[misc]
 
     def _clip_gradients(self, grads: Sequence[Any]) -> Sequence[Any]:
         own, together = self.clipnorm, self.global_clipnorm  # type: ignore[attr-defined]
-        if not any(self._of_shards) or not (own or together or self.clipvalue):  # type: ignore[attr-defined]
-            return super()._clip_gradients(grads)  # type: ignore[misc]
-        grads = [with_distinct_rows(g) if isinstance(g, tf.IndexedSlices) else g for g in grads]
-        if not (own or together):
+        if not any(self._of_shards) or not (own or together):
             return super()._clip_gradients(grads)  # type: ignore[misc]
         # Of slices the values alone: Keras's way would make a gradient of the size of the table.
         squares = [tf.reduce_sum(tf.square(tf.cast(_values(g), tf.float32))) for g in grads]
