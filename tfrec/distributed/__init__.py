@@ -39,6 +39,7 @@ from tfrec.distributed.ranks import (
     together,
     where,
 )
+from tfrec.distributed.sharding import Shard, shard_of
 
 __all__ = [
     "BroadcastCallback",
@@ -46,6 +47,7 @@ __all__ = [
     "DriftCallback",
     "DriftError",
     "MetricAverageCallback",
+    "Shard",
     "StateAverageCallback",
     "StopTogetherCallback",
     "agree",
@@ -64,6 +66,7 @@ __all__ = [
     "is_distributed",
     "local_rank",
     "rank",
+    "shard_of",
     "size",
     "sum_across_ranks",
     "together",

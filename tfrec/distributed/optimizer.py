@@ -464,7 +464,8 @@ def attach(model: keras.Model) -> None:
             layer.exchange_with(ranks.sum_across_ranks, ranks.broadcast_from_zero)
     tables = [layer for layer in model._flatten_layers() if hasattr(layer, "exchange_name")]
     for i, layer in enumerate(tables):
-        layer.exchange_name, layer.begun = f"table.{model.name}.{i}", optimizer.begun
+        # By its place in the model: a rank may have made other models, after which Keras's names are others.
+        layer.exchange_name, layer.begun = f"table.{i}", optimizer.begun
     optimizer._exchanges_rows = any(layer.shard is not None or not layer.built for layer in tables)
     if getattr(model, "_tfrec_attached", None) is None:
         _wrap(model)

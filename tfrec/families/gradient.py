@@ -100,7 +100,7 @@ class GradientTrainer(Trainer):
                 "epochs": len(rows),
                 "best_epoch": best,
                 "global_batch_size": self.global_batch_size,
-                "parameters": self.model.count_params(),
+                "parameters": num_parameters(self.model),
                 **self._summary,
                 f"{self.unit}_per_second": speeds,
                 f"median_{self.unit}_per_second": float(np.median(speeds)),
@@ -138,6 +138,15 @@ class GradientTrainer(Trainer):
             distributed.MetricAverageCallback(),
         ]
         return [*found, distributed.DriftCallback()] if self.training.compare_ranks else found
+
+
+def num_parameters(model: keras.Model) -> int:
+    """Numbers in a model's weights, on all ranks together."""
+    total = 0
+    for weight in model.weights:
+        shard = distributed.shard_of(weight)
+        total += math.prod(weight.shape if shard is None else (shard.rows, *weight.shape[1:]))
+    return total
 
 
 def begin(training: FitConfig, seed: int) -> None:

@@ -219,6 +219,20 @@ class ShardedEmbedding(keras.layers.Layer):
         for places, ids in self._chunks(self.shard or Shard(self.input_dim, 0, 1)):
             self._put(places, read(ids))
 
+    def read_rows(self, here: bool = True) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The whole table, some rows at a time. Every rank must call it, and go through all of it.
+
+        Args:
+            here: whether this rank gets rows; else what it gets is empty.
+
+        Yields:
+            ids, int64 ``[n]``, ascending; and their rows, ``[n, D]``.
+        """
+        for _, ids in self._chunks(Shard(self.input_dim, 0, 1)):
+            if not here:
+                ids = ids[:0]
+            yield ids, self.rows(tf.constant(ids, tf.int64)).numpy()
+
     def _chunks(self, shard: Shard) -> Iterator[tuple[slice, np.ndarray]]:
         """Places in a part, and the table's rows there."""
         step = max(1, CHUNK // self.output_dim)
