@@ -39,7 +39,7 @@ from tfrec.distributed.ranks import (
     together,
     where,
 )
-from tfrec.distributed.sharding import Shard, shard_of
+from tfrec.distributed.sharding import Shard, gather_rows, shard_of
 
 __all__ = [
     "BroadcastCallback",
@@ -60,6 +60,7 @@ __all__ = [
     "everyone",
     "exchange",
     "gather_across_ranks",
+    "gather_rows",
     "host",
     "how_to_install",
     "init",

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfrec.distributed import ranks
 from tfrec.distributed.row_exchange import check_ids, fetch_rows, unique_name
-from tfrec.distributed.sharding import Shard, mark
+from tfrec.distributed.sharding import Shard, gather_rows, mark
 from tfrec.errors import InputError
 from tfrec.layers.row_values import CHUNK, RowValues
 
@@ -219,19 +219,15 @@ class ShardedEmbedding(keras.layers.Layer):
         for places, ids in self._chunks(self.shard or Shard(self.input_dim, 0, 1)):
             self._put(places, read(ids))
 
-    def read_rows(self, here: bool = True) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The whole table, some rows at a time. Every rank must call it, and go through all of it.
-
-        Args:
-            here: whether this rank gets rows; else what it gets is empty.
+    def read_rows(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The whole table, some rows at a time, see `tfrec.distributed.gather_rows`. Every rank must call it, and go
+        through all of it.
 
         Yields:
-            ids, int64 ``[n]``, ascending; and their rows, ``[n, D]``.
+            ids, int64 ``[n]``, ascending; and their rows, ``[n, D]``. Without a row on all ranks but 0.
         """
-        for _, ids in self._chunks(Shard(self.input_dim, 0, 1)):
-            if not here:
-                ids = ids[:0]
-            yield ids, self.rows(tf.constant(ids, tf.int64)).numpy()
+        self.build()
+        return gather_rows(self._embeddings)
 
     def _chunks(self, shard: Shard) -> Iterator[tuple[slice, np.ndarray]]:
         """Places in a part, and the table's rows there."""

@@ -390,7 +390,7 @@ class NeuMF(NeuMFNetwork):
             if kind == "tt" and here:
                 table.assign(source.full_table())
             elif kind == "sharded":
-                for ids, rows in source.read_rows(here):
+                for ids, rows in source.read_rows():
                     if here:
                         table.value.scatter_update(tf.IndexedSlices(rows, ids))  # in place
         return other
