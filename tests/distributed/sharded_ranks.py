@@ -3,6 +3,7 @@
 import functools
 import os
 import sys
+from unittest import mock
 
 from tfrec import commands
 
@@ -11,11 +12,15 @@ if __name__ == "__main__":
 
 import keras
 import numpy as np
+import scipy.sparse
 import tensorflow as tf
 
 from tfrec import distributed
-from tfrec.distributed.sharding import shard_of
+from tfrec.distributed import sharding
+from tfrec.distributed.sharding import Shard, mark, shard_of
+from tfrec.evaluation import evaluate_full_ranking
 from tfrec.layers import ShardedEmbedding
+from tfrec.models import NeuMF
 from tfrec.optimizers import Adam
 
 USERS, ITEMS, WIDTH = 37, 3, 6  # with four ranks one has no item
@@ -68,10 +73,7 @@ def whole(variable):
     shard = shard_of(variable)
     if shard is None:
         return np.asarray(variable)
-    padded = np.zeros((-(-shard.rows // shard.size), *variable.shape[1:]), np.float32)
-    padded[: shard.local_rows] = np.asarray(variable)
-    parts = distributed.gather_across_ranks(padded)
-    return np.swapaxes(parts, 0, 1).reshape(-1, *padded.shape[1:])[: shard.rows]
+    return np.concatenate([rows for _, rows in distributed.gather_rows(variable)])
 
 
 def values(model, name):
@@ -179,8 +181,58 @@ def overflow():
         keras.config.set_dtype_policy("float32")
 
 
+def neumf():
+    """Weights after 20 steps, and what is said of the model then: metrics over all items, and the scores of one that a
+    process alone has."""
+    found = {}
+    for policy in ("float32", "mixed_float16"):
+        keras.config.set_dtype_policy(policy)
+        keras.utils.set_random_seed(5)
+        model = NeuMF(
+            USERS, ITEMS, 4, (16, 8), dropout=0.0, embedding_l2=0.01, user_embedding="sharded", item_embedding="sharded"
+        )
+        model.compile(Adam(1e-2, lazy=policy == "float32"))
+        distributed.distribute(model)
+        data = dataset().map(lambda ids, label: (ids, tf.cast(tf.repeat(label > 0, 2, axis=1), tf.float32)))
+        model.fit(data, epochs=2, shuffle=False, verbose=0)
+        name = f"neumf.{policy}"
+        found |= values(model, name)
+        keras.config.set_dtype_policy("float32")
+        targets = scipy.sparse.csr_matrix(np.eye(ITEMS, dtype=np.float32)[np.arange(USERS) % ITEMS])
+        report = evaluate_full_ranking(
+            lambda users, _, model=model: model.scores(tf.constant(users)),
+            scipy.sparse.csr_matrix(targets.shape, dtype=np.float32), targets, ["ndcg@2", "mrr@3"],
+            block_users=5, ranks=distributed.everyone(), together=model.exchanges_rows,
+        )  # fmt: skip
+        found |= {f"{name}.{metric}": np.array(value) for metric, value in report.metrics.items()}
+        dense = model.with_dense_embeddings(here=distributed.rank() == 0)
+        if distributed.rank() == 0:
+            assert dense.embedding_kinds == {"user": "dense", "item": "dense"}
+            found[f"{name}.dense"] = dense.scores(tf.range(USERS)).numpy()
+    return found
+
+
+def gathered():
+    """A table on rank 0, on all, and one with fewer rows than ranks, in chunks smaller than a row."""
+    for rows in (1, 11):
+        table = np.arange(rows * 3, dtype=np.int32).reshape(rows, 3)
+        shard = Shard.mine(rows)
+        variable = tf.Variable(table[shard.ids()])
+        mark(variable, shard)
+        for to in (0, None):
+            with mock.patch.object(sharding, "CHUNK", 12):
+                chunks = list(distributed.gather_rows(variable, to))
+            if to is None or distributed.rank() == 0:
+                ids, got = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
+                np.testing.assert_array_equal(ids, np.arange(rows))
+                np.testing.assert_array_equal(got, table)
+            else:
+                assert all(len(ids) == len(got) == 0 for ids, got in chunks)
+
+
 def everything():
-    return fitted() | first() | own_loops() | overflow() | (predicted() if distributed.size() <= 2 else {})
+    gathered()
+    return fitted() | first() | neumf() | own_loops() | overflow() | (predicted() if distributed.size() <= 2 else {})
 
 
 if __name__ == "__main__":

@@ -218,7 +218,8 @@ class NeuMFFamily(Family[NeuMFRun]):
             unit="samples",
             global_batch_size=batch_size,
             about=f"{matrix.shape[0]:,} users, {matrix.shape[1]:,} items, {matrix.nnz:,} positives with "
-            f"{sampler.num_negatives} negatives each ({sampler.sampling}); {gradient.num_parameters(model):,} parameters, "
+            f"{sampler.num_negatives} negatives each ({sampler.sampling}); "
+            f"{gradient.num_parameters(model):,} parameters, "
             f"batches of {batch_size:,} samples, {training.precision}.\nAdam updates "
             f"{' and '.join(lazy) + ' rows of the batch only (lazy)' if lazy else 'all rows'}; "
             f"{traffic / 2**20:.1f} MiB of gradients per step and rank",
