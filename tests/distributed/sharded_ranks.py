@@ -33,26 +33,27 @@ CUTS = {
 }
 
 
-def batches():
-    """This rank's part of each batch: users, items; labels."""
+def batches(parts=1):
+    """This rank's part of each batch: users, items; labels. On one process also all of them, one after another."""
     random = np.random.default_rng(0)
-    cuts = CUTS[distributed.size()]
+    cuts = CUTS[distributed.size() * parts]
     for step in range(STEPS):
         # Many samples of few rows, so that ranks share some and a rank needs some twice.
         users, items = random.integers(USERS, size=24) // (1 + step % 3), random.integers(ITEMS, size=(24, 2))
         labels = random.normal(size=(24, 1)).astype(np.float32)
         cut = cuts[step % len(cuts)]
-        part = slice(cut[distributed.rank()], cut[distributed.rank() + 1])
-        yield (users[part], items[part]), labels[part]
+        for number in range(distributed.rank() * parts, (distributed.rank() + 1) * parts):
+            part = slice(cut[number], cut[number + 1])
+            yield (users[part], items[part]), labels[part]
 
 
-def dataset():
+def dataset(parts=1):
     spec = (
         (tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2], tf.int64)),
         tf.TensorSpec([None, 1], tf.float32),
     )
-    return tf.data.Dataset.from_generator(batches, output_signature=spec).apply(
-        tf.data.experimental.assert_cardinality(STEPS)
+    return tf.data.Dataset.from_generator(lambda: batches(parts), output_signature=spec).apply(
+        tf.data.experimental.assert_cardinality(STEPS * parts)
     )
 
 
@@ -181,23 +182,41 @@ def overflow():
         keras.config.set_dtype_policy("float32")
 
 
+def trained_neumf(policy, parts=1):
+    """After 20 updates, each with the union of the ranks' parts of a batch, or with ``parts`` of it one by one."""
+    keras.config.set_dtype_policy(policy)
+    try:
+        keras.utils.set_random_seed(5)
+        model = NeuMF(
+            USERS, ITEMS, 4, (16, 8), dropout=0.0, embedding_l2=0.01, user_embedding="sharded", item_embedding="sharded"
+        )
+        # Above the rounding of gradients that are 0, which Adam would divide by itself.
+        model.compile(Adam(1e-2, epsilon=1e-5, lazy=policy == "float32"))
+        distributed.distribute(model, backward_passes_per_step=parts)
+        data = dataset(parts).map(lambda ids, label: (ids, tf.cast(tf.repeat(label > 0, 2, axis=1), tf.float32)))
+        model.fit(data, epochs=2, shuffle=False, verbose=0)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    return model
+
+
+def neumf_in_parts(parts):
+    """What ``parts`` ranks compute in mixed_float16, by one: float16 rounds the gradient of a part, not of a batch."""
+    found = values(trained_neumf("mixed_float16", parts), "neumf.mixed_float16")
+    # The model's count of steps is that of the parts.
+    return {name: value for name, value in found.items() if value.dtype == np.float32}
+
+
 def neumf():
     """Weights after 20 steps, and what is said of the model then: metrics over all items, and the scores of one that a
     process alone has."""
     found = {}
     for policy in ("float32", "mixed_float16"):
-        keras.config.set_dtype_policy(policy)
-        keras.utils.set_random_seed(5)
-        model = NeuMF(
-            USERS, ITEMS, 4, (16, 8), dropout=0.0, embedding_l2=0.01, user_embedding="sharded", item_embedding="sharded"
-        )
-        model.compile(Adam(1e-2, lazy=policy == "float32"))
-        distributed.distribute(model)
-        data = dataset().map(lambda ids, label: (ids, tf.cast(tf.repeat(label > 0, 2, axis=1), tf.float32)))
-        model.fit(data, epochs=2, shuffle=False, verbose=0)
+        model = trained_neumf(policy)
         name = f"neumf.{policy}"
         found |= values(model, name)
-        keras.config.set_dtype_policy("float32")
+        if policy != "float32":
+            continue
         targets = scipy.sparse.csr_matrix(np.eye(ITEMS, dtype=np.float32)[np.arange(USERS) % ITEMS])
         report = evaluate_full_ranking(
             lambda users, _, model=model: model.scores(tf.constant(users)),
