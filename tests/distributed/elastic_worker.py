@@ -1,0 +1,81 @@
+"""A worker of an elastic job: `tfrec train` that logs its steps and, once, is killed at one. Started by jobs.
+
+Arguments: a JSON file with what to do, then those of `tfrec train`. The file's keys:
+
+    log     folder for the logs, one per process: JSON lines
+    kill    [rank, step]: the first process of that rank to reach the step, counted through the epochs, kills itself
+    wait    [epoch, size]: before that epoch wait until there are as many ranks, or the launcher has news of one
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+plan = json.loads(Path(sys.argv[1]).read_text())
+log = (Path(plan["log"]) / f"{os.getpid()}.jsonl").open("a")
+
+
+def tell(**what):
+    from tfrec import distributed
+
+    at = {"time": time.time(), "rank": distributed.rank(), "size": distributed.size(), "pid": os.getpid()}
+    log.write(json.dumps({**at, **what}) + "\n")
+    log.flush()
+
+
+def checksum(model):
+    return hashlib.sha256(b"".join(np.asarray(w).tobytes() for w in model.get_weights())).hexdigest()[:16]
+
+
+def observe():
+    from tfrec import distributed, fitting
+    from tfrec.distributed import elastic_state
+
+    plain, finish = elastic_state.CommitCallback, fitting._Training._finish
+
+    class Observed(plain):
+        def on_epoch_begin(self, epoch, logs=None):
+            wait = plan.get("wait")
+            if wait is not None and epoch == wait[0]:
+                ends = time.monotonic() + 60
+                while distributed.size() < wait[1] and not self.state.news() and time.monotonic() < ends:
+                    time.sleep(0.05)
+            super().on_epoch_begin(epoch, logs)
+
+        def on_train_batch_end(self, batch, logs=None):
+            step = self._epoch * self.steps + self._first + batch + 1
+            tell(step=step)
+            kill = plan.get("kill")
+            if kill is not None and distributed.rank() == kill[0] and distributed.size() > 1 and step >= kill[1]:
+                with contextlib.suppress(FileExistsError):
+                    (Path(plan["log"]) / "killed").touch(exist_ok=False)
+                    tell(killed=step)
+                    os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(plan.get("pause", 0.0))
+            super().on_train_batch_end(batch, logs)
+
+        def on_epoch_end(self, epoch, logs=None):
+            tell(epoch=epoch + 1, weights=checksum(self.model), loss=logs["loss"])
+            super().on_epoch_end(epoch, logs)
+
+    def finished(self, model, outcome, started):
+        tell(shipped=checksum(model))
+        return finish(self, model, outcome, started)
+
+    elastic_state.CommitCallback, fitting._Training._finish = Observed, finished
+
+
+if __name__ == "__main__":
+    sys.argv = ["train", *sys.argv[2:]]
+    from tfrec import commands, train
+
+    commands.quiet_tensorflow()
+    observe()
+    train.main()
