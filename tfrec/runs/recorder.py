@@ -104,7 +104,7 @@ class Recorder(keras.callbacks.Callback):
         self.best: dict[str, Any] | None = progress["best"] if progress else None
         # Of an epoch that was begun.
         self._carried = float(progress.get("seconds", 0.0)) if progress else 0.0
-        self._start = time.perf_counter()
+        self._start: float | None = None
         self._writer: Any = None
         self._bar: Any = None
 
@@ -116,8 +116,8 @@ class Recorder(keras.callbacks.Callback):
 
     @property
     def seconds(self) -> float:
-        """Since the epoch under way began, without the time between a loss of a worker and its last commit."""
-        return time.perf_counter() - self._start
+        """Of the epoch under way, without those that a lost worker has cost; between epochs 0."""
+        return 0.0 if self._start is None else time.perf_counter() - self._start
 
     @property
     def done(self) -> bool:
@@ -150,6 +150,7 @@ class Recorder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Validate, record, save, and stop when there is reason to."""
         seconds = self.seconds
+        self._start = None
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -174,7 +175,6 @@ class Recorder(keras.callbacks.Callback):
             self._write(number, last)
         if self.done:
             self.model.stop_training = True
-        self._start = time.perf_counter()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Close the TensorBoard log."""
