@@ -4,6 +4,9 @@ Arguments: a JSON file with what to do, then those of `tfrec train`. The file's 
 
     log     folder for the logs, one per process: JSON lines
     kill    [rank, step]: the first process of that rank to reach the step, counted through the epochs, kills itself
+    grow    [epoch, lines]: rank 0 writes these hosts into the file that the discovery script prints, before that epoch
+    hosts   that file
+    pause   seconds after each step
     wait    [epoch, size]: before that epoch wait until there are as many ranks, or the launcher has news of one
 """
 
@@ -42,6 +45,9 @@ def observe():
 
     class Observed(plain):
         def on_epoch_begin(self, epoch, logs=None):
+            grow = plan.get("grow")
+            if grow is not None and epoch == grow[0] and distributed.rank() == 0:
+                Path(plan["hosts"]).write_text("\n".join(grow[1]) + "\n")
             wait = plan.get("wait")
             if wait is not None and epoch == wait[0]:
                 ends = time.monotonic() + 60

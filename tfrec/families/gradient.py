@@ -126,6 +126,8 @@ class GradientTrainer(Trainer):
         state = self.elastic
         if not state.commits:
             state.epoch = first_epoch
+        # Keras returns to Python, where a commit is made, after so many.
+        self.model.steps_per_execution = min(self.model.steps_per_execution, self.commit_every)
 
         def remember() -> None:
             state.values["progress"] = {**recorder.progress, "seconds": recorder.seconds}
