@@ -264,8 +264,8 @@ class _Training:
         from tfrec.settings import to_json
 
         config, folder = self.config, self.folder
-        again = state is not None and state.commits > 0
-        # What was committed is not to be started over.
+        again = state is not None and state.again
+        # What these workers have trained is not to be started over.
         resume = config.resume or again
         agree_on_settings(self.recipe, to_json(config))
         folder.release()
@@ -298,6 +298,10 @@ class _Training:
                 f"{time.perf_counter() - started:.1f} s.",
                 flush=True,
             )
+        if state is not None:
+            if distributed.rank() == 0 and not (again or self.family.elastic):
+                print(f"{self.family.name} has no steps to commit: {_NO_STEPS}", flush=True)
+            state.begins()
         outcome = trainer.fit(folder, monitor, lambda: self._report(trainer.model, "validation"))
         return self._finish(trainer.model, outcome, started)
 
@@ -384,6 +388,7 @@ class _Training:
         return result
 
 
+_NO_STEPS = "after a loss it goes on from its last checkpoint, or anew; workers that join wait until then."
 _SHIPPED = "Measured is the model that was trained on {measured}; the model in the folder was trained on everything."
 
 

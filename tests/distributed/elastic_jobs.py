@@ -63,7 +63,7 @@ def run(folder, *options, plan=None, hosts=HOSTS, **launcher):
     """A whole job of ``tfrec train`` in ``folder``, with the worker's ``plan``."""
     script, listed = discovery(folder, hosts)
     log = folder / "log"
-    log.mkdir()
+    log.mkdir(exist_ok=True)
     (folder / "plan.json").write_text(json.dumps({**(plan or {}), "log": str(log), "hosts": str(listed)}))
     train = [sys.executable, str(WORKER), str(folder / "plan.json"), *options, "--elastic", "--output-dir", "out"]
     done = subprocess.run(

@@ -6,6 +6,9 @@ Arguments: a JSON file with what to do, then those of `tfrec train`. The file's 
     kill    [rank, step]: the first process of that rank to reach the step, counted through the epochs, kills itself
     grow    [epoch, lines]: rank 0 writes these hosts into the file that the discovery script prints, before that epoch
     hosts   that file
+    all     the other workers kill themselves too, in their next step
+    rejoin  options that are added for a worker that is started after the kill; with "other code" instead of one its
+            files differ
     pause   seconds after each step
     wait    [epoch, size]: before that epoch wait until there are as many ranks, or the launcher has news of one
 """
@@ -64,6 +67,8 @@ def observe():
                     (Path(plan["log"]) / "killed").touch(exist_ok=False)
                     tell(killed=step)
                     os.kill(os.getpid(), signal.SIGKILL)
+            if plan.get("all") and (Path(plan["log"]) / "killed").exists():
+                os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(plan.get("pause", 0.0))
             super().on_train_batch_end(batch, logs)
 
@@ -78,10 +83,22 @@ def observe():
     elastic_state.CommitCallback, fitting._Training._finish = Observed, finished
 
 
+def differ():
+    """What a worker of another installation has."""
+    from tfrec.distributed import ranks
+
+    software = ranks._software
+    ranks._software = lambda: {**software(), "file tfrec/models/vae_cf.py": "0123456789ab"}
+
+
 if __name__ == "__main__":
     sys.argv = ["train", *sys.argv[2:]]
+    rejoin = plan.get("rejoin", []) if (Path(plan["log"]) / "killed").exists() else []
+    sys.argv += [option for option in rejoin if option != "other code"]
     from tfrec import commands, train
 
     commands.quiet_tensorflow()
     observe()
+    if "other code" in rejoin:
+        differ()
     train.main()

@@ -91,3 +91,50 @@ def test_growth_from_two_to_three(tmp_path, undisturbed, recipe):
     assert len(weights) == 3
     assert len(set(weights)) == 1
     assert abs(found - wanted) < 0.002
+
+
+@pytest.mark.parametrize(
+    ("rejoin", "named"),
+    [
+        (["--training.learning-rate", "0.5"], "--training.learning-rate: 0.001 on rank 0 (127.0.0.1); 0.5 on rank 1"),
+        (["--data.path", "other.tsv"], "different data from"),
+        (["other code"], "file tfrec/models/vae_cf.py"),
+    ],
+)
+def test_a_worker_that_joins_with_something_else_is_refused(tmp_path, rejoin, named):
+    """The others go on, and finish."""
+    folder = tmp_path / "job"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for name in ("plays", "other"):
+        rows = sorted({tuple(row) for row in random.integers(0, (300, 120), (12000, 2)).tolist()})
+        text = "\n".join(f"{user}\t{item}" for user, item in rows)
+        (folder / f"{name}.tsv").write_text(f"user_id\titem_id\n{text}\n")
+    options = ["--data.path", "plays.tsv", "--training.epochs", "6", *RECIPES["vae-cf"]]
+    plan = {"kill": [0, 50], "rejoin": rejoin, "wait": [4, 2], "pause": 0.02}
+    job = elastic_jobs.run(folder, "vae-cf", *options, "--commit-every", "10", plan=plan)
+    assert job.status == 0, job.screen
+    assert "so this one cannot join" in job.screen
+    assert named in job.screen
+    assert max(r["epoch"] for r in job.of("epoch")) == 6
+    assert job.metrics is not None
+
+
+def test_all_workers_lost(tmp_path):
+    """The same command goes on after the last checkpoint of the folder."""
+    plan = {"kill": [0, 170], "all": True}
+    options = ("vae-cf", *DATA, *RECIPES["vae-cf"], "--commit-every", "10")
+    job = elastic_jobs.run(tmp_path / "job", *options, plan=plan)
+    assert job.status != 0
+    assert job.metrics is None
+    job = elastic_jobs.run(tmp_path / "job", *options)
+    assert job.status == 0, job.screen
+    assert "Resuming after epoch 4 of" in job.screen
+
+
+def test_the_reset_limit_is_named(tmp_path):
+    plan = {"kill": [0, 50]}
+    options = ("vae-cf", *DATA, *RECIPES["vae-cf"])
+    job = elastic_jobs.run(tmp_path / "job", *options, plan=plan, more=("--reset-limit", "0"))
+    assert job.status != 0
+    assert "reset-limit" in job.screen

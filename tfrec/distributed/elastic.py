@@ -74,6 +74,11 @@ def run(train: Callable[[ElasticState], T], state: ElasticState | None = None) -
     state = state if state is not None else ElasticState()
     ranks.init(elastic=True)
     if not ranks.is_elastic():
+        if ranks.launched_elastic():
+            raise InputError(
+                "`tfrec.distributed.elastic.run` must be the first to join the other workers.\n"
+                "Received: a call after `tfrec.distributed.init()`.\nLeave that out, or call `init(elastic=True)`."
+            )
         if ranks.size() > 1:
             raise InputError(not_elastic(f"{ranks.size()} ranks of a launcher that ends all when one ends"))
         return train(state)

@@ -44,6 +44,7 @@ class ElasticState:
         step: of the epoch under way, complete steps.
         values: what is to be committed next; after a loss, what was committed last.
         commits: how many there were.
+        again: whether some worker was in this training before the ranks changed.
 
     Example:
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
@@ -58,6 +59,7 @@ class ElasticState:
 
     def __init__(self, **values: Any) -> None:
         self.epoch = self.step = self.commits = 0
+        self.again = False
         self.values: dict[str, Any] = values
         #: Whether the launcher has news; `tfrec.distributed.elastic.run` sets it.
         self.news: Callable[[], bool] = lambda: False
@@ -83,19 +85,24 @@ class ElasticState:
         """
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
-        variables = state_variables(model)
+        # Rows of which other ranks have others come back from a checkpoint (`restore`), so they are not copied.
+        variables = [] if sharded(model) else state_variables(model)
         told = ranks.exchange([bool(self.news()), epoch_sums(model) if step else {}], _COMMIT)
         self._sums = add_sums([sums for _, sums in told])
         # Copies: on the CPU `numpy()` of a variable may be the variable's own memory.
-        self._arrays = [np.array(v.value) for v in variables]
+        self._arrays = [np.array(v.numpy()) for v in variables]
         self._labels = labels(model, variables)
         self.epoch, self.step = epoch, step
         self._committed = json.dumps(self.values)
         self.commits += 1
         self._root = ranks.rank()
-        ranks.become_member()
+        self.begins()
         if any(news for news, _ in told):
             raise RanksChanged
+
+    def begins(self) -> None:
+        """This worker has been compared with the others and trains: those that join are compared with it."""
+        ranks.become_member()
 
     def sync(self) -> None:
         """The latest commit of any rank on all of them, after a change of ranks. Every rank must call it.
@@ -108,6 +115,7 @@ class ElasticState:
         told = ranks.exchange([self.commits, ranks.is_member()], _SYNC)
         latest = max(commits for commits, _ in told)
         self.newcomers = not all(member for _, member in told)
+        self.again = any(member for _, member in told)
         # Those that joined before their first commit have a copy too; a rank that has trained goes before.
         root = next(r for r, one in enumerate(told) if one == max(told))
         self._root = root
@@ -149,7 +157,7 @@ class ElasticState:
         for variable, array in zip(variables, self._arrays, strict=True):
             variable.assign(array)
         for seed in _seeds(model):
-            state = np.array(seed.value)
+            state = np.array(seed.numpy())
             state.flat[0] += np.asarray(_SEED_STRIDE * (ranks.rank() - self._root) % 2**31).astype(state.dtype)
             seed.assign(state)
         self.values = json.loads(self._committed)
