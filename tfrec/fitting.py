@@ -18,6 +18,7 @@ import numpy as np
 from tfrec.data import Interactions
 from tfrec.errors import InputError, TfrecWarning
 from tfrec.families import RECIPES, Family, RunConfig, family_of, identity
+from tfrec.families.config import with_places
 from tfrec.tasks import TASKS, InMemory, Split, Task, TrainingSet, read_source, source_checksum
 from tfrec.tasks.split import with_zeros
 
@@ -445,8 +446,7 @@ def load_config(folder: RunFolder, data_dir: Path | None = None) -> RunConfig:
     family = family_named(str(saved["family"]))
     settings = {k: v for k, v in saved.items() if k not in ("recipe", "family", "data_sha256", "format")}
     data = {k: v for k, v in settings["data"].items() if k != "in_memory"}
-    defaults = {"output_dir": None, "resume": True, "elastic": False, "commit_every": RunConfig.commit_every}
-    settings |= {**defaults, "data": {**data, "dir": None}}
+    settings = with_places({**settings, "data": data})
     try:
         config: RunConfig = from_json(family.config, settings)
     except (KeyError, TypeError, AttributeError, ValueError) as error:

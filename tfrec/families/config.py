@@ -98,6 +98,12 @@ class RunConfig:
 _PLACES = ("output_dir", "resume", "elastic", "commit_every")
 
 
+def with_places(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of `identity` with the defaults of those that it leaves out."""
+    defaults = {f.name: f.default for f in dataclasses.fields(RunConfig) if f.name in _PLACES}
+    return {**settings, **defaults, "data": {**settings["data"], "dir": None}}
+
+
 def identity(recipe: str, family: str, config: RunConfig) -> dict[str, Any]:
     """What makes two runs the same, as JSON values: all settings but folders and how it is started.
 
