@@ -19,7 +19,6 @@ from tfrec.families.config import FitConfig
 from tfrec.families.family import Outcome, Trainer
 from tfrec.optimizers import Adam
 from tfrec.runs.checkpoint import load_state, resume_state
-from tfrec.runs.claim import on_rank_zero
 from tfrec.runs.folder import RunFolder
 from tfrec.runs.recorder import Recorder, check_loss
 
@@ -73,7 +72,7 @@ class GradientTrainer(Trainer):
             return state.epoch
         if state is not None:
             state.clear()
-        self._progress = on_rank_zero(lambda: resume_state(folder.last, folder.best, self.model, monitor))
+        self._progress = resume_state(folder.last, folder.best, self.model, monitor)
         return self._progress["epoch"] if self._progress else 0
 
     def fit(self, folder: RunFolder, monitor: str, validate: Callable[[], Report]) -> Outcome:
@@ -93,7 +92,7 @@ class GradientTrainer(Trainer):
         if first_epoch < self.training.epochs and not recorder.done:
             with contextlib.closing(recorder):
                 self._epochs(recorder, first_epoch)
-        on_rank_zero(lambda: load_state(folder.best, self.model, optimizer=False))
+        load_state(folder.best, self.model, optimizer=False)
         # Every rank measures it.
         distributed.broadcast_state(self.model.weights)
         rows, best = recorder.rows, recorder.best["epoch"] if recorder.best else None
