@@ -3,6 +3,7 @@
 import functools
 import os
 import sys
+from pathlib import Path
 from unittest import mock
 
 from tfrec import commands
@@ -22,6 +23,7 @@ from tfrec.evaluation import evaluate_full_ranking
 from tfrec.layers import ShardedEmbedding
 from tfrec.models import NeuMF
 from tfrec.optimizers import Adam
+from tfrec.runs.checkpoint import load_state, save_state
 
 USERS, ITEMS, WIDTH = 37, 3, 6  # with four ranks one has no item
 STEPS = 10
@@ -182,8 +184,8 @@ def overflow():
         keras.config.set_dtype_policy("float32")
 
 
-def trained_neumf(policy, parts=1):
-    """After 20 updates, each with the union of the ranks' parts of a batch, or with ``parts`` of it one by one."""
+def trained_neumf(policy, parts=1, epochs=2):
+    """After 20 updates (with two epochs), each with the union of the ranks' parts of a batch, or with ``parts`` of it one by one."""
     keras.config.set_dtype_policy(policy)
     try:
         keras.utils.set_random_seed(5)
@@ -194,7 +196,9 @@ def trained_neumf(policy, parts=1):
         model.compile(Adam(1e-2, epsilon=1e-5, lazy=policy == "float32"))
         distributed.distribute(model, backward_passes_per_step=parts)
         data = dataset(parts).map(lambda ids, label: (ids, tf.cast(tf.repeat(label > 0, 2, axis=1), tf.float32)))
-        model.fit(data, epochs=2, shuffle=False, verbose=0)
+        model.optimizer.build(model.trainable_variables)
+        if epochs:
+            model.fit(data, epochs=epochs, shuffle=False, verbose=0)
     finally:
         keras.config.set_dtype_policy("float32")
     return model
@@ -249,15 +253,26 @@ def gathered():
                 assert all(len(ids) == len(got) == 0 for ids, got in chunks)
 
 
-def everything():
+def checkpointed(folder):
+    """What one rank has saved, read by these; and what these have saved, for one to read. Slots too."""
+    model = trained_neumf("float32", epochs=1)
+    save_state(folder / f"of_{distributed.size()}.npz", model, {"epoch": 1}, optimizer=True)
+    other = trained_neumf("float32", epochs=0)
+    assert load_state(folder / "of_1.npz", other, optimizer=True) == {"epoch": 1}
+    distributed.broadcast_state([*other.weights, *other.optimizer.variables])
+    return values(other, "read")
+
+
+def everything(folder):
     gathered()
-    return fitted() | first() | neumf() | own_loops() | overflow() | (predicted() if distributed.size() <= 2 else {})
+    found = fitted() | neumf() | overflow() | checkpointed(folder)
+    return found if distributed.size() > 2 else found | first() | own_loops() | predicted()
 
 
 if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = "1"
     tf.config.threading.set_intra_op_parallelism_threads(1)
     distributed.init()
-    result = everything()
+    result = everything(Path(sys.argv[1]))
     if distributed.rank() == 0:
-        np.savez(sys.argv[1], **result)
+        np.savez(Path(sys.argv[1], f"found_{distributed.size()}.npz"), **result)
