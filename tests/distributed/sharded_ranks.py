@@ -185,7 +185,7 @@ def overflow():
 
 
 def trained_neumf(policy, parts=1, epochs=2):
-    """After 20 updates with two epochs, each with the union of the ranks' parts of a batch; or with ``parts`` one by one."""
+    """20 updates with two epochs, each with the union of the ranks' parts of a batch or with ``parts`` one by one."""
     keras.config.set_dtype_policy(policy)
     try:
         keras.utils.set_random_seed(5)
