@@ -22,7 +22,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
 from typing import Any, TypeVar
 
 from tfrec.distributed.rendezvous import Rendezvous
@@ -90,7 +89,7 @@ class Hosts:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _add(self) -> None:
@@ -205,9 +204,7 @@ class Hosts:
 
     def _ends(self) -> list[tuple[str, str]]:
         """Both ends of each pair: where a host sends, and where the switch sends to it."""
-        return [
-            end for n in range(self.number) for end in ((self._namespace(n), "eth0"), (self._switch, f"port{n}"))
-        ]
+        return [end for n in range(self.number) for end in ((self._namespace(n), "eth0"), (self._switch, f"port{n}"))]
 
     def cut_off(self, host: int) -> None:
         """Lose all packets from and to a host, which is not told so."""

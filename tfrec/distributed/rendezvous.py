@@ -7,7 +7,6 @@ ranks over ssh; whoever starts ranks in another way uses this.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
 
 from tfrec.errors import InputError
 
@@ -42,7 +41,7 @@ class Rendezvous:
         self._server.init(self._places)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._server.stop()
 
     def variables(self, rank: int, address: str, interface: str) -> dict[str, str]:
