@@ -48,15 +48,14 @@ def train(callbacks=()):
     model.fit(
         sampler.steps(), epochs=EPOCHS, shuffle=False, verbose=0, callbacks=[*distributed.callbacks(), *callbacks]
     )
-    found = {}
-    for i, variable in enumerate(model.weights):
-        whole = shard_of(variable) is None
-        found[f"weight.{i}"] = (
-            np.asarray(variable)
-            if whole
-            else np.concatenate([rows for _, rows in distributed.gather_rows(variable.value)])
-        )
-    return found
+    return {f"weight.{i}": whole(variable) for i, variable in enumerate(model.weights)}
+
+
+def whole(variable):
+    """The table of which a variable is this rank's part."""
+    if shard_of(variable) is None:
+        return np.asarray(variable)
+    return np.concatenate([rows for _, rows in distributed.gather_rows(variable)])
 
 
 def main():

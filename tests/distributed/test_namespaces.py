@@ -164,31 +164,33 @@ def test_hosts_are_removed_after_an_error(allowed):
     assert sleeper.returncode is not None
 
 
-def test_hosts_of_a_killed_process_are_removed_by_the_next(allowed):
-    code = "import time; from tfrec.benchmark.namespaces import Hosts; Hosts(1).__enter__(); print(flush=True); time.sleep(99)"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    assert process.stdout.read(1)
-    process.kill()
-    process.wait()
-    process.stdout.close()
-    said = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
-    assert f"tfrec-{process.pid}-switch" in said
-    with Hosts(1):
-        said = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
-    assert f"tfrec-{process.pid}-" not in said
+def test_hosts_that_a_killed_process_left_behind_are_removed(allowed):
+    ended_process = subprocess.Popen(["true"])
+    ended_process.wait()
+    left, others = f"tfrec-{ended_process.pid}-switch", f"tfrec-{os.getppid()}-switch"
+    try:
+        for name in (left, others):
+            subprocess.run(["ip", "netns", "add", name], check=True)
+        with Hosts(1):
+            said = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
+        assert left not in said
+        assert others in said
+    finally:
+        for name in (left, others):
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
 
 
 @pytest.mark.parametrize(
     ("patch", "reason"),
     [
-        (mock.patch.object(os, "geteuid", lambda: 1_000), "need root"),
+        (mock.patch.object(os, "geteuid", return_value=1_000), "need root"),
         (mock.patch.object(sys, "platform", "darwin"), "need Linux, and this is darwin"),
         (mock.patch.object(namespaces.shutil, "which", lambda tool: None if tool == "tc" else tool), "need tc"),
         (mock.patch.object(namespaces.subprocess, "run", mock.Mock(side_effect=OSError("not permitted"))), "permitted"),
     ],
 )
 def test_why_not(patch, reason):
-    with mock.patch.object(os, "geteuid", lambda: 0), contextlib.ExitStack() as stack:
+    with mock.patch.object(os, "geteuid", return_value=0), contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(namespaces.shutil, "which", lambda tool: tool))
         stack.enter_context(patch)
         assert reason in namespaces.why_not()

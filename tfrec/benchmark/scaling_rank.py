@@ -65,10 +65,10 @@ def make_model(work: Workload, seed: int) -> NeuMF:
     users_per_step = work.users_per_step
 
     def sample(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        numbers = tf.stack([tf.cast(step, tf.int32), tf.constant(distributed.rank())])
-        draw = tf.random.stateless_uniform
-        users = draw([users_per_step], numbers, 0, work.users, tf.int32)
-        return users, draw([users_per_step, PER_USER], numbers + [0, 1_000], 0, work.items, tf.int32)
+        draw, rank = tf.random.stateless_uniform, distributed.rank()
+        number = tf.cast(step, tf.int32)
+        users = draw([users_per_step], [number, 2 * rank], 0, work.users, tf.int32)
+        return users, draw([users_per_step, PER_USER], [number, 2 * rank + 1], 0, work.items, tf.int32)
 
     kind: Any = "sharded" if work.sharded else "dense"
     model = NeuMF(work.users, work.items, MF_DIM, LAYER_DIMS, user_embedding=kind, item_embedding=kind)
