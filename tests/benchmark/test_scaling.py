@@ -25,7 +25,7 @@ from tfrec.benchmark.scaling_model import (
 
 TABLES = ("replicated", "sharded")
 STEP = Step(4, 3_000, 1_000, 10, 500, 100, 5, "replicated", "float32")
-NUMBERS = dict(zip(NAMES, (2e-9, 3e-9, 1e-9, 1e-3, 1.05, 1.5), strict=True))
+NUMBERS = dict(zip(NAMES, (0.5e-9, 3e-9, 1e-3, 2e-9, 3e-9, 9e-9, 1.1, 1.5), strict=True))
 
 
 def steps():
@@ -60,14 +60,22 @@ def test_distinct(random):
     assert distinct(50, 80) == pytest.approx(np.mean(drawn), rel=0.01)
 
 
+def test_a_step_by_hand():
+    sent = traffic(STEP)["allreduce"]
+    copied = 40_500 * 4 * 0.5e-9
+    # A slow link counts, or else the processor, which goes on meanwhile.
+    for rate, travels in ((1e6, 8 / 1e6 * 1.1 * sent), (1e12, 2e-9 * sent), (None, 2e-9 * sent)):
+        expected = 0.5 + copied + 6 * 1e-3 + travels
+        assert predict(NUMBERS, STEP, rate, 0.5, None) == pytest.approx(expected)
+    # On two cores four ranks compute twice as long; the link does not care.
+    expected = 2 * (0.5 + copied) + 6 * 1e-3 + 8 / 1e6 * 1.1 * sent
+    assert predict(NUMBERS, STEP, 1e6, 0.5, 2) == pytest.approx(expected)
+
+
 def test_cores():
     assert share(4, 2) == 2
     assert share(2, 4) == 1
     assert share(64, None) == 1
-    # On two cores four ranks compute twice as long; the link does not care.
-    alone, shared = (predict(NUMBERS, STEP, 1e6, 0.5, cores) for cores in (None, 2))
-    link = 8 / 1e6 * 1.05 * traffic(STEP)["allreduce"]
-    assert shared - link == pytest.approx(2 * (alone - link))
 
 
 def test_a_fit_finds_the_numbers_of_steps_that_obey_it():
@@ -77,8 +85,8 @@ def test_a_fit_finds_the_numbers_of_steps_that_obey_it():
         for rate in (None, 1e9, 1e8)
     ]
     found = fit(measured, 2)
-    assert found == pytest.approx(NUMBERS, rel=1e-6)
     np.testing.assert_allclose(errors(found, measured, 2), 0, atol=1e-6)
+    assert found == pytest.approx(NUMBERS, rel=1e-3)
 
 
 def test_the_error_of_one_that_does_not():
@@ -97,7 +105,7 @@ def test_crossover():
     # A larger batch has more rows to fetch.
     assert crossover_rows(NUMBERS, dataclasses.replace(step, batch=10_000), 1e9) > 1.2 * rows
     # Nothing is gained where the link costs nothing.
-    free = {**NUMBERS, "link_seconds_allreduce": 0.0, "seconds_per_byte_allreduce_float32": 0.0}
+    free = {name: 0.0 if "allreduce" in name or "float32" in name else value for name, value in NUMBERS.items()}
     assert crossover_rows(free, step, 1e9) is None
 
 
@@ -115,11 +123,10 @@ def cases():
 
 def test_errors_are_of_what_was_not_fitted():
     found = scaling.analysed(list(cases()), 2)
-    assert found["fit"] == pytest.approx(NUMBERS, rel=1e-6)
     assert found["errors"]["fitted"]["largest"] == found["errors"]["other rate"]["largest"] == 0
     assert found["errors"]["more ranks"]["median"] == found["errors"]["not fitted"]["largest"] == 0.5
     groups = {(case["ranks"], case["bits_per_second"]): case["group"] for case in found["measured"]}
-    assert {key for key, group in groups.items() if group == "fitted"} == {(2, None), (2, 10e9), (2, 100e6)}
+    assert {key for key, group in groups.items() if group == "fitted"} == {(2, None), (2, 1e9), (2, 100e6)}
 
 
 def test_plan():

@@ -1,17 +1,19 @@
 """The time of a step on several ranks: computing + communicating, fitted on measurements.
 
-    step      = share * (compute + sum of c_k * bytes_k) + a * rounds + 8 / rate * sum of e_k * bytes_k
+    step = share * (compute + sum of k * buffer) + a * rounds + sum of max(share * c * sent, 8 * e * sent / rate)
 
 ``compute`` is a step's time on one rank alone, on one core. ``share`` is how many ranks share a core (1 where each has
-its own): computing, copying and adding up slow down by it. ``bytes_k`` is what a rank sends in one kind of exchange,
-which follows from the sizes (`traffic`):
+its own): computing and copying slow down by it. The sums go over the kinds of exchange, of which `traffic` has the
+bytes:
 
-    allreduce   gradients of the network and of replicated tables: 2 (n - 1) / n of their bytes, around a ring
-    alltoall    places and rows of sharded tables, fetched and sent back: (n - 1) / n of their bytes
+    allreduce   gradients of the network and of replicated tables, gathered in one buffer. A rank sends 2 (n - 1) / n of
+                it, around a ring
+    alltoall    places and rows of sharded tables, fetched and sent back. A rank sends (n - 1) / n of them
 
-The five kinds of numbers a fit finds: ``c``, the processor's seconds per byte (of allreduce in float32, of allreduce in
-float16, of alltoall); ``a``, seconds per round of messages; ``e``, seconds of the link per second that its rate allows
-(of allreduce, of alltoall). An e above 1 is packets' headers, and waiting in which a link lies idle.
+What a fit finds: ``k``, the processor's seconds per byte of the buffer, before and after it travels; ``a``, seconds of
+waiting per round of messages; ``c``, the processor's seconds per byte sent, and ``e``, seconds of the link per second
+that its rate allows, of which the longer counts, since one goes on during the other. An e above 1 is packets' headers,
+and times in which a link lies idle.
 """
 
 from __future__ import annotations
@@ -23,15 +25,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import scipy.optimize
 
-#: What `fit` finds, in order.
-NAMES = (
-    "seconds_per_byte_allreduce_float32",
-    "seconds_per_byte_allreduce_float16",
-    "seconds_per_byte_alltoall",
-    "seconds_per_round",
-    "link_seconds_allreduce",
-    "link_seconds_alltoall",
-)
+#: What `fit` finds, and about where it begins to look.
+_START = {
+    "buffer_seconds_per_byte_float32": 1e-9,
+    "buffer_seconds_per_byte_float16": 2e-9,
+    "seconds_per_round": 1e-3,
+    "seconds_per_byte_float32": 2e-9,
+    "seconds_per_byte_float16": 4e-9,
+    "seconds_per_byte_alltoall": 8e-9,
+    "link_seconds_allreduce": 1.05,
+    "link_seconds_alltoall": 1.05,
+}
+NAMES = tuple(_START)
 _ITEM_BYTES = {"float32": 4, "float16": 2}
 #: A place of a row at its owner, int32.
 _PLACE_BYTES = 4
@@ -94,30 +99,6 @@ def rounds(step: Step) -> float:
     return float(_OPERATIONS[step.tables] * (step.ranks - 1))
 
 
-def terms(step: Step, rate: float | None, cores: int | None) -> np.ndarray:
-    """What is multiplied by the numbers of a fit, in the order of `NAMES`.
-
-    Args:
-        step: what travels.
-        rate: bits per second and direction of a rank's link; None: as fast as the processor.
-        cores: that the ranks share; None: each has its own.
-    """
-    sent = traffic(step)
-    slow = share(step.ranks, cores)
-    per_bit = 0.0 if rate is None else 8 / rate
-    half = step.wire == "float16"
-    return np.array(
-        [
-            slow * sent["allreduce"] * (not half),
-            slow * sent["allreduce"] * half,
-            slow * sent["alltoall"],
-            slow * rounds(step),
-            per_bit * sent["allreduce"],
-            per_bit * sent["alltoall"],
-        ]
-    )
-
-
 def share(ranks: int, cores: int | None) -> float:
     """How many ranks share a core."""
     return 1.0 if cores is None else max(1.0, ranks / cores)
@@ -147,14 +128,14 @@ def fit(measured: Sequence[Measured], cores: int) -> dict[str, float]:
         measured: steps on several ranks.
         cores: that the ranks share.
     """
-    weight = np.array([1 / m.seconds for m in measured])
-    matrix = np.stack([terms(m.step, m.rate, cores) for m in measured])
-    target = np.array([m.seconds - share(m.step.ranks, cores) * m.compute for m in measured])
-    # Columns of one size: bytes and rounds differ by many powers of ten.
-    scale = np.abs(matrix * weight[:, None]).max(axis=0)
-    scale[scale == 0] = 1.0
-    found, _ = scipy.optimize.nnls(matrix * weight[:, None] / scale, target * weight)
-    return dict(zip(NAMES, (found / scale).tolist(), strict=True))
+    start = np.array(list(_START.values()))
+
+    def relative(found: np.ndarray) -> np.ndarray:
+        return errors(dict(zip(NAMES, found * start, strict=True)), measured, cores)
+
+    # In units of where it starts: seconds per byte and per round differ by many powers of ten.
+    solved = scipy.optimize.least_squares(relative, np.ones(len(start)), bounds=(0, np.inf), x_scale="jac", xtol=1e-12)
+    return dict(zip(NAMES, (solved.x * start).tolist(), strict=True))
 
 
 def predict(numbers: Mapping[str, float], step: Step, rate: float | None, compute: float, cores: int | None) -> float:
@@ -163,12 +144,19 @@ def predict(numbers: Mapping[str, float], step: Step, rate: float | None, comput
     Args:
         numbers: of a fit.
         step: what travels.
-        rate: of the links, bits per second.
+        rate: of the links, bits per second; None: as fast as the processor.
         compute: seconds on one rank alone.
         cores: that the ranks share; None: each has its own.
     """
-    found = np.array([numbers[name] for name in NAMES])
-    return share(step.ranks, cores) * compute + float(found @ terms(step, rate, cores))
+    sent, slow = traffic(step), share(step.ranks, cores)
+    buffer = sent["allreduce"] * step.ranks / (2 * (step.ranks - 1))
+    seconds = slow * (compute + numbers[f"buffer_seconds_per_byte_{step.wire}"] * buffer)
+    seconds += numbers["seconds_per_round"] * rounds(step)
+    for kind, of_processor in (("allreduce", step.wire), ("alltoall", "alltoall")):
+        processor = slow * numbers[f"seconds_per_byte_{of_processor}"] * sent[kind]
+        link = 0.0 if rate is None else 8 / rate * numbers[f"link_seconds_{kind}"] * sent[kind]
+        seconds += max(processor, link)
+    return seconds
 
 
 def errors(numbers: Mapping[str, float], measured: Sequence[Measured], cores: int) -> np.ndarray:
