@@ -41,8 +41,8 @@ def test_bytes_of_replicated_tables():
     assert traffic(STEP) == {"allreduce": pytest.approx(1.5 * 40_500 * 4), "alltoall": 0}
     half = dataclasses.replace(STEP, wire="float16")
     assert traffic(half)["allreduce"] == pytest.approx(1.5 * 40_500 * 2)
-    # One meeting and one sum, in each of which a rank hears from three others.
-    assert rounds(STEP) == 2 * 3
+    # One meeting and one sum, each of two messages, one after the other, among four ranks.
+    assert rounds(STEP) == 2 * 2
 
 
 def test_bytes_of_sharded_tables():
@@ -65,10 +65,10 @@ def test_a_step_by_hand():
     copied = 40_500 * 4 * 0.5e-9
     # A slow link counts, or else the processor, which goes on meanwhile.
     for rate, travels in ((1e6, 8 / 1e6 * 1.1 * sent), (1e12, 2e-9 * sent), (None, 2e-9 * sent)):
-        expected = 0.5 + copied + 6 * 1e-3 + travels
+        expected = 0.5 + copied + 4 * 1e-3 + travels
         assert predict(NUMBERS, STEP, rate, 0.5, None) == pytest.approx(expected)
     # On two cores four ranks compute twice as long; the link does not care.
-    expected = 2 * (0.5 + copied) + 6 * 1e-3 + 8 / 1e6 * 1.1 * sent
+    expected = 2 * (0.5 + copied + 4 * 1e-3) + 8 / 1e6 * 1.1 * sent
     assert predict(NUMBERS, STEP, 1e6, 0.5, 2) == pytest.approx(expected)
 
 

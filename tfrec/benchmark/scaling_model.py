@@ -1,19 +1,19 @@
 """The time of a step on several ranks: computing + communicating, fitted on measurements.
 
-    step = share * (compute + sum of k * buffer) + a * rounds + sum of max(share * c * sent, 8 * e * sent / rate)
+    step = share * (compute + sum of k * buffer + a * rounds) + sum of max(share * c * sent, 8 * e * sent / rate)
 
 ``compute`` is a step's time on one rank alone, on one core. ``share`` is how many ranks share a core (1 where each has
-its own): computing and copying slow down by it. The sums go over the kinds of exchange, of which `traffic` has the
-bytes:
+its own): computing and copying slow down by it, and a message waits longer for its receiver. The sums go over the kinds
+of exchange, of which `traffic` has the bytes:
 
     allreduce   gradients of the network and of replicated tables, gathered in one buffer. A rank sends 2 (n - 1) / n of
                 it, around a ring
     alltoall    places and rows of sharded tables, fetched and sent back. A rank sends (n - 1) / n of them
 
-What a fit finds: ``k``, the processor's seconds per byte of the buffer, before and after it travels; ``a``, seconds of
-waiting per round of messages; ``c``, the processor's seconds per byte sent, and ``e``, seconds of the link per second
-that its rate allows, of which the longer counts, since one goes on during the other. An e above 1 is packets' headers,
-and times in which a link lies idle.
+What a fit finds: ``k``, the processor's seconds per byte of the buffer, before and after it travels; ``a``, seconds per
+round of messages; ``c``, the processor's seconds per byte sent, and ``e``, seconds of the link per second that its rate
+allows, of which the longer counts, since one goes on during the other. An e above 1 is packets' headers, and times in
+which a link lies idle.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def traffic(step: Step) -> dict[str, float]:
 
 
 def rounds(step: Step) -> float:
-    """Messages that wait for each other: each of an operation's goes to all other ranks, one after another."""
-    return float(_OPERATIONS[step.tables] * (step.ranks - 1))
+    """Messages of a step that wait for each other: log2(n) for each of its operations, which ranks agree on first."""
+    return _OPERATIONS[step.tables] * math.log2(step.ranks)
 
 
 def share(ranks: int, cores: int | None) -> float:
@@ -150,8 +150,8 @@ def predict(numbers: Mapping[str, float], step: Step, rate: float | None, comput
     """
     sent, slow = traffic(step), share(step.ranks, cores)
     buffer = sent["allreduce"] * step.ranks / (2 * (step.ranks - 1))
-    seconds = slow * (compute + numbers[f"buffer_seconds_per_byte_{step.wire}"] * buffer)
-    seconds += numbers["seconds_per_round"] * rounds(step)
+    copying = numbers[f"buffer_seconds_per_byte_{step.wire}"] * buffer
+    seconds = slow * (compute + copying + numbers["seconds_per_round"] * rounds(step))
     for kind, of_processor in (("allreduce", step.wire), ("alltoall", "alltoall")):
         processor = slow * numbers[f"seconds_per_byte_{of_processor}"] * sent[kind]
         link = 0.0 if rate is None else 8 / rate * numbers[f"link_seconds_{kind}"] * sent[kind]
