@@ -116,7 +116,6 @@ def _measure(ranks: int, rounds: int, seed: int) -> list[dict[str, Any]]:
                     seconds[work, rate] += of_steps
                     sent[work, rate].append(bytes_sent / steps)
             print(f"{ranks} rank{'s' * (ranks > 1)}, round {number + 1}/{rounds}", file=sys.stderr, flush=True)
-        job.end()
     return [
         {
             "ranks": ranks,
@@ -131,7 +130,7 @@ def _measure(ranks: int, rounds: int, seed: int) -> list[dict[str, Any]]:
 
 
 class _Job:
-    """Ranks that run until their input ends (`tfrec.benchmark.scaling_rank`)."""
+    """Ranks that measure what they are told (`tfrec.benchmark.scaling_rank`), as long as their hosts are there."""
 
     def __init__(self, hosts: Hosts, seed: int) -> None:
         self._seed = seed
@@ -154,13 +153,6 @@ class _Job:
         told = [json.loads(answer) for answer in answers]
         means = np.mean([one["seconds"] for one in told], axis=0).tolist() if steps else []
         return means, float(np.mean([one["bytes"] for one in told]))
-
-    def end(self) -> None:
-        """Have the ranks end."""
-        for rank in self._ranks:
-            rank.stdin.close()  # type: ignore[union-attr]
-        for rank in self._ranks:
-            rank.wait()
 
 
 def step_of(work: Workload, ranks: int) -> Step:
