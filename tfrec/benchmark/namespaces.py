@@ -53,7 +53,10 @@ def why_not() -> str | None:
     try:
         with Hosts(1) as hosts:
             hosts.set_rate(1e9)
-            hosts.start(0, ["true"], os.environ).wait()
+            process = hosts.start(0, ["true"], os.environ, stderr=subprocess.PIPE, text=True)
+            _, said = process.communicate()
+            if process.returncode:
+                return f"the system refuses a host's name or its list of hosts: {' '.join(said.split())}"
     except InputError as error:
         return "the system refuses network namespaces: " + str(error).split("Received: ")[-1].splitlines()[0]
     return None

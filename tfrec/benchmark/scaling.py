@@ -50,6 +50,13 @@ WORKLOADS = tuple(
 )
 _STEPS, _STEPS_ON_SLOWEST = 10, 2
 _QUANTILES = {"milliseconds": 0.25, "lowest": 0.0, "median": 0.5, "highest": 1.0}
+#: TensorFlow is loaded without its notices.
+_RANK = """
+from tfrec import commands
+commands.quiet_tensorflow()
+from tfrec.benchmark import scaling_rank
+commands.run(scaling_rank.main)
+"""
 #: What a rank may use: one core, as each has on a host of its own.
 _ONE_CORE = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
 
@@ -134,7 +141,7 @@ class _Job:
 
     def __init__(self, hosts: Hosts, seed: int) -> None:
         self._seed = seed
-        command = [sys.executable, "-m", "tfrec.benchmark.scaling_rank"]
+        command = [sys.executable, "-c", _RANK]
         options: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self._ranks = hosts.start_ranks(command, {**os.environ, **_ONE_CORE}, **options)
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from tfrec import commands, distributed
+from tfrec import distributed
 from tfrec.benchmark.timing import seconds_of
 from tfrec.models import NeuMF
 from tfrec.optimizers import Adam
@@ -108,7 +108,3 @@ def main() -> None:
         seconds = trainers[work].seconds(task["steps"])
         sent = int(_SENT.read_text()) - before
         print(json.dumps({"seconds": seconds, "bytes": sent}), flush=True)
-
-
-if __name__ == "__main__":
-    commands.run(main)
