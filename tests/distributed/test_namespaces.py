@@ -118,7 +118,7 @@ def test_a_host_that_loses_power_is_named(horovod, tmp_path):
             said.append(screen)
     # Each of the two may be the one to say so.
     found = re.findall(r"error on rank (\d) of 3 on host(\d): rank 2 \(host2\) has not answered for 5 s", "".join(said))
-    assert found, said
+    assert found, "\n".join(said)
     assert all(rank == host for rank, host in found)
     assert "Traceback" not in "".join(said)
 

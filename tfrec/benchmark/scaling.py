@@ -90,14 +90,15 @@ def benchmark_scaling(rounds: int, samples_per_second: float, batch: int, seed: 
             f"Received: {reason}.\nRun it as root on Linux; in a container with CAP_NET_ADMIN and CAP_SYS_ADMIN."
         )
     cores = len(os.sched_getaffinity(0))
-    found = [case for ranks in RANKS for case in _measure(ranks, rounds, seed)]
+    cases = [case for ranks in RANKS for case in _measure(ranks, rounds, seed)]
+    found = analysed(cases, cores)
     return {
         "benchmark": "scaling",
         "rounds": rounds,
         "seed": seed,
         "cores": cores,
-        **analysed(found, cores),
-        "plan": plan(analysed(found, cores)["fit"], samples_per_second, batch),
+        **found,
+        "plan": plan(found["fit"], samples_per_second, batch),
     }
 
 
