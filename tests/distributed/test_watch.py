@@ -10,7 +10,7 @@ from tfrec.distributed.watch import Watch
 
 @pytest.fixture
 def watching(monkeypatch):
-    """Gives rank 0 of 3, which reads from a store what ``beats`` gives for a second: by rank, how often it signed in."""
+    """Makes rank 0 of 3, whose store has what ``beats`` gives for a second: by rank, how often it signed in."""
     monkeypatch.delenv("HOROVOD_GLOO_RENDEZVOUS_ADDR", raising=False)
     seconds = [0.0]
 
