@@ -356,7 +356,7 @@ def as_lost(error: BaseException) -> RankLostError | None:
         return RankLostError(
             "Another rank has ended, so the others cannot continue; its own message, if it left one, is near this one."
         )
-    return RankLostError(f"{named([found.rank])} {found.text}", told=found.told)
+    return RankLostError(f"{named(found.ranks)} {found.text}", told=found.told)
 
 
 def meet(number: int, samples: Any = 0.0, step: Any = 0.0) -> tf.Tensor:
