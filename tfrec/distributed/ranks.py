@@ -56,7 +56,6 @@ _SIZE_VARIABLES = {
 ELASTIC_VARIABLE = "HOROVOD_ELASTIC"
 #: The same of Slurm, which says so in a batch script too, where one process is what is meant.
 _SLURM_VARIABLES = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS")
-_SRUN = "srun python -m tfrec.slurm COMMAND"
 
 #: Where a rank can be (`meet`): the number that goes over the wire -> what to say.
 _PLACES: dict[int, str] = {}
@@ -103,12 +102,11 @@ def init(elastic: bool = False) -> None:
         if hvd.size() != expected and not joins:
             raise InputError(
                 f"{launcher} started {expected} processes, but Horovod has {hvd.size()}: it was built without "
-                "MPI, as launch/setup does.\n"
-                f"Start them with launch/train -np N or horovodrun; under Slurm with {_SRUN}."
+                "MPI, as launch/setup does.\nStart them with launch/train -np N, or with horovodrun."
             )
         _hvd = hvd
     elif _hvd is None:
-        _warn_of_other_tasks()
+        _warn_of_slurm()
     problem = _take_gpu()
     if _hvd is not None and started:
         sys.excepthook = _excepthook
@@ -219,22 +217,13 @@ def _expected_size() -> tuple[int, str]:
     return 1, ""
 
 
-def _warn_of_other_tasks() -> None:
-    """Warn where other processes were started that this one does not know: each would do the whole work."""
+def _warn_of_slurm() -> None:
     tasks = next((int(os.environ[n]) for n in _SLURM_VARIABLES if os.environ.get(n, "").isdigit()), 1)
-    if tasks > 1:
-        first = os.environ.get("SLURM_PROCID", "0") == "0"
-        said = f"Slurm has {tasks} tasks here"
-    else:
-        # Open MPI and others that use PMIx leave only the number of the process.
-        tasks = 1 if any(os.environ.get(n) == "1" for n in _SLURM_VARIABLES) else 2 * ("PMIX_RANK" in os.environ)
-        first = os.environ.get("PMIX_RANK", "0") == "0"
-        said = "A launcher with PMIx started this process, with others or alone"
-    if tasks > 1 and first:
+    if tasks > 1 and os.environ.get("SLURM_PROCID", "0") == "0":
         warnings.warn(
-            f"{said}, but it named no other processes to Horovod: this one trains alone, as one rank. Other tasks, "
-            "if srun or the launcher started them, do the same work and write into the same folder.\n"
-            f"For several ranks start {_SRUN}, or launch/train -np N or horovodrun once in the job.",
+            f"Slurm has {tasks} tasks here, but no launcher named other processes to this one: it trains alone, as one "
+            "rank. If srun started it, each task does the same work.\n"
+            "For several ranks start launch/train -np N, or horovodrun, once in the job.",
             TfrecWarning,
             stacklevel=3,
         )
@@ -247,15 +236,13 @@ def _take_gpu() -> InputError | None:
         tf.config.experimental.set_memory_growth(gpu, True)
     if _hvd is None or not gpus:
         return None
-    # Slurm can show each task its own GPUs only (tfrec.slurm): the first one is then another card on each task.
-    number = 0 if os.environ.get("TFREC_GPUS_BOUND") == "1" and local_rank() >= len(gpus) else local_rank()
-    if number >= len(gpus):
+    if local_rank() >= len(gpus):
         return InputError(
             f"Each process needs a GPU of its own.\n"
             f"Received: local rank {local_rank()} (rank {rank()} of {size()}) on a machine with {len(gpus)} GPUs.\n"
             "Start fewer processes per machine."
         )
-    tf.config.set_visible_devices(gpus[number], "GPU")
+    tf.config.set_visible_devices(gpus[local_rank()], "GPU")
     return None
 
 
