@@ -23,6 +23,11 @@ from typing import NoReturn
 
 from tfrec.errors import InputError, SharedError
 
+#: What srun tells a task.
+_VARIABLES = (
+    *("SLURM_PROCID", "SLURM_NODEID", "SLURM_LOCALID", "SLURM_JOB_ID", "SLURM_STEP_ID"),
+    *("SLURM_STEP_NUM_TASKS", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE"),
+)
 #: Settings of this module. Horovod's HOROVOD_GLOO_IFACE stays as it is set.
 PORT_VARIABLE, WAIT_VARIABLE = "TFREC_RENDEZVOUS_PORT", "TFREC_RENDEZVOUS_SECONDS"
 _WAIT_SECONDS = 120
@@ -66,11 +71,11 @@ class Task:
                 "`python -m tfrec.slurm` must not run under another launcher.\n"
                 f"Received: HOROVOD_RANK={environment['HOROVOD_RANK']}.\nUse either srun or horovodrun."
             )
-        names = "PROCID NODEID LOCALID JOB_ID STEP_ID STEP_NUM_TASKS STEP_NODELIST STEP_TASKS_PER_NODE".split()
-        missing = [f"SLURM_{name}" for name in names if not environment.get(f"SLURM_{name}")]
+        missing = [name for name in _VARIABLES if not environment.get(name)]
         if missing:
             raise SharedError(
-                f"`python -m tfrec.slurm` must be started by srun.\nReceived: no {', '.join(missing)} in the environment.\n"
+                "`python -m tfrec.slurm` must be started by srun.\n"
+                f"Received: no {', '.join(missing)} in the environment.\n"
                 "Start it in a Slurm job: srun python -m tfrec.slurm COMMAND. Elsewhere use launch/train -np N."
             )
         task = cls(
@@ -259,7 +264,7 @@ def wait_for_store(task: Task, address: str, port: int, seconds: float) -> None:
             )
         return
     raise InputError(
-        f"Task 0 must answer at {address}:{port} within {seconds:.0f} s.\nReceived: {reason}.\n"
+        f"Task 0 must answer at {address}:{port} within {seconds:g} s.\nReceived: {reason}.\n"
         f"Open that port between the nodes, choose another ({PORT_VARIABLE}), or wait longer ({WAIT_VARIABLE})."
     )
 

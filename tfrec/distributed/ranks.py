@@ -224,18 +224,22 @@ def _look_for_other_tasks() -> None:
     Raises:
         SharedError: srun started several tasks, without tfrec.slurm.
     """
-    tasks = {name: int(text) for name in (_STEP_TASKS, _JOB_TASKS) if (text := os.environ.get(name, "")).isdigit()}
-    if tasks.get(_STEP_TASKS, 1) > 1 and "HOROVOD_SIZE" not in os.environ:
+    if "HOROVOD_SIZE" in os.environ:  # a launcher, or the user, says that this process is alone
+        return
+    in_step, in_job = (
+        int(text) if (text := os.environ.get(name, "")).isdigit() else None for name in (_STEP_TASKS, _JOB_TASKS)
+    )
+    if in_step is not None and in_step > 1:
         raise SharedError(
             "Several tasks of srun must be started as ranks.\n"
-            f"Received: {tasks[_STEP_TASKS]} tasks without Horovod's variables. Each would do the whole work and write "
-            "into the same folder.\n"
-            "Start them with: srun python -m tfrec.slurm COMMAND. For independent runs set HOROVOD_SIZE=1 and give each "
+            f"Received: {in_step} tasks without Horovod's variables. Each would do the whole work and write into the "
+            "same folder.\n"
+            "Start them with srun python -m tfrec.slurm COMMAND. For independent runs set HOROVOD_SIZE=1 and give each "
             "its own folder."
         )
-    if tasks.get(_STEP_TASKS, tasks.get(_JOB_TASKS, 1)) > 1:
+    if in_step is None and in_job is not None and in_job > 1:
         warnings.warn(
-            f"Slurm has {tasks.get(_JOB_TASKS)} tasks here, but this process is alone: it trains as one rank.\n"
+            f"Slurm has {in_job} tasks here, but this process is alone: it trains as one rank.\n"
             "For several ranks start srun python -m tfrec.slurm COMMAND, or launch/train -np N or horovodrun, once in "
             "the job.",
             TfrecWarning,
