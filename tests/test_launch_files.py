@@ -144,9 +144,8 @@ def test_the_check_finds(spoil):
 def test_the_launcher_starts_as_many_ranks_as_the_workers_have_room_for(path, tmp_path):
     """What horovodrun is given, by launch/train itself, and tfrec, by its own parser."""
     spec = read(path)["spec"]
-    launcher, worker = (
-        spec["mpiReplicaSpecs"][kind]["template"]["spec"]["containers"][0] for kind in ("Launcher", "Worker")
-    )
+    replicas = spec["mpiReplicaSpecs"]
+    launcher, worker = (replicas[kind]["template"]["spec"]["containers"][0] for kind in ("Launcher", "Worker"))
     assert launcher["command"] == ["launch/train"]
     # As the operator writes them (newConfigMap and updateDiscoverHostsInConfigMap in its controller).
     hosts = [f"tfrec-worker-{n}.tfrec.default.svc" for n in range(replicas["Worker"]["replicas"])]

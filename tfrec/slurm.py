@@ -17,6 +17,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn
@@ -33,6 +34,7 @@ PORT_VARIABLE, WAIT_VARIABLE = "TFREC_RENDEZVOUS_PORT", "TFREC_RENDEZVOUS_SECOND
 _WAIT_SECONDS = 120
 #: How long the store outlives task 0, so that the other ranks can read how it ended.
 _LINGER_SECONDS = 10.0
+_PRINT_SECONDS = 5.0
 #: Below the ports that Linux gives to outgoing connections (32768 and up).
 _FIRST_PORT, _NUM_PORTS = 20_000, 12_000
 
@@ -47,8 +49,7 @@ class Task:
         local_rank: number of the task on its node, from 0 (``SLURM_LOCALID``).
         nodes: the step's nodes, such as ``gpu[01-03,07],login`` (``SLURM_STEP_NODELIST``).
         tasks: number of tasks on each node (``SLURM_STEP_TASKS_PER_NODE``).
-        job: number of the job (``SLURM_JOB_ID``).
-        step: number of the step (``SLURM_STEP_ID``).
+        job: job and step, such as ``4711.0`` (``SLURM_JOB_ID``, ``SLURM_STEP_ID``).
     """
 
     rank: int
@@ -56,8 +57,7 @@ class Task:
     local_rank: int
     nodes: str
     tasks: tuple[int, ...]
-    job: int
-    step: int
+    job: str
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Task:
@@ -84,8 +84,7 @@ class Task:
             local_rank=_number(environment, "SLURM_LOCALID"),
             nodes=environment["SLURM_STEP_NODELIST"],
             tasks=expand_counts(environment["SLURM_STEP_TASKS_PER_NODE"]),
-            job=_number(environment, "SLURM_JOB_ID"),
-            step=_number(environment, "SLURM_STEP_ID"),
+            job=f"{environment['SLURM_JOB_ID']}.{environment['SLURM_STEP_ID']}",
         )
         size = _number(environment, "SLURM_STEP_NUM_TASKS")
         if task.size != size or task.node >= len(task.tasks) or task.local_rank >= task.tasks[task.node]:
@@ -105,12 +104,7 @@ class Task:
     @property
     def port(self) -> int:
         """Where the store listens: the same on all tasks, another one for the next job or step."""
-        return _FIRST_PORT + (self.job * 7 + self.step) % _NUM_PORTS
-
-    @property
-    def name(self) -> str:
-        """The step's name, such as ``4711.0``."""
-        return f"{self.job}.{self.step}"
+        return _FIRST_PORT + zlib.crc32(self.job.encode()) % _NUM_PORTS
 
     def variables(self, address: str, port: int, interface: str) -> dict[str, str]:
         """What Horovod reads.
@@ -161,11 +155,11 @@ def expand_counts(text: str) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def _number(environment: Mapping[str, str], name: str, default: int | None = None, least: int = 0) -> int:
+def _number(environment: Mapping[str, str], name: str, default: int = 0) -> int:
     text = environment.get(name, str(default))
-    if not text.isdigit() or int(text) < least:
-        how = "Start the tasks with srun, which sets it" if default is None else "Change or unset it"
-        raise SharedError(f"`{name}` must be a number from {least}.\nReceived: '{text}'.\n{how}.")
+    if not text.isdigit():
+        how = "Unset it, or give a number" if default else "Start the tasks with srun, which sets it"
+        raise SharedError(f"`{name}` must be a whole number.\nReceived: '{text}'.\n{how}.")
     return int(text)
 
 
@@ -218,12 +212,12 @@ def start_store(task: Task, port: int) -> None:
         ) from error
     try:
         server = RendezvousHTTPServer(("", port), RendezvousHandler, 0)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise InputError(
             f"Port {port} of {socket.gethostname()} must be free for the ranks to find each other.\n"
-            f"Received: {error.strerror}.\nChoose another one: {PORT_VARIABLE}=29400 srun ..."
+            f"Received: {getattr(error, 'strerror', error)}.\nChoose another one: {PORT_VARIABLE}=29400 srun ..."
         ) from error
-    server.cache["tfrec.slurm"] = {"job": task.name.encode()}
+    server.cache["tfrec.slurm"] = {"job": task.job.encode()}
     parent = os.getpid()
     if os.fork() > 0:
         server.socket.close()
@@ -257,9 +251,9 @@ def wait_for_store(task: Task, address: str, port: int, seconds: float) -> None:
             reason = str(getattr(error, "reason", error))
             time.sleep(0.2)
             continue
-        if job != task.name:
+        if job != task.job:
             raise InputError(
-                f"Port {port} of {address} must belong to job {task.name}.\nReceived: job {job}.\n"
+                f"Port {port} of {address} must belong to job {task.job}.\nReceived: job {job}.\n"
                 f"Choose another port: {PORT_VARIABLE}=29400 srun ..."
             )
         return
@@ -276,8 +270,8 @@ def prepare(environment: Mapping[str, str]) -> dict[str, str]:
         InputError: this cannot work; the message names the reason.
     """
     task = Task.from_environment(environment)
-    port = _number(environment, PORT_VARIABLE, task.port, least=1024)
-    seconds = _number(environment, WAIT_VARIABLE, _WAIT_SECONDS, least=1)
+    port = _number(environment, PORT_VARIABLE, task.port)
+    seconds = _number(environment, WAIT_VARIABLE, _WAIT_SECONDS)
     if task.rank == 0:
         start_store(task, port)
     first, last = first_and_last(task.nodes)
@@ -307,7 +301,10 @@ def main() -> NoReturn:
     try:
         environment = prepare(os.environ)
     except InputError as error:
-        if not isinstance(error, SharedError) or os.environ.get("SLURM_PROCID", "0") == "0":
+        if isinstance(error, SharedError) and os.environ.get("SLURM_PROCID", "0") != "0":
+            # srun ends all tasks as soon as one has failed, so the one that prints it must be first.
+            time.sleep(_PRINT_SECONDS)
+        else:
             print(f"tfrec.slurm: error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
     try:

@@ -601,7 +601,7 @@ def told(printed: bool) -> None:
     """
     if _watch is not None:
         _watch.sign_off("told")
-    if _hvd is not None and not printed:
+    if not printed:
         time.sleep(_PRINT_SECONDS)
 
 
