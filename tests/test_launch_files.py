@@ -146,7 +146,8 @@ def test_the_launcher_starts_as_many_ranks_as_the_workers_have_room_for(path, tm
     spec = read(path)["spec"]
     replicas = spec["mpiReplicaSpecs"]
     launcher, worker = (replicas[kind]["template"]["spec"]["containers"][0] for kind in ("Launcher", "Worker"))
-    assert launcher["command"] == ["launch/train"]
+    folder = re.findall(r"^WORKDIR (.*)$", (LAUNCH / "docker" / "Dockerfile").read_text(), re.MULTILINE)[-1]
+    assert launcher["command"] == [f"{folder}/launch/train"]
     # As the operator writes them (newConfigMap and updateDiscoverHostsInConfigMap in its controller).
     hosts = [f"tfrec-worker-{n}.tfrec.default.svc" for n in range(replicas["Worker"]["replicas"])]
     (tmp_path / "hostfile").write_text("".join(f"{host} slots={spec['slotsPerWorker']}\n" for host in hosts))

@@ -7,11 +7,14 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import tensorflow as tf
 
 from tests import starting
 from tfrec import data, slurm
+from tfrec.distributed import ranks
 from tfrec.errors import InputError, SharedError
 
 LAUNCH = Path(__file__).parent.parent / "launch"
@@ -127,6 +130,11 @@ def test_the_store_of_another_job():
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_a_task_alone_is_one_process():
+    alone = {**TASK, "SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_TASKS_PER_NODE": "1"}
+    assert slurm.prepare(alone) == alone
 
 
 def test_only_the_first_task_prints_what_all_tasks_find(monkeypatch, capsys):
@@ -249,6 +257,34 @@ def test_tasks_of_srun_that_are_no_ranks_are_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("SLURM_PROCID", "1")
     assert starting.run("train", "als", *starting.SMALL_DATA, cwd=tmp_path, code=2)[1] == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "seen", "taken"),
+    [
+        ({}, ["a", "b", "c"], "c"),
+        # Each task sees its own alone (--gpus-per-task), however Slurm's version tells it.
+        ({"SLURM_GPUS_PER_TASK": "1"}, ["c"], "c"),
+        ({"SLURM_TRES_PER_TASK": "cpu=8,gres/gpu=1"}, ["c"], "c"),
+        ({"SLURM_GPUS_PER_TASK": "1"}, ["a", "b", "c"], "c"),
+        # One GPU of the node, which all tasks would take.
+        ({}, ["a"], None),
+    ],
+)
+def test_the_gpu_of_the_third_task_of_a_node(monkeypatch, variables, seen, taken):
+    visible = []
+    for name in ("SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(ranks, "_hvd", SimpleNamespace(local_rank=lambda: 2, rank=lambda: 2, size=lambda: 3))
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: seen)
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda gpu, on: None)
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda gpu, kind: visible.append(gpu))
+    problem = ranks._take_gpu()
+    assert visible == ([taken] if taken else [])
+    assert (problem is None) is (taken is not None)
+    assert problem is None or "--gpus-per-task 1" in str(problem)
 
 
 def test_the_error_of_a_wrong_number_names_it():

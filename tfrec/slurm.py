@@ -264,7 +264,7 @@ def wait_for_store(task: Task, address: str, port: int, seconds: float) -> None:
 
 
 def prepare(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a rank, added to those of its task; the store runs when it returns.
+    """The variables of a rank, added to those of its task; the store runs when it returns. A task alone needs neither.
 
     Raises:
         InputError: this cannot work; the message names the reason.
@@ -272,6 +272,8 @@ def prepare(environment: Mapping[str, str]) -> dict[str, str]:
     task = Task.from_environment(environment)
     port = _number(environment, PORT_VARIABLE, task.port)
     seconds = _number(environment, WAIT_VARIABLE, _WAIT_SECONDS)
+    if task.size == 1:
+        return dict(environment)
     if task.rank == 0:
         start_store(task, port)
     first, last = first_and_last(task.nodes)
