@@ -91,6 +91,12 @@ def test_a_node_without_an_address():
         slurm.resolve("no-such-node.invalid")
 
 
+def test_a_node_whose_name_is_itself():
+    slurm.check_own_name("localhost", "lo")
+    with pytest.raises(InputError, match=r"(?s)'localhost' is 127\.0\.0\.1 on this node.*by eth0.*/etc/hosts"):
+        slurm.check_own_name("localhost", "eth0")
+
+
 @needs_horovod
 def test_a_port_that_is_taken():
     with socket.socket() as taken:

@@ -178,6 +178,23 @@ def resolve(node: str) -> str:
         ) from error
 
 
+def check_own_name(name: str, interface: str) -> None:
+    """Raise where the other nodes could not reach what this node's own name stands for.
+
+    Horovod looks that name up for its process sets, of which all ranks are one, whatever HOROVOD_GLOO_IFACE is.
+
+    Raises:
+        InputError: it stands for the node itself, such as 127.0.1.1.
+    """
+    address = "" if interface == "lo" else resolve(name)
+    if address.startswith("127."):
+        raise InputError(
+            "The name of a node must stand for an address that the other nodes reach.\n"
+            f"Received: '{name}' is {address} on this node, and it reaches them by {interface}.\n"
+            "Give it the address of that interface in the node's /etc/hosts, or ask the cluster's administrators to."
+        )
+
+
 def interface_towards(address: str) -> str:
     """The network interface by which this machine reaches an IPv4 address.
 
@@ -283,6 +300,7 @@ def prepare(environment: Mapping[str, str]) -> dict[str, str]:
     if not interface:
         # By another node's address: a node's own name is often 127.0.1.1 in its /etc/hosts.
         interface = "lo" if alone else interface_towards(address if task.node else resolve(last))
+    check_own_name(socket.gethostname(), interface)
     wait_for_store(task, address, port, seconds)
     return {"NCCL_SOCKET_IFNAME": interface, **environment, **task.variables(address, port, interface)}
 
