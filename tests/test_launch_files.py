@@ -168,7 +168,30 @@ def test_the_launcher_starts_as_many_ranks_as_the_workers_have_room_for(path, tm
     assert config.elastic is ("--host-discovery-script" in given)
 
 
-def test_a_hostfile_that_is_not_there(tmp_path):
-    done = subprocess.run([LAUNCH / "train", "--hostfile", tmp_path / "hosts", "als"], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr == f"launch/train: --hostfile must name a readable file. Received: '{tmp_path / 'hosts'}'\n"
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "--hostfile must name a readable file. Received: 'hosts'"),
+        ("", "--hostfile needs a line 'HOST slots=N' for each host. 'hosts' has: nothing"),
+        ("a slots=2\n\n", "--hostfile needs a line 'HOST slots=N' for each host. 'hosts' has: 2:"),
+        ("a slots=2\nb:2\n", "--hostfile needs a line 'HOST slots=N' for each host. 'hosts' has: 2:b:2"),
+    ],
+)
+def test_a_wrong_hostfile(tmp_path, text, said):
+    if text is not None:
+        (tmp_path / "hosts").write_text(text)
+    done = subprocess.run(
+        [LAUNCH / "train", "--hostfile", "hosts", "als"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (done.returncode, done.stderr) == (2, f"launch/train: {said}\n")
+
+
+def test_hosts_reach_horovodrun(tmp_path):
+    start = launch_train(tmp_path, "import sys\nprint(*sys.argv[1:6])\n")
+    done = subprocess.run(
+        [start, "-np", "16", "-H", "node1:8,node2:8", "vae-cf"],
+        capture_output=True,
+        text=True,
+        env={"TFREC_VENV": str(tmp_path / "venv"), "PATH": "/usr/bin:/bin"},
+    )
+    assert done.stdout.split()[:4] == ["-np", "16", "-H", "node1:8,node2:8"]
