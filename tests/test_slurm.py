@@ -193,6 +193,7 @@ def cluster(tmp_path):
         "PYTHONPATH": str(LAUNCH.parent),
         # Two ranks on the cores of one.
         "OMP_NUM_THREADS": "1",
+        "TF_NUM_INTRAOP_THREADS": "1",
     }
 
 
