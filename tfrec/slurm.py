@@ -222,6 +222,7 @@ def start_store(task: Task, port: int) -> None:
         InputError: Horovod does not import, or the port is taken.
     """
     try:
+        from horovod.runner.common.util.hosts import HostInfo, get_host_assignments
         from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPServer
     except ImportError as error:
         raise InputError(
@@ -234,12 +235,14 @@ def start_store(task: Task, port: int) -> None:
             f"Port {port} of {socket.gethostname()} must be free for the ranks to find each other.\n"
             f"Received: {getattr(error, 'strerror', error)}.\nChoose another one: {PORT_VARIABLE}=29400 srun ..."
         ) from error
+    nodes = [HostInfo(f"node{n}", tasks) for n, tasks in enumerate(task.tasks)]
+    server.init(get_host_assignments(nodes, task.size))
     server.cache["tfrec.slurm"] = {"job": task.job.encode()}
     parent = os.getpid()
     if os.fork() > 0:
         server.socket.close()
         return
-    # In a session of its own, a Ctrl-C that the command outlives for a while leaves the store alone.
+    # A session of its own: a Ctrl-C, which the command outlives for a while, must not end the store.
     os.setsid()
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
@@ -291,8 +294,6 @@ def prepare(environment: Mapping[str, str]) -> dict[str, str]:
     seconds = _number(environment, WAIT_VARIABLE, _WAIT_SECONDS)
     if task.size == 1:
         return dict(environment)
-    if task.rank == 0:
-        start_store(task, port)
     first, last = first_and_last(task.nodes)
     alone = len(task.tasks) == 1
     address = "127.0.0.1" if alone else resolve(first)
@@ -301,6 +302,8 @@ def prepare(environment: Mapping[str, str]) -> dict[str, str]:
         # By another node's address: a node's own name is often 127.0.1.1 in its /etc/hosts.
         interface = "lo" if alone else interface_towards(address if task.node else resolve(last))
     check_own_name(socket.gethostname(), interface)
+    if task.rank == 0:
+        start_store(task, port)
     wait_for_store(task, address, port, seconds)
     return {"NCCL_SOCKET_IFNAME": interface, **environment, **task.variables(address, port, interface)}
 
