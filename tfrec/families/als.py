@@ -13,6 +13,7 @@ from tfrec.errors import InputError
 from tfrec.families.config import RunConfig, TrainingConfig
 from tfrec.families.derivation import Derivation, QuantizeSettings
 from tfrec.families.family import Family, Outcome, Trainer
+from tfrec.families.memory import Memory, Sizes
 from tfrec.tasks import DataConfig, EvaluationConfig, TrainingSet
 
 if TYPE_CHECKING:
@@ -264,6 +265,12 @@ class ALSFamily(Family[ALSRun]):
     def trainer(self, config: ALSRun, data: TrainingSet) -> ALSTrainer:
         """A training on confidences."""
         return ALSTrainer(config, data)
+
+    def memory(self, config: ALSRun, sizes: Sizes, ranks: int) -> Memory:
+        """Both tables on every rank, and its share of the matrix by users and by items."""
+        tables = (sizes.users + sizes.items) * config.model.factors * np.dtype(config.model.factor_dtype).itemsize
+        matrix = 2 * (8 * sizes.interactions + 8 * max(sizes.users, sizes.items)) // ranks
+        return Memory(sizes, tables=tables, model=tables, matrix=matrix)
 
     def again(self, config: ALSRun, data: TrainingSet, outcome: Outcome) -> ALS:
         """As many iterations."""
