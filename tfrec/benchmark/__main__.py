@@ -29,6 +29,7 @@ class Arguments:
             "tt-quality",
             "quantization",
             "scaling",
+            "sharded",
             "data",
             "first-list",
         ],
@@ -44,6 +45,7 @@ class Arguments:
     tt-quality: NeuMF with tables of a tenth of the size against dense ones, three seeds (trains them).
     scaling: steps of NeuMF on 1, 2 and 4 ranks over links of 100 Mbit/s to 10 Gbit/s, whole and sharded tables, float32
     and float16; how well a model predicts those it was not fitted on; its plan for 8, 16 and 64 GPUs (Linux, root).
+    sharded: a table of 16 million rows on two ranks: memory, bytes sent and seconds of a step, against whole tables.
     data: reading 20 million ratings from CSV and from the cache.
     first-list: from a pandas frame to ten recommendations, whole processes, against implicit and import tensorflow."""
     json: Path | None = None
@@ -57,6 +59,8 @@ class Arguments:
     """vae-cf: users per step, default 2,000. scaling: samples per step of one GPU of the plan, default 2^18."""
     items: int = 5_000
     """ease: number of items."""
+    rows: int = 16_000_000
+    """sharded: rows of the table."""
     samples_per_second: float = 6.2e6
     """scaling: of one GPU of the plan, from `tfrec benchmark neumf` on it. Default: one NVIDIA H200."""
 
@@ -106,6 +110,10 @@ def main() -> None:
 
             batch = 1 << 18 if arguments.batch is None else arguments.batch
             result = benchmark_scaling(arguments.rounds, arguments.samples_per_second, batch)
+        elif arguments.name == "sharded":
+            from tfrec.benchmark.sharded import benchmark_sharded
+
+            result = benchmark_sharded(arguments.rows, rounds=arguments.rounds)
         elif arguments.name == "first-list":
             from tfrec.benchmark.first_list import benchmark_first_list
 
