@@ -8,7 +8,7 @@ from tests.starting import run
 from tfrec.data.device_integers import DeviceIntegers
 from tfrec.data.published_sets import published_sizes
 from tfrec.errors import InputError
-from tfrec.families import FAMILIES, Memory, Sizes, check_fits, family_of, memory
+from tfrec.families import FAMILIES, Memory, Sizes, check_fits, family_of
 from tfrec.fitting import named, resolved, with_options
 from tfrec.tasks import TASKS, read_source
 
@@ -89,7 +89,7 @@ def test_the_matrix_of_als_is_divided():
 def test_what_does_not_fit_is_refused_before_it_is_made(monkeypatch):
     gib = 1 << 30
     found = Memory(Sizes(1, 1, 1), tables=2 * gib, model=2 * gib, slots=4 * gib)
-    monkeypatch.setattr(memory, "free_bytes", lambda: 13.0 * gib)
+    monkeypatch.setattr("tfrec.layers.memory.free_bytes", lambda: 13.0 * gib)
     check_fits(found, 2)
     with pytest.raises(InputError, match=r"of 3 ranks must fit .*: 18\.0 GiB\.\nReceived: .* 13\.0 GiB available"):
         check_fits(found, 3)
