@@ -1,6 +1,6 @@
 """A users x items matrix of which each rank holds some rows, in both directions, and no rank the whole.
 
-Row r is on rank ``r % size`` there at place ``r // size``: users' rows of the rank's users, and items' rows of its items.
+Row r is on rank ``r % size``, there at place ``r // size``. A rank holds its users' rows, and its items' rows.
 """
 
 from __future__ import annotations
@@ -64,12 +64,14 @@ class ShardedMatrix:
         problem = _problem(users, items, values, shape)
         _all_raise(ranks, problem)
         parts = []
-        for rows, columns, count, width in ((users, items, *shape), (items, users, *reversed(shape))):
+        for rows, columns, count, width in ((users, items, shape[0], shape[1]), (items, users, shape[1], shape[0])):
             matrix, repeated = _rows_of(rows, columns, values, count, width, ranks)
             parts.append(matrix)
             if not add_repeated:
                 _all_raise(ranks, f"{repeated:,} entries occur twice" if repeated else "")
-        _all_raise(ranks, "" if np.isfinite(parts[0].data).all() else "sums of repeated entries that float32 cannot hold")
+        _all_raise(
+            ranks, "" if np.isfinite(parts[0].data).all() else "sums of repeated entries that float32 cannot hold"
+        )
         stored = int(ranks.sum(np.array([float(parts[0].nnz)]))[0])
         return cls((int(shape[0]), int(shape[1])), parts[0], parts[1], stored)
 
@@ -119,7 +121,11 @@ def _rows_of(
         owner = rows[part] % size
         order = np.argsort(owner, kind="stable") if size > 1 else slice(None)
         counts = tf.constant(np.bincount(owner, minlength=size).astype(np.int32))
-        sent = (rows[part] // size, place, np.int32), (columns[part], column, np.int32), (values[part], value, np.float32)
+        sent = (
+            (rows[part] // size, place, np.int32),
+            (columns[part], column, np.int32),
+            (values[part], value, np.float32),
+        )
         for given, into, kind in sent:
             received, _ = ranks.exchange(tf.constant(given[order].astype(kind)), counts)
             found = received.numpy()

@@ -1,7 +1,7 @@
 """A rank's rows of a sparse matrix, cut into blocks that each need few rows of the other side's table.
 
-Row r of a table is on rank ``r % size`` there at place ``r // size`` (`tfrec.distributed.sharding`). To solve its rows a
-rank fetches the rows of the other table that they need, each once per block, as ALX does (Mehta et al., "ALX: Large
+Row r of a table is on rank ``r % size``, there at place ``r // size`` (`tfrec.distributed.sharding`). To solve its rows
+a rank fetches the rows of the other table that they need, each once per block, as ALX does (Mehta et al., "ALX: Large
 Scale Matrix Factorization on TPUs", 2021). A row that alone needs more than a block may hold is cut into pieces, whose
 parts of the row's equations are added up.
 """
@@ -80,7 +80,7 @@ class Blocks:
             columns[:] = order[np.searchsorted(ascending, columns)]
 
     def close(self) -> None:
-        """Put the columns back. A row's may then stand in another order than before: that of the ranks."""
+        """Put the columns back."""
         for block in self.own:
             for part in _steps(block.begin, block.end):
                 columns = self.matrix.indices[part]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Protocol
 
 import keras
 import numpy as np
@@ -15,8 +15,8 @@ from tfrec import ops
 from tfrec.errors import InputError
 from tfrec.layers.als_factors import check_rows, first_factors, write_rows
 from tfrec.models.als import ALS
-from tfrec.models.als_fit import Callback, MAX_CONFIDENCE, range_hint
-from tfrec.models.als_sharded_sweep import Half, Traffic, fetch, half_sweep, largest, losses
+from tfrec.models.als_fit import MAX_CONFIDENCE, Callback, range_hint
+from tfrec.models.als_sharded_sweep import Half, Traffic, half_sweep, largest, losses
 from tfrec.models.questions import count
 from tfrec.ops.als import row_regularization
 from tfrec.ranks import Ranks
@@ -204,9 +204,7 @@ class ShardedALS:
     def _gramian(self, table: keras.Variable) -> tf.Tensor:
         return self.ranks.sum(ops.gramian(tf.convert_to_tensor(table.value)))
 
-    def _solve(
-        self, half: Half, target: keras.Variable, fixed: keras.Variable, gram: tf.Tensor, what: str
-    ) -> None:
+    def _solve(self, half: Half, target: keras.Variable, fixed: keras.Variable, gram: tf.Tensor, what: str) -> None:
         bad = half_sweep(half, target.value, fixed.value, gram, self.sweep)
         # A rank that failed tells the others, so that all stop.
         bad = largest(self.ranks, bad * self.ranks.size + self.ranks.rank if bad >= 0 else -1)

@@ -1,4 +1,4 @@
-"""One half-sweep over a rank's rows, with the other side's rows fetched block by block from the ranks that have them."""
+"""A half-sweep over one rank's rows: the other side's rows are fetched, block by block, from the ranks that have them."""
 
 from __future__ import annotations
 
@@ -93,10 +93,15 @@ class Half:
         matrix = self.blocks.matrix
         indptr = np.clip(matrix.indptr[block.first : block.last + 1], block.begin, block.end) - block.begin
         part = slice(block.begin, block.end)
-        found = scipy.sparse.csr_matrix((block.num_rows, max(1, len(block.needed))), dtype=np.float32)
+        found = _empty(block.num_rows, max(1, len(block.needed)))
         # Set one by one: SciPy would copy them, and look at every entry.
         found.indptr, found.indices, found.data = indptr, matrix.indices[part], matrix.data[part]
         return found
+
+
+def _empty(rows: int, columns: int) -> scipy.sparse.csr_matrix:
+    offsets, none = np.zeros(rows + 1, np.int32), np.zeros(0, np.int32)
+    return scipy.sparse.csr_matrix((np.zeros(0, np.float32), none, offsets), shape=(rows, columns))
 
 
 def largest(ranks: Ranks, value: int) -> int:
@@ -192,11 +197,7 @@ class _LongRow:
     def _solve(self, system: np.ndarray, start: tf.Tensor) -> np.ndarray:
         if self._inverse is None and self._sweep.solver == "cg":
             half = self._half
-            none = ops.Entries(
-                scipy.sparse.csr_matrix((0, 1), dtype=np.float32),
-                num_fixed=half.num_fixed,
-                mean_length=half.mean_length,
-            )
+            none = ops.Entries(_empty(0, 1), num_fixed=half.num_fixed, mean_length=half.mean_length)
             self._inverse = tf.constant(preconditioner(none, self._gram, self._sweep)[0])
         try:
             solved = solve_equations(
@@ -208,7 +209,7 @@ class _LongRow:
 
 
 def losses(half: Half, own: tf.Variable, fixed: tf.Variable, gram: tf.Tensor, sweep: ops.Sweep) -> float:
-    """The objective of the rank's rows without their regularization, see `tfrec.ops.losses`. Every rank must call it."""
+    """The sum of `tfrec.ops.losses` over the rank's rows. Every rank must call it."""
     total = 0.0
     for block, rows in half.fetched(fixed):
         if block is None or len(block.needed) == 0:
