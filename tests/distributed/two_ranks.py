@@ -282,10 +282,9 @@ def als_sharded():
     plays = _plays()
     for name, matrix, solver, most in (
         ("one block", plays, "cg", 1_000),
-        ("pieces cg", plays, "cg", 9),
-        ("pieces cholesky", plays, "cholesky", 9),
-        ("pieces block", plays, "block", 9),
-        ("one item", plays[:, 0], "cg", 9),
+        # Few blocks: each costs two exchanges, of some milliseconds however little they send.
+        ("pieces cg", plays[:60], "cg", 40),
+        ("one item", plays[:, :1], "cg", 40),
     ):
         entries = matrix.tocoo()
         # Dealt by anything but the rule of who holds a row.

@@ -66,11 +66,11 @@ class ShardedALS:
         traffic: rows and bytes that this rank has fetched and served.
 
     Raises:
-        InputError: a model that has tables already, or a block that cannot hold a row.
+        InputError: a model that has tables already, or a `block_mib` below 1.
 
     Example:
         >>> import scipy.sparse
-        >>> from tfrec.data import ShardedMatrix
+        >>> from tfrec.data.sharded_matrix import ShardedMatrix
         >>> from tfrec.ranks import ALONE
         >>> plays = scipy.sparse.csr_matrix([[3, 1, 0, 0], [2, 4, 0, 0], [0, 0, 5, 1], [0, 0, 1, 2.0]])
         >>> model = ShardedALS(ALS(factors=2, iterations=5), ALONE)

@@ -1,4 +1,4 @@
-"""A half-sweep over one rank's rows: the other side's rows are fetched, block by block, from the ranks that have them."""
+"""A half-sweep over one rank's rows: the other side's rows are fetched block by block from the ranks that have them."""
 
 from __future__ import annotations
 
