@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import difflib
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfrec.data import Interactions
-from tfrec.errors import InputError
+from tfrec.errors import InputError, TfrecWarning
 from tfrec.families import RECIPES, Family, RunConfig, family_of, identity
+from tfrec.families.config import with_places
 from tfrec.tasks import TASKS, InMemory, Split, Task, TrainingSet, read_source, source_checksum
 from tfrec.tasks.split import with_zeros
 
 if TYPE_CHECKING:
+    from tfrec.distributed import ElasticState
     from tfrec.evaluation import Report
     from tfrec.families import Outcome, Trainer
     from tfrec.recommender import Recommender
@@ -193,27 +196,37 @@ def run(
         InputError: settings or data that cannot be trained on.
     """
     from tfrec import distributed
-    from tfrec.runs.agreement import agree_on_settings
-    from tfrec.runs.claim import on_rank_zero
     from tfrec.runs.folder import RunFolder
-    from tfrec.runs.report import print_summary
-    from tfrec.settings import to_json
 
-    distributed.init()
+    distributed.init(elastic=config.elastic)
     config = resolved(config)
+    check_elastic(config)
     who = identity(recipe, family_of(config).name, config)
     if in_memory is not None:
         who["data"]["in_memory"] = in_memory.checksum
-    agree_on_settings(recipe, to_json(config))
     folder = RunFolder.of(who, config.output_dir)
-    if on_rank_zero(lambda: folder.look(who, config.resume)):
-        result = on_rank_zero(lambda: _finished(folder, config))
-        if distributed.rank() == 0:
-            print(f"{folder.path} has this run already; train it again with --no-resume.")
-            print_summary(folder, result)
-        return folder, result
     with contextlib.closing(_Training(recipe, config, folder, in_memory)) as training:
-        return folder, training.run(who, started)
+        if not config.elastic:
+            return folder, training.run(who, started)
+        return folder, distributed.elastic.run(lambda state: training.run(who, started, state))
+
+
+def check_elastic(config: RunConfig) -> None:
+    """Raise InputError where workers were to come and go, and cannot."""
+    from tfrec import distributed
+
+    if config.elastic and not distributed.ranks.is_elastic():
+        ranks = distributed.size()
+        raise InputError(distributed.elastic.not_elastic(f"{ranks} rank{'s' * (ranks > 1)} without one"))
+    if config.commit_every < 1:
+        raise InputError(f"`commit_every` must be at least 1.\nReceived: --commit-every {config.commit_every}.")
+    if distributed.ranks.launched_elastic() and not config.elastic and distributed.rank() == 0:
+        warnings.warn(
+            "The launcher adds and replaces workers, but a run without --elastic ends when one is lost.\n"
+            "Add --elastic, or start it without --min-np and --host-discovery-script.",
+            TfrecWarning,
+            stacklevel=2,
+        )
 
 
 def _finished(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
@@ -230,30 +243,55 @@ class _Training:
         self.family: Family[Any] = family_of(config)
         self.task: Task = TASKS[config.data.split]
 
+        # Read once, however often the ranks change.
+        self._data: tuple[Split, Measure] | None = None
+
     def close(self) -> None:
         """Let others write into the folder."""
         self.folder.release()
 
-    def run(self, who: dict[str, Any], started: float) -> dict[str, Any]:
-        """Everything; returns the content of metrics.json."""
+    def run(self, who: dict[str, Any], started: float, state: ElasticState | None = None) -> dict[str, Any]:
+        """Everything; returns the content of metrics.json.
+
+        Args:
+            who: the run's identity.
+            started: `time.perf_counter` at the start of the program.
+            state: of a run whose workers come and go: what it has reached. It is called again then.
+        """
         from tfrec import distributed
-        from tfrec.runs.agreement import agree_on_data, agree_on_steps
-        from tfrec.runs.claim import on_rank_zero
+        from tfrec.runs.agreement import agree_on_data, agree_on_settings, agree_on_steps
+        from tfrec.runs.claim import claim_together, on_rank_zero
+        from tfrec.runs.report import print_summary
+        from tfrec.settings import to_json
 
         config, folder = self.config, self.folder
+        again = state is not None and state.again
+        # What these workers have trained is not to be started over.
+        resume = config.resume or again
+        agree_on_settings(self.recipe, to_json(config))
+        folder.release()
+        if on_rank_zero(lambda: folder.look(who, resume)):
+            result = on_rank_zero(lambda: _finished(folder, config))
+            if distributed.rank() == 0:
+                print(f"{folder.path} has this run already; train it again with --no-resume.")
+                print_summary(folder, result)
+            return result
         # What each rank does by itself: an error on one is an error on all.
         split, measure, trainer = distributed.together(self._make, "preparing data and model")
         self.split, self.measure = split, measure
-        agree_on_data(_data_name(config, split), split.events, split.arrays(), split.sha256)
+        if state is None or state.newcomers:
+            agree_on_data(_data_name(config, split), split.events, split.arrays(), split.sha256)
         if trainer.steps is not None:
             agree_on_steps(trainer.steps)
         # Everything that can be wrong with settings and data has been looked at: now the folder may be touched.
-        on_rank_zero(lambda: folder.claim(who, split.sha256, config.resume))
-        announce(split)
+        claim_together(folder, who, split.sha256, resume, elastic=state is not None)
+        if not again:
+            announce(split)
+        trainer.elastic, trainer.commit_every = state, config.commit_every
         monitor = config.evaluation.monitor
         assert monitor is not None
         done = trainer.resume(folder, monitor)
-        if distributed.rank() == 0:
+        if distributed.rank() == 0 and not again:
             size = distributed.size()
             where = f"Resuming after {trainer.round} {done} of" if done else "Writing into"
             print(
@@ -261,10 +299,23 @@ class _Training:
                 f"{time.perf_counter() - started:.1f} s.",
                 flush=True,
             )
+        if state is not None:
+            if distributed.rank() == 0 and not (again or self.family.elastic):
+                print(f"{self.family.name} has no steps to commit: {_NO_STEPS}", flush=True)
+            state.begins()
         outcome = trainer.fit(folder, monitor, lambda: self._report(trainer.model, "validation"))
         return self._finish(trainer.model, outcome, started)
 
     def _make(self) -> tuple[Split, Measure, Trainer]:
+        split, measure = self._data = self._data or self._read()
+        trainer = self.family.trainer(self.config, split.train)
+        if self.config.continue_run is not None:
+            from tfrec.continuing import carry_over
+
+            carry_over(self.config.continue_run, self.family, trainer.model, split.train)
+        return split, measure, trainer
+
+    def _read(self) -> tuple[Split, Measure]:
         from tfrec.tasks.measure import Measure
 
         split = self.task.split(self.config.data, read_source(self.config.data, self.in_memory))
@@ -273,13 +324,7 @@ class _Training:
                 "The validation part must have something to predict, as it picks what is tested.\n"
                 f"Received: --data.validation-share {self.config.data.validation_share}.\nMake it larger, such as .1."
             )
-        measure = Measure(split, self.config.evaluation)
-        trainer = self.family.trainer(self.config, split.train)
-        if self.config.continue_run is not None:
-            from tfrec.continuing import carry_over
-
-            carry_over(self.config.continue_run, self.family, trainer.model, split.train)
-        return split, measure, trainer
+        return split, Measure(split, self.config.evaluation)
 
     def _report(self, model: Any, part: Any, fitted: TrainingSet | None = None, details: bool = False) -> Report:
         rows = self.family.rows(self.config, fitted or self.split.train)
@@ -344,6 +389,7 @@ class _Training:
         return result
 
 
+_NO_STEPS = "after a loss it goes on from its last checkpoint, or anew; workers that join wait until then."
 _SHIPPED = "Measured is the model that was trained on {measured}; the model in the folder was trained on everything."
 
 
@@ -400,7 +446,7 @@ def load_config(folder: RunFolder, data_dir: Path | None = None) -> RunConfig:
     family = family_named(str(saved["family"]))
     settings = {k: v for k, v in saved.items() if k not in ("recipe", "family", "data_sha256", "format")}
     data = {k: v for k, v in settings["data"].items() if k != "in_memory"}
-    settings |= {"output_dir": None, "resume": True, "data": {**data, "dir": None}}
+    settings = with_places({**settings, "data": data})
     try:
         config: RunConfig = from_json(family.config, settings)
     except (KeyError, TypeError, AttributeError, ValueError) as error:

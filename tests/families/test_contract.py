@@ -12,7 +12,7 @@ import tfrec
 from tests.reporting.reading import read
 from tfrec.errors import InputError
 from tfrec.families import FAMILIES, RECIPES, RunConfig, family_of, identity
-from tfrec.families.config import FitConfig
+from tfrec.families.config import FitConfig, with_places
 from tfrec.fitting import fit, load_config, named, resolved, with_options
 from tfrec.runs.folder import RunFolder
 from tfrec.settings import from_json
@@ -48,9 +48,7 @@ def test_recipes_are_read_back(recipe):
     who = identity(name, family.name, config)
     saved = json.loads(json.dumps(who))
     assert saved == {**who, **saved}
-    read = from_json(family.config, {k: v for k, v in saved.items() if k not in ("recipe", "family")} | {
-        "output_dir": None, "resume": True, "data": {**saved["data"], "dir": None}
-    })  # fmt: skip
+    read = from_json(family.config, with_places({k: v for k, v in saved.items() if k not in ("recipe", "family")}))
     assert read == config
     assert RECIPES[recipe].__doc__
 

@@ -31,6 +31,7 @@ def user_batches(
     shuffle: bool = True,
     epochs: int | None = 1,
     first_epoch: int = 0,
+    first_step: int = 0,
     ranks: Ranks = ALONE,
 ) -> tf.data.Dataset:
     """This rank's batches of user indices, int64 ``[B]``.
@@ -43,12 +44,17 @@ def user_batches(
         epochs: how many; None: without end, for ``fit(..., steps_per_epoch=...)``. Iterated a second time, a finite
             pipeline gives the same epochs again.
         first_epoch: number of the first epoch, for resuming.
+        first_step: of the first epoch, to resume within it; in ``[0, steps)``.
         ranks: who shares the work.
     """
     for name, value in (("num_users", num_users), ("global_batch_size", global_batch_size)):
         if value < 1:
             raise InputError(f"`{name}` must be at least 1.\nReceived: {name}={value}.")
     steps = steps_per_epoch(num_users, global_batch_size)
+    if not 0 <= first_step < steps:
+        raise InputError(
+            f"`first_step` must lie in [0, {steps}), the steps of an epoch.\nReceived: first_step={first_step}."
+        )
 
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
         users = tf.range(num_users, dtype=tf.int64)
@@ -60,12 +66,13 @@ def user_batches(
             count = tf.minimum(num_users - start, global_batch_size)
             return users[start + count * ranks.rank // ranks.size : start + count * (ranks.rank + 1) // ranks.size]
 
-        return tf.data.Dataset.range(steps).map(share)
+        begin = tf.where(tf.equal(epoch, first_epoch), tf.constant(first_step, tf.int64), 0)
+        return tf.data.Dataset.range(begin, steps).map(share)
 
     last = tf.int64.max if epochs is None else first_epoch + epochs
     batches = tf.data.Dataset.range(first_epoch, last).flat_map(epoch_batches)
     if epochs is not None:
-        batches = batches.apply(tf.data.experimental.assert_cardinality(epochs * steps))
+        batches = batches.apply(tf.data.experimental.assert_cardinality(epochs * steps - first_step))
     return without_autotune(batches)
 
 
@@ -77,6 +84,7 @@ def sparse_batches(
     shuffle: bool = True,
     epochs: int | None = 1,
     first_epoch: int = 0,
+    first_step: int = 0,
     ranks: Ranks = ALONE,
 ) -> tf.data.Dataset:
     """This rank's batches of rows, SparseTensors ``[B, I]``, gathered on the host ahead of time.
@@ -92,6 +100,7 @@ def sparse_batches(
         shuffle=shuffle,
         epochs=epochs,
         first_epoch=first_epoch,
+        first_step=first_step,
         ranks=ranks,
     )
     return batches.map(gather, num_parallel_calls=2, deterministic=True).prefetch(2)

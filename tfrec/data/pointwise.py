@@ -99,8 +99,8 @@ class PointwiseSampler:
         """Steps that see every positive once; the last one is as small as what is left."""
         return math.ceil(self.num_positives / self.positives_per_step)
 
-    def steps(self) -> tf.data.Dataset:
-        """For each step of an epoch the number of this rank's positives, int64 scalars.
+    def steps(self, first: int = 0) -> tf.data.Dataset:
+        """For each step of an epoch, from step ``first`` on, the number of this rank's positives, int64 scalars.
 
         What ``fit`` iterates over while the samples themselves come from `batch`; the numbers weight this rank's
         gradient among the others'.
@@ -110,7 +110,7 @@ class PointwiseSampler:
             begin, end = self._share(step)
             return end - begin
 
-        return without_autotune(tf.data.Dataset.range(self.steps_per_epoch).map(local))
+        return without_autotune(tf.data.Dataset.range(first, self.steps_per_epoch).map(local))
 
     def _share(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """This rank's places in the permutation at a step of an epoch."""

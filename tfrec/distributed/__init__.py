@@ -11,6 +11,7 @@ from tfrec.quiet import load_tensorflow
 load_tensorflow()
 
 
+from tfrec.distributed import elastic
 from tfrec.distributed.callbacks import (
     BroadcastCallback,
     DriftCallback,
@@ -20,6 +21,7 @@ from tfrec.distributed.callbacks import (
     StopTogetherCallback,
     callbacks,
 )
+from tfrec.distributed.elastic_state import CommitCallback, ElasticState, RanksChanged
 from tfrec.distributed.everyone import everyone
 from tfrec.distributed.optimizer import DistributedOptimizer, broadcast_state, distribute, is_distributed
 from tfrec.distributed.ranks import (
@@ -42,10 +44,13 @@ from tfrec.distributed.ranks import (
 
 __all__ = [
     "BroadcastCallback",
+    "CommitCallback",
     "DistributedOptimizer",
     "DriftCallback",
     "DriftError",
+    "ElasticState",
     "MetricAverageCallback",
+    "RanksChanged",
     "StateAverageCallback",
     "StopTogetherCallback",
     "agree",
@@ -55,6 +60,7 @@ __all__ = [
     "built_with",
     "callbacks",
     "distribute",
+    "elastic",
     "everyone",
     "exchange",
     "gather_across_ranks",

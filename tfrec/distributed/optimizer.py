@@ -464,7 +464,7 @@ def send_state(model: keras.Model) -> None:
         model.optimizer.build(model.trainable_variables)
     variables = [*model.weights, *model.optimizer.variables]
     ranks.agree(
-        {f"weight {i}": [_label(v), list(v.shape), str(v.dtype)] for i, v in enumerate(variables)},
+        {f"weight {i}": label for i, label in enumerate(labels(model, variables))},
         "The ranks have different models",
         "Make the model with the same settings on every rank.",
     )
@@ -482,9 +482,16 @@ def broadcast_state(variables: Sequence[keras.Variable]) -> None:
             variable.assign(ranks.broadcast_from_zero(np.asarray(variable.value)))
 
 
-def _label(variable: Any) -> str:
-    """A variable's name without the numbers that Keras counts up in a process."""
-    return variable.path.split("/")[-1]
+def labels(model: keras.Model, variables: Sequence[Any]) -> list[list[Any]]:
+    """Name, shape and type of variables, without what Keras counts up with every model of a process."""
+    weights = {id(w) for w in model.weights}
+
+    def name(variable: Any) -> str:
+        last: str = variable.path.split("/")[-1]
+        # The optimizer's end in what they are: ..._momentum.
+        return last if id(variable) in weights else last.rsplit("_", 1)[-1]
+
+    return [[name(v), list(v.shape), str(v.dtype)] for v in variables]
 
 
 def digest(value: Any) -> str:

@@ -38,9 +38,13 @@ T = TypeVar("T")
 _hvd: Any = None
 _hosts: list[str] = [socket.gethostname()]
 _watch: Watch | None = None
+#: Whether the loss of a rank is expected, and whether this one has trained with the others before (`agree`).
+_elastic = _member = False
 #: The last shared error: one that leaves a graph has only its text.
 _shared: SharedError | None = None
 _PRINT_SECONDS = 1.0
+#: How often Horovod is started again before a job is given up: each is another rank that ends while it starts.
+_RESTARTS = 3
 #: What launchers tell a process about the number of processes.
 _SIZE_VARIABLES = {
     "HOROVOD_SIZE": "horovodrun",
@@ -48,6 +52,8 @@ _SIZE_VARIABLES = {
     "PMI_SIZE": "mpirun or srun",
     "MV2_COMM_WORLD_SIZE": "mpirun",
 }
+#: What horovodrun tells a process that workers may leave and join.
+ELASTIC_VARIABLE = "HOROVOD_ELASTIC"
 #: The same of Slurm, which says so in a batch script too, where one process is what is meant.
 _SLURM_VARIABLES = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS")
 
@@ -66,21 +72,25 @@ STEP = place("at a training step")
 _SUM, _GATHER, _BROADCAST = place("at a sum"), place("at a gather"), place("at a broadcast")
 
 
-def init() -> None:
+def init(elastic: bool = False) -> None:
     """Join the other processes and take this one's GPU. Call once, before TensorFlow touches a device.
 
     The processes compare their versions and tfrec's own code. From then on an error that ends a process is printed
     once, with rank and host.
+
+    Args:
+        elastic: workers may leave and join; `tfrec.distributed.elastic.run` has them compare, each time.
 
     Raises:
         InputError: several processes were started but Horovod does not import, or has no news of them; too few
             GPUs.
         SharedError: versions, or the files of tfrec, differ between processes.
     """
-    global _hvd, _watch
+    global _hvd, _elastic
     started = _hvd is None
     expected, launcher = _expected_size()
-    if _hvd is None and expected > 1:
+    joins = launched_elastic()
+    if _hvd is None and (expected > 1 or joins):
         try:
             import horovod.tensorflow as hvd
         except ImportError as error:
@@ -88,7 +98,8 @@ def init() -> None:
                 f"{launcher} started {expected} processes, but Horovod does not import: {error}.\n{how_to_install()}."
             ) from error
         hvd.init()
-        if hvd.size() != expected:
+        # Of workers that come and go, the number when this one was started is out of date.
+        if hvd.size() != expected and not joins:
             raise InputError(
                 f"{launcher} started {expected} processes, but Horovod has {hvd.size()}: it was built without "
                 "MPI, as launch/setup does.\nStart them with launch/train -np N, or with horovodrun."
@@ -99,12 +110,80 @@ def init() -> None:
     problem = _take_gpu()
     if _hvd is not None and started:
         sys.excepthook = _excepthook
-        _watch = Watch(rank(), size(), lambda: _steps())
-        _hosts[:] = [str(host) for host in exchange(socket.gethostname(), "at the start")]
+        _elastic = elastic and joins
+        if _elastic:
+            _sign_in()
+            _raise(problem)
+            return
+        introduce()
         together(lambda: _raise(problem), "taking a GPU")
-        agree(_software(), "The ranks do not run the same software", "Install the same on every host.")
     elif problem is not None:
         raise problem
+
+
+def launched_elastic() -> bool:
+    """Whether the launcher keeps the job going when a process ends, and adds others."""
+    return os.environ.get(ELASTIC_VARIABLE) == "1"
+
+
+def is_elastic() -> bool:
+    """Whether `init` was told so, under a launcher that is."""
+    return _elastic
+
+
+def introduce() -> None:
+    """Learn the others' hosts, and compare the software. Every process must call it.
+
+    Raises:
+        SharedError: versions, or the files of tfrec, differ between processes.
+    """
+    if _watch is None:
+        _sign_in()
+    # The name that the user gave the host, where workers come and go by it.
+    name = os.environ.get("HOROVOD_HOSTNAME") if _elastic else None
+    _hosts[:] = [str(host) for host in exchange(name or socket.gethostname(), "at the start")]
+    agree(_software(), "The ranks do not run the same software", "Install the same on every host.")
+
+
+def _sign_in() -> None:
+    global _watch
+    _watch = Watch(rank(), size(), lambda: _steps())
+
+
+def become_member() -> None:
+    """From now on a rank that joins is compared with this one (`agree`)."""
+    global _member
+    _member = True
+
+
+def is_member() -> bool:
+    """Whether this rank has trained with the others."""
+    return _member
+
+
+def restart() -> None:
+    """Join the ranks that there are now, after one has left or joined; this one's number may be another then.
+
+    Raises:
+        RankLostError: the launcher has given up.
+    """
+    global _watch
+    if _watch is not None:
+        _watch.stop()
+        _watch = None
+    for left in reversed(range(_RESTARTS)):
+        _hvd.shutdown()
+        try:
+            _hvd.init()
+            break
+        except Exception as error:  # whatever Horovod makes of it when another rank ends at this moment
+            if not left:
+                raise RankLostError(
+                    f"Horovod cannot start again after a rank was lost: {error}.\nIf horovodrun's --reset-limit or "
+                    "--min-np ended the job, its own message is near this one. The same command continues after the "
+                    "last checkpoint."
+                ) from error
+    _sign_in()
 
 
 def how_to_install() -> str:
@@ -213,7 +292,8 @@ def size() -> int:
 
 def host(of_rank: int | None = None) -> str:
     """The name of the machine of a rank; default: this one."""
-    return _hosts[rank() if of_rank is None else of_rank]
+    r = rank() if of_rank is None else of_rank
+    return _hosts[r] if r < len(_hosts) else "a new host"
 
 
 def where() -> str:
@@ -260,7 +340,8 @@ def as_lost(error: BaseException) -> RankLostError | None:
     # peer", "... Timed out waiting 30000ms for recv operation to complete"), those after it with Horovod's.
     if _hvd is None or not isinstance(error, tf.errors.OpError) or not _OF_OTHERS.search(str(error)):
         return None
-    found = _watch.lost() if _watch is not None else None
+    # Where ranks may leave, the launcher finds out who has, and the others need not wait for that.
+    found = _watch.lost() if _watch is not None and not _elastic else None
     if found is None:
         return RankLostError(
             "Another rank has ended, so the others cannot continue; its own message, if it left one, is near this one."
@@ -364,11 +445,16 @@ def gather_across_ranks(values: np.ndarray) -> np.ndarray:
 
 def broadcast_from_zero(values: np.ndarray) -> np.ndarray:
     """Rank 0's ``values`` on every process; shapes and dtypes must agree. Every process must call it."""
+    return broadcast(values, 0)
+
+
+def broadcast(values: np.ndarray, root: int) -> np.ndarray:
+    """The ``values`` of rank ``root`` on every process; shapes and dtypes must agree. Every process must call it."""
     if _hvd is None:
         return np.asarray(values)
     _meet(_BROADCAST)
     with watched():
-        return _hvd.broadcast(tf.constant(values), root_rank=0, name="tfrec.broadcast").numpy()
+        return _hvd.broadcast(tf.constant(values), root_rank=root, name="tfrec.broadcast").numpy()
 
 
 def broadcast_json(value: Any) -> Any:
@@ -397,12 +483,19 @@ def exchange(value: Any, label: str = "at an exchange") -> list[Any]:
 def agree(values: dict[str, Any], problem: str, remedy: str) -> None:
     """Raise on every rank when ``values``, JSON by name, are not the same on all.
 
+    Where some ranks have trained together and others join them, those that differ are refused and the rest go on.
+
     Raises:
         SharedError: ``problem``, then each name that differs, with the values, ranks and hosts; then ``remedy``.
+        InputError: the same, on a rank that is refused.
+        RankLostError: on the others, which are then without it.
     """
     if _hvd is None:
         return
-    everyone = exchange(values, "where the ranks compare what they were given")
+    told = exchange([_member, values], "where the ranks compare what they were given")
+    everyone = [one for _, one in told]
+    members = [r for r, (member, _) in enumerate(told) if member]
+    refused = [r for r, (member, one) in enumerate(told) if members and not member and one != everyone[members[0]]]
     lines = []
     for name in dict.fromkeys(name for one in everyone for name in one):
         groups: dict[str, list[int]] = {}
@@ -412,6 +505,10 @@ def agree(values: dict[str, Any], problem: str, remedy: str) -> None:
             lines.append(f"  {name}: " + "; ".join(f"{value} on {named(some)}" for value, some in groups.items()))
     if lines:
         shown = lines if len(lines) <= 12 else [*lines[:12], f"  and {len(lines) - 12} more"]
+        if rank() in refused:
+            raise InputError("\n".join([f"{problem}, so this one cannot join:", *shown, remedy]))
+        if refused:
+            raise RankLostError(f"{named(refused)} cannot join", told=True)
         raise _remembered(SharedError("\n".join([f"{problem}:", *shown, remedy])))
 
 

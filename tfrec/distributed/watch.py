@@ -89,6 +89,11 @@ class Watch:
             with contextlib.suppress(OSError):
                 self._put({"end": end})
 
+    def stop(self) -> None:
+        """Say nothing more, since the ranks get other numbers."""
+        with self._lock:
+            self._end = self._end or "stopped"
+
     def lost(self) -> Lost | None:
         """Which rank is gone, after an operation has failed; None where that is unknown. Takes three seconds."""
         if self._url is None:

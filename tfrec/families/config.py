@@ -87,14 +87,25 @@ class RunConfig:
     """Where everything is written. Default: runs/RECIPE-HASH, a folder per configuration."""
     resume: bool = True
     """Continue the run in the folder; --no-resume starts over and replaces it."""
+    elastic: bool = False
+    """Go on when workers are lost or join, under horovodrun --min-np N --host-discovery-script FILE."""
+    commit_every: int = 100
+    """Of --elastic: steps between two copies of model and optimizer in memory, which a lost worker throws training back
+    to; one more follows each epoch."""
 
 
 #: Settings that do not change what is computed, so a run may be resumed with others.
-_PLACES = ("output_dir", "resume")
+_PLACES = ("output_dir", "resume", "elastic", "commit_every")
+
+
+def with_places(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of `identity` with the defaults of those that it leaves out."""
+    defaults = {f.name: f.default for f in dataclasses.fields(RunConfig) if f.name in _PLACES}
+    return {**settings, **defaults, "data": {**settings["data"], "dir": None}}
 
 
 def identity(recipe: str, family: str, config: RunConfig) -> dict[str, Any]:
-    """What makes two runs the same, as JSON values: recipe, family and every setting but the folders' places.
+    """What makes two runs the same, as JSON values: all settings but folders and how it is started.
 
     Raises:
         InputError: a setting that is no number or infinite.

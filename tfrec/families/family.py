@@ -17,6 +17,7 @@ from tfrec.tasks import Task, TrainingSet
 if TYPE_CHECKING:
     import scipy.sparse
 
+    from tfrec.distributed.elastic_state import ElasticState
     from tfrec.evaluation import Report
     from tfrec.runs.folder import RunFolder
 
@@ -51,6 +52,10 @@ class Trainer(ABC):
     about: str = ""
     #: What one round of the training is called.
     round: str = "epoch"
+    #: Of a run whose workers come and go: where training was, to be taken up and committed to (`Family.elastic`).
+    elastic: ElasticState | None = None
+    #: Steps between two commits of such a run.
+    commit_every: int = RunConfig.commit_every
 
     def resume(self, folder: RunFolder, monitor: str) -> int:
         """Take up what an earlier start has left in the folder; returns how many rounds that were."""
@@ -77,6 +82,8 @@ class Family(ABC, Generic[C]):
     recipes: ClassVar[Mapping[str, Callable[[], Any]]]
     #: Keras classes that a run's model may be of.
     models: ClassVar[tuple[str, ...]]
+    #: Whether a training goes on from a step when a worker is lost; others go on from their last checkpoint, or anew.
+    elastic: ClassVar[bool] = False
     #: Whether it can rank for users that it has not been trained with.
     new_users: ClassVar[bool] = True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrec import distributed
+from tfrec.distributed.elastic_state import is_whole
 from tfrec.errors import InputError
 from tfrec.evaluation import Report
 from tfrec.families.config import FitConfig
@@ -31,21 +33,21 @@ class GradientTrainer(Trainer):
     Args:
         training: the settings.
         model: compiled, `distribute` called.
-        batches: what `model.fit` iterates over, from an epoch on.
+        batches: what `model.fit` iterates over, from an epoch and a step of it on.
         steps: of an epoch.
         samples: training samples in an epoch, over all ranks.
         unit: what they are.
         global_batch_size: samples of a step over all ranks.
         about: what is about to be trained, for the first lines of a run.
         summary: more to say of the training in metrics.json.
-        fit_options: what `model.fit` needs besides the epochs.
+        limit_steps: the batches do not end with an epoch, so `model.fit` is given their number.
     """
 
     def __init__(
         self,
         training: FitConfig,
         model: Any,
-        batches: Callable[[int], Any],
+        batches: Callable[[int, int], Any],
         *,
         steps: int,
         samples: int,
@@ -53,16 +55,24 @@ class GradientTrainer(Trainer):
         global_batch_size: int,
         about: str,
         summary: dict[str, Any] | None = None,
-        fit_options: dict[str, Any] | None = None,
+        limit_steps: bool = False,
     ) -> None:
         self.training, self.model, self.batches = training, model, batches
         self.steps, self.samples, self.unit = steps, samples, unit
         self.global_batch_size, self.about = global_batch_size, about
-        self._summary, self._fit_options = summary or {}, fit_options or {}
+        self._summary, self._limit_steps = summary or {}, limit_steps
         self._progress: dict[str, Any] | None = None
 
     def resume(self, folder: RunFolder, monitor: str) -> int:
-        """The state of an earlier start, which is then in rank 0's model; see `resume_state`."""
+        """The state of an earlier start, which is then in rank 0's model; see `resume_state`. Of a run that has lost a
+        worker: the last commit, which `fit` puts into every rank's.
+        """
+        state = self.elastic
+        if state is not None and state.commits and is_whole(self.model):
+            self._progress = state.values["progress"]
+            return state.epoch
+        if state is not None:
+            state.clear()
         self._progress = on_rank_zero(lambda: resume_state(folder.last, folder.best, self.model, monitor))
         return self._progress["epoch"] if self._progress else 0
 
@@ -81,15 +91,8 @@ class GradientTrainer(Trainer):
         )
         first_epoch = self._progress["epoch"] if self._progress else 0
         if first_epoch < self.training.epochs and not recorder.done:
-            self.model.fit(
-                self.batches(first_epoch),
-                epochs=self.training.epochs,
-                initial_epoch=first_epoch,
-                shuffle=False,
-                verbose=0,
-                callbacks=[*self._callbacks(), recorder],
-                **self._fit_options,
-            )
+            with contextlib.closing(recorder):
+                self._epochs(recorder, first_epoch)
         on_rank_zero(lambda: load_state(folder.best, self.model, optimizer=False))
         # Every rank measures it.
         distributed.broadcast_state(self.model.weights)
@@ -111,6 +114,35 @@ class GradientTrainer(Trainer):
             best,
         )
 
+    def _epochs(self, recorder: Recorder, first_epoch: int) -> None:
+        assert self.steps is not None
+        options = {"epochs": self.training.epochs, "shuffle": False, "verbose": 0}
+        callbacks = [*self._callbacks(), recorder]
+        if self.elastic is None:
+            steps = self.steps if self._limit_steps else None
+            batches = self.batches(first_epoch, 0)
+            self.model.fit(batches, initial_epoch=first_epoch, steps_per_epoch=steps, callbacks=callbacks, **options)
+            return
+        state = self.elastic
+        if not state.commits:
+            state.epoch = first_epoch
+        # Keras returns to Python, where a commit is made, after so many.
+        self.model.steps_per_execution = min(self.model.steps_per_execution, self.commit_every)
+
+        def remember() -> None:
+            state.values["progress"] = {**recorder.progress, "seconds": recorder.seconds}
+
+        state.fit(
+            self.model,
+            self.batches,
+            steps_per_epoch=self.steps,
+            limit_steps=self._limit_steps,
+            commit_every=self.commit_every,
+            before_commit=remember,
+            callbacks=callbacks,
+            **options,
+        )
+
     def fit_anew(self, epochs: int) -> Any:
         """The model after a number of epochs without validation."""
         if distributed.rank() == 0:
@@ -122,12 +154,12 @@ class GradientTrainer(Trainer):
                 print(f"epoch {epoch + 1}/{epochs}  loss {logs['loss']:.4f}", flush=True)
 
         self.model.fit(
-            self.batches(0),
+            self.batches(0, 0),
             epochs=epochs,
+            steps_per_epoch=self.steps if self._limit_steps else None,
             shuffle=False,
             verbose=0,
             callbacks=[*distributed.callbacks(), keras.callbacks.LambdaCallback(on_epoch_end=shown)],
-            **self._fit_options,
         )
         return self.model
 

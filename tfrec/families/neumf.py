@@ -177,6 +177,7 @@ class NeuMFFamily(Family[NeuMFRun]):
     """Learns an embedding for each user, so it has no answer for others."""
 
     name = "neumf"
+    elastic = True
     config = NeuMFRun
     recipes: ClassVar = {
         "neumf": neumf,
@@ -210,7 +211,7 @@ class NeuMFFamily(Family[NeuMFRun]):
         return gradient.GradientTrainer(
             training,
             model,
-            lambda first_epoch: sampler.steps(),
+            lambda first_epoch, first_step: sampler.steps(first_step),
             steps=sampler.steps_per_epoch,
             samples=sampler.num_positives * (1 + sampler.num_negatives),
             unit="samples",

@@ -82,6 +82,7 @@ class VAECFFamily(Family[VAECFRun]):
     """Takes histories; trained by Adam on the multinomial likelihood."""
 
     name = "vae-cf"
+    elastic = True
     config = VAECFRun
     recipes: ClassVar = {"vae-cf": vae_cf, "vae-cf-ml1m": vae_cf_ml1m, "vae-cf-ml20m": vae_cf_ml20m}
     models = ("VAECF", "QuantizedItems")
@@ -112,11 +113,12 @@ class VAECFFamily(Family[VAECFRun]):
         model.compile(gradient.adam(training, steps), gather=ResidentMatrix(matrix).gather if on_device else None)
         gradient.distribute(model, training)
 
-        def batches(first_epoch: int) -> Any:
+        def batches(first_epoch: int, first_step: int) -> Any:
             options: dict[str, Any] = {
                 "seed": config.seed,
                 "epochs": None,
                 "first_epoch": first_epoch,
+                "first_step": first_step,
                 "ranks": distributed.everyone(),
             }
             if on_device:
@@ -133,7 +135,7 @@ class VAECFFamily(Family[VAECFRun]):
             global_batch_size=batch_size,
             about=f"{num_users:,} training users, {num_items:,} items, {matrix.nnz:,} interactions; "
             f"{model.count_params():,} parameters, batches of {batch_size:,}, {training.precision}",
-            fit_options={"steps_per_epoch": steps},
+            limit_steps=True,
         )
 
     def again(self, config: VAECFRun, data: TrainingSet, outcome: Outcome) -> Any:

@@ -50,6 +50,7 @@ class RunFolder:
         self.users = path / "users.arrow"
         self.test_users = path / "test_users.arrow"
         self.metrics = path / "metrics.json"
+        self.token = path / ".rank0"
         self._lock: IO | None = None
 
     @classmethod
@@ -177,6 +178,7 @@ class RunFolder:
         """Let others write into the folder again."""
         if self._lock is not None:
             self._lock.close()
+            self._lock = None
 
     def check_data(self, data_sha256: str | None) -> None:
         """Raise InputError unless the data is what the run was started on."""

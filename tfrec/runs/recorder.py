@@ -102,6 +102,9 @@ class Recorder(keras.callbacks.Callback):
         self.validate, self.samples, self.unit, self.steps = validate, samples, unit, steps
         self.rows: list[dict[str, Any]] = list(progress["rows"]) if progress else []
         self.best: dict[str, Any] | None = progress["best"] if progress else None
+        # Of an epoch that was begun.
+        self._carried = float(progress.get("seconds", 0.0)) if progress else 0.0
+        self._start: float | None = None
         self._writer: Any = None
         self._bar: Any = None
 
@@ -110,6 +113,11 @@ class Recorder(keras.callbacks.Callback):
         """All that is needed to continue from here, as JSON values."""
         updates = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
         return {"epoch": len(self.rows), "rows": self.rows, "best": self.best, "updates": updates}
+
+    @property
+    def seconds(self) -> float:
+        """Of the epoch under way, without those that a lost worker has cost; between epochs 0."""
+        return 0.0 if self._start is None else time.perf_counter() - self._start
 
     @property
     def done(self) -> bool:
@@ -130,7 +138,7 @@ class Recorder(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Start the clock and, on a terminal, a bar."""
-        self._start = time.perf_counter()
+        self._start, self._carried = time.perf_counter() - self._carried, 0.0
         if distributed.rank() == 0 and sys.stderr.isatty():
             self._bar = tqdm(total=self.steps, desc=f"epoch {epoch + 1}", unit="step", leave=False)
 
@@ -141,7 +149,8 @@ class Recorder(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Validate, record, save, and stop when there is reason to."""
-        seconds = time.perf_counter() - self._start
+        seconds = self.seconds
+        self._start = None
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -169,8 +178,15 @@ class Recorder(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Close the TensorBoard log."""
+        self.close()
+
+    def close(self) -> None:
+        """Leave terminal and TensorBoard log in order, also when training was left in the middle of an epoch."""
         if self._writer is not None:
             self._writer.close()
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
     def _write(self, number: int, last: bool) -> None:
         row = self.rows[-1]

@@ -28,7 +28,7 @@ options: dict[str, Any] = {"data.synthetic.num_users": users, "data.synthetic.nu
 if arguments.model == "als":
     # Its factors are what it has in 16 bits.
     options["factor_dtype"] = "float16" if arguments.precision == "mixed_float16" else "float32"
-else:
+elif arguments.model != "popularity":  # which has no arithmetic and no epochs
     epochs = arguments.epochs or (8 if arguments.model == "neumf" else 15)
     options |= {"epochs": epochs, "patience": None, "precision": arguments.precision}
 with tempfile.TemporaryDirectory() as folder:
