@@ -372,6 +372,9 @@ class _Training:
             "seconds": round(time.perf_counter() - started, 1),
             **{part: {name: r.to_json() for name, r in found.items()} for part, found in reports.items()},
         }
+        own = model
+        model = self.family.whole(own)
+        tested_model = model if tested_model is own else self.family.whole(tested_model)
         if distributed.rank() != 0:
             return result
         vocabulary_of(self.family, config, split, fitted).save(folder.items, folder.users)

@@ -30,6 +30,11 @@ class Ranks:
         """The sum of an array (in float64) or a tensor over the processes, the same on each."""
         return values
 
+    def blocks(self, count: int) -> range:
+        """This process's blocks of work out of ``count``, each size-th; as many on every process, so that some may get
+        one more than there is, of a number from ``count``."""
+        return range(self.rank, -(-count // self.size) * self.size, self.size)
+
     def gather_rows(self, rows: Any) -> Any:
         """The processes' rows, a tensor, one after another; they may have different numbers of rows."""
         return rows

@@ -146,7 +146,7 @@ def test_a_group_larger_than_the_table_is_the_table():
 def test_rejects():
     with pytest.raises(InputError, match="`embedding_group` must be at least 1"):
         make(embedding_group=0)
-    with pytest.raises(InputError, match="`user_embedding` must be 'dense' or 'tt'"):
+    with pytest.raises(InputError, match="`user_embedding` must be 'dense', 'tt' or 'sharded'"):
         make("sparse", "tt")
     with pytest.raises(InputError, match="`ranks` must be whole numbers from 1"):
         make(embedding_ranks=0)

@@ -41,6 +41,7 @@ from tfrec.distributed.ranks import (
     together,
     where,
 )
+from tfrec.distributed.sharding import Shard, gather_rows, shard_of
 
 __all__ = [
     "BroadcastCallback",
@@ -51,6 +52,7 @@ __all__ = [
     "ElasticState",
     "MetricAverageCallback",
     "RanksChanged",
+    "Shard",
     "StateAverageCallback",
     "StopTogetherCallback",
     "agree",
@@ -64,12 +66,14 @@ __all__ = [
     "everyone",
     "exchange",
     "gather_across_ranks",
+    "gather_rows",
     "host",
     "how_to_install",
     "init",
     "is_distributed",
     "local_rank",
     "rank",
+    "shard_of",
     "size",
     "sum_across_ranks",
     "together",

@@ -13,6 +13,7 @@ import numpy as np
 
 from tfrec.distributed import ranks
 from tfrec.distributed.optimizer import attach, digest, is_distributed, send_state
+from tfrec.distributed.sharding import shard_of
 from tfrec.errors import InputError, TfrecWarning
 
 _BEGINS, _ENDS = "where fit begins", "where fit ends"
@@ -113,7 +114,9 @@ class StateAverageCallback(keras.callbacks.Callback):
         exchanging = [layer for layer in model._flatten_layers() if hasattr(layer, "exchange_with")]
         own = {id(w) for layer in exchanging for w in layer.weights}
         averaged = [
-            w for w in model.non_trainable_weights if id(w) not in own and keras.backend.is_float_dtype(w.dtype)
+            w
+            for w in model.non_trainable_weights
+            if id(w) not in own and shard_of(w) is None and keras.backend.is_float_dtype(w.dtype)
         ]
         optimizer = model.optimizer
         mine: dict[str, Any] = {
@@ -196,7 +199,8 @@ class DriftCallback(keras.callbacks.Callback):
         """Compare."""
         if ranks.size() == 1:
             return
-        weights = self.model.weights
+        # A part of a table is each rank's own.
+        weights = [w for w in self.model.weights if shard_of(w) is None]
         everyone = ranks.exchange([digest(w.value) for w in weights], f"where weights are compared, epoch {epoch + 1}")
         for i, weight in enumerate(weights):
             apart = [r for r, one in enumerate(everyone) if one[i] != everyone[0][i]]

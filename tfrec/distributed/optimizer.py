@@ -24,6 +24,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfrec.distributed import ranks
+from tfrec.distributed.row_exchange import send_to_owners
+from tfrec.distributed.shard_steps import ShardSteps, all_finite
+from tfrec.distributed.sharding import Shard, shard_of
 from tfrec.distributed.sparse_sum import sum_in_rank_order
 from tfrec.errors import InputError
 from tfrec.optimizers.distinct_rows import with_distinct_rows
@@ -31,6 +34,10 @@ from tfrec.optimizers.distinct_rows import with_distinct_rows
 #: A tf.Tensor, a tf.IndexedSlices, or None for a variable without influence on the loss.
 Gradient: TypeAlias = Any
 Compression = Literal["none", "float16"]
+
+
+#: Where ranks that share a table's rows meet before they validate or predict.
+_TEST = ranks.place("at a step of validation or prediction")
 
 
 class _Distributed:
@@ -43,6 +50,10 @@ class _Distributed:
         self._sparse_as_dense = sparse_as_dense
         self._passes = backward_passes_per_step
         self._batch: tf.Tensor | None = None
+        #: Computed when the ranks have met for the step under way; what the step exchanges waits for it.
+        self._begun: tf.Tensor | None = None
+        #: Whether the model has tables of which each rank holds a part, so that each of its steps is an exchange.
+        self._exchanges_rows = False
         self._accumulators: list[tf.Variable] | None = None
         #: Whether all ranks are known to have the same weights.
         self._same_weights = ranks.size() == 1
@@ -78,10 +89,27 @@ class _Distributed:
             self._epoch_samples.assign_add(tf.cast(samples, tf.int64))
             self._epoch_steps.assign_add(1)
             count = tf.cast(samples, tf.float32)
-            if self._passes > 1:
-                self._batch = tf.stack([count, count])
-            else:
-                self._batch = tf.stack([count, self._total(count)])
+            # Several passes make one update; but each of them fetches rows.
+            total = self._total(count) if self._passes == 1 or self._exchanges_rows else count
+            self._batch = self._begun = tf.stack([count, total])
+
+    def record_test(self, samples: tf.Tensor) -> None:
+        """Say that a step of validation or prediction begins, of so many samples."""
+        if self._exchanges_rows and ranks.size() > 1:
+            samples = tf.cast(samples, tf.float32) + self._nothing.read_value()
+            self._begun = self._meet(_TEST, samples)[:, 1]
+
+    def begun(self) -> tf.Tensor | None:
+        """What the exchanges of the step under way wait for: that all ranks have come to it."""
+        graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+        own = getattr(self._begun, "graph", None) if graph is not None else None
+        while graph is not None and graph is not own:
+            graph = getattr(graph, "outer_graph", None)
+        return None if graph is None else self._begun
+
+    def check_finite(self, grads: Sequence[Gradient]) -> tf.Tensor:
+        """Whether all gradients are finite, asked by `keras.optimizers.LossScaleOptimizer`; the same on all ranks."""
+        return all_finite(grads, self._trainable_variables)  # type: ignore[attr-defined]
 
     def apply(self, grads: Sequence[Gradient], trainable_variables: Sequence[Any] | None = None) -> None:
         """Reduce over ranks, then apply as the optimizer does."""
@@ -107,7 +135,7 @@ class _Distributed:
                 self.record_batch(tf.constant(1))
             share = self.share()
             self._batch = None
-            grads = self._reduce(list(grads), share)
+            grads = self._reduce(list(grads), share, self._shards(trainable_variables))
         super().apply(grads, trainable_variables)  # type: ignore[misc]
 
     def share(self) -> tf.Tensor:
@@ -120,8 +148,13 @@ class _Distributed:
         """The sum over the ranks, float32, after all have said that they make this step too."""
         if ranks.size() == 1:
             return samples
-        rows = ranks.meet(ranks.STEP, samples + self._nothing.read_value(), self._epoch_steps.read_value())
-        together = tf.reduce_all(tf.equal(rows[:, 0], tf.constant(ranks.STEP, tf.float64)))
+        rows = self._meet(ranks.STEP, samples + self._nothing.read_value())
+        return tf.cast(tf.reduce_sum(rows[:, 1]), tf.float32)
+
+    def _meet(self, place: int, samples: tf.Tensor) -> tf.Tensor:
+        """What `ranks.meet` gives, once it is known that all ranks are at ``place``."""
+        rows = ranks.meet(place, samples, self._epoch_steps.read_value())
+        together = tf.reduce_all(tf.equal(rows[:, 0], tf.constant(place, tf.float64)))
         if tf.executing_eagerly():
             if not together:
                 self._raise_apart(rows.numpy())
@@ -131,14 +164,19 @@ class _Distributed:
             )
             with tf.control_dependencies([checked]):
                 rows = tf.identity(rows)
-        return tf.cast(tf.reduce_sum(rows[:, 1]), tf.float32)
+        return rows
+
+    def _shards(self, variables: Sequence[Any] | None) -> list[Shard | None]:
+        """The part of a table that each variable holds, or None."""
+        known = variables if variables is not None else self._trainable_variables  # type: ignore[attr-defined]
+        return [shard_of(v) for v in known]
 
     def _raise_apart(self, rows: np.ndarray) -> np.ndarray:
         raise ranks.apart(rows)
 
     def _compare_weights(self) -> tf.Tensor:
         """Raise unless all ranks begin with the same weights; asked once, before the first update. Returns True."""
-        variables = list(self._trainable_variables)  # type: ignore[attr-defined]
+        variables = [v for v in self._trainable_variables if shard_of(v) is None]  # type: ignore[attr-defined]
         paths = [v.path for v in variables]
 
         def compare(*values: np.ndarray) -> np.ndarray:
@@ -175,12 +213,18 @@ class _Distributed:
         samples = self._batch[0]
         self._batch = None
         present = [i for i, g in enumerate(grads) if g is not None]
+        shards = self._shards(variables)
         if self._accumulators is None:
             with tf.init_scope():
                 known = variables if variables is not None else self._trainable_variables  # type: ignore[attr-defined]
                 self._accumulators = [tf.Variable(tf.zeros(known[i].shape), trainable=False) for i in present]
         for accumulator, i in zip(self._accumulators, present, strict=True):
-            accumulator.assign_add(tf.math.multiply_no_nan(_dense(grads[i]), samples))
+            shard = shards[i]
+            if shard is not None and ranks.size() > 1:
+                # Each pass has other rows, so the owners add them up.
+                accumulator.scatter_add(self._at_owners(i, grads[i], samples, shard))
+            else:
+                accumulator.assign_add(tf.math.multiply_no_nan(_dense(grads[i]), samples))
         self._accumulated_samples.assign_add(samples)
         self._pass.assign_add(1)
         structure: list[Gradient] = [None] * len(grads)
@@ -190,28 +234,31 @@ class _Distributed:
             assert self._accumulators is not None
             for accumulator, i in zip(self._accumulators, present, strict=True):
                 structure[i] = accumulator.read_value()
-            super(_Distributed, self).apply(self._reduce(structure, share), variables)  # type: ignore[misc]
+            none = [None] * len(grads)
+            of_ranks = [None if shards[i] is not None else g for i, g in enumerate(structure)]
+            reduced = self._reduce(of_ranks, share, none)
+            for i in present:
+                if shards[i] is not None:
+                    reduced[i] = tf.math.multiply_no_nan(structure[i], share)
+            super(_Distributed, self).apply(reduced, variables)  # type: ignore[misc]
             for variable in (*self._accumulators, self._accumulated_samples):
                 variable.assign(tf.zeros_like(variable))
             return tf.constant(True)
 
         tf.cond(tf.equal(self._pass % self._passes, 0), update, lambda: tf.constant(False))
 
-    def _reduce(self, grads: list[Gradient], share: tf.Tensor) -> list[Gradient]:
+    def _reduce(self, grads: list[Gradient], share: tf.Tensor, shards: Sequence[Shard | None]) -> list[Gradient]:
         """Sum over ranks of ``share * gradient``. A rank without samples has share 0 and counts for nothing."""
         reduced = list(grads)
         dense: list[int] = []
         sparse: list[int] = []
-        for i, gradient in enumerate(grads):
+        for i, (gradient, shard) in enumerate(zip(grads, shards, strict=True)):
             if gradient is None:
                 continue
-            if isinstance(gradient, tf.IndexedSlices) and not self._sparse_as_dense:
-                values = tf.math.multiply_no_nan(gradient.values, tf.cast(share, gradient.dtype))
-                # Not before all ranks have met for this step, and never constant.
-                with tf.control_dependencies([share]):
-                    indices = gradient.indices + tf.cast(self._nothing.read_value(), gradient.indices.dtype)
-                # A row that occurs several times travels once.
-                reduced[i] = with_distinct_rows(tf.IndexedSlices(values, indices, gradient.dense_shape))
+            if shard is not None:
+                reduced[i] = self._at_owners(i, gradient, share, shard)
+            elif isinstance(gradient, tf.IndexedSlices) and not self._sparse_as_dense:
+                reduced[i] = self._times(gradient, share)
                 sparse.append(i)
             else:
                 tensor = _dense(gradient)
@@ -222,6 +269,25 @@ class _Distributed:
         for i, rows in zip(sparse, self._sum_rows({i: reduced[i] for i in sparse}), strict=True):
             reduced[i] = rows
         return reduced
+
+    def _times(self, gradient: tf.IndexedSlices, factor: tf.Tensor) -> tf.IndexedSlices:
+        """``factor * gradient``, in which a row that occurs several times is one: it travels once."""
+        values = tf.math.multiply_no_nan(gradient.values, tf.cast(factor, gradient.dtype))
+        # Not before all ranks have met for this step, and never constant.
+        with tf.control_dependencies([factor]):
+            indices = gradient.indices + tf.cast(self._nothing.read_value(), gradient.indices.dtype)
+        return with_distinct_rows(tf.IndexedSlices(values, indices, gradient.dense_shape))
+
+    def _at_owners(self, i: int, gradient: Gradient, factor: tf.Tensor, shard: Shard) -> tf.IndexedSlices:
+        """Sum over ranks of ``factor * gradient`` of variable i, of which this rank gets the rows that it holds."""
+        if not isinstance(gradient, tf.IndexedSlices):
+            raise InputError(
+                "The gradient of a table that is shared among ranks must be rows (tf.IndexedSlices) by their ids.\n"
+                f"Received: a {type(gradient).__name__} for variable {i}, of {shard.rows} rows.\n"
+                "Read the table through the layer's call or `rows`, not as a whole."
+            )
+        mine = self._times(gradient, factor)
+        return send_to_owners(mine, shard, self._wire(mine.values), f"gradient.{i}")
 
     def _sum_rows(self, gradients: dict[int, tf.IndexedSlices]) -> list[tf.IndexedSlices]:
         """Sparse gradients summed over the ranks: a row that several ranks have is one row with the sum, as it would be
@@ -309,10 +375,19 @@ def DistributedOptimizer(
     # Under its own name: a saved model then names the plain optimizer, which every process can load.
     made: Any = type(
         base.__name__,
-        (_Distributed, base),
+        (_Distributed, ShardSteps, base),
         {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__},
     )
     distributed = made.from_config(optimizer.get_config())
+    if scales or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        inner = distributed.inner_optimizer
+        kind = type(inner)
+        with_shards: Any = type(
+            kind.__name__,
+            (ShardSteps, kind),
+            {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__},
+        )
+        distributed.inner_optimizer = with_shards.from_config(inner.get_config())
     distributed.distribute_over_ranks(compression, sparse_as_dense, backward_passes_per_step)
     return distributed
 
@@ -387,16 +462,22 @@ def attach(model: keras.Model) -> None:
             layer.reduce_gradients = functools.partial(_mean, optimizer, layer.path)
         if hasattr(layer, "exchange_with"):
             layer.exchange_with(ranks.sum_across_ranks, ranks.broadcast_from_zero)
+    tables = [layer for layer in model._flatten_layers() if hasattr(layer, "exchange_name")]
+    for i, layer in enumerate(tables):
+        # By its place in the model: a rank may have made other models, after which Keras's names are others.
+        layer.exchange_name, layer.begun = f"table.{i}", optimizer.begun
+    optimizer._exchanges_rows = any(layer.shard is not None or not layer.built for layer in tables)
     if getattr(model, "_tfrec_attached", None) is None:
         _wrap(model)
     model._tfrec_attached = optimizer
     ranks.count_steps_with(lambda: float(optimizer._epoch_steps.numpy()))
     # Drop graphs that were traced from the old steps.
-    model.train_function = model.test_function = None
+    model.train_function = model.test_function = model.predict_function = None
 
 
 def _wrap(model: keras.Model) -> None:
     train, test, make = model.train_step, model.test_step, model.make_train_function
+    predict = model.predict_step
 
     def train_step(data: Any) -> Any:
         optimizer = model.optimizer
@@ -412,8 +493,15 @@ def _wrap(model: keras.Model) -> None:
 
     def test_step(data: Any) -> Any:
         if is_distributed(model.optimizer):
-            model.optimizer._validation_samples.assign_add(tf.cast(_num_samples(data), tf.int64))
+            samples = _num_samples(data)
+            model.optimizer._validation_samples.assign_add(tf.cast(samples, tf.int64))
+            model.optimizer.record_test(samples)
         return test(data)
+
+    def predict_step(data: Any) -> Any:
+        if is_distributed(model.optimizer):
+            model.optimizer.record_test(_num_samples(data))
+        return predict(data)
 
     def make_train_function(force: bool = False) -> Any:
         found = model.train_function
@@ -422,7 +510,8 @@ def _wrap(model: keras.Model) -> None:
             model.train_function = _explaining(model, model.train_function)
         return made
 
-    model.train_step, model.test_step, model.make_train_function = train_step, test_step, make_train_function
+    model.train_step, model.test_step, model.predict_step = train_step, test_step, predict_step
+    model.make_train_function = make_train_function
 
 
 def _explaining(model: keras.Model, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -476,9 +565,10 @@ def send_state(model: keras.Model) -> None:
 
 
 def broadcast_state(variables: Sequence[keras.Variable]) -> None:
-    """Rank 0's values in every rank's variables. Every process must call it."""
+    """Rank 0's values in every rank's variables, but for parts of tables, which are each rank's own. Every process must
+    call it."""
     if ranks.size() > 1:
-        for variable in variables:
+        for variable in (v for v in variables if shard_of(v) is None):
             variable.assign(ranks.broadcast_from_zero(np.asarray(variable.value)))
 
 
@@ -491,7 +581,13 @@ def labels(model: keras.Model, variables: Sequence[Any]) -> list[list[Any]]:
         # The optimizer's end in what they are: ..._momentum.
         return last if id(variable) in weights else last.rsplit("_", 1)[-1]
 
-    return [[name(v), list(v.shape), str(v.dtype)] for v in variables]
+    return [[name(v), _shape(v), str(v.dtype)] for v in variables]
+
+
+def _shape(variable: Any) -> list[Any]:
+    """A variable's shape; of a part of a table that of the table."""
+    shard = shard_of(variable)
+    return list(variable.shape) if shard is None else ["in parts", shard.rows, *variable.shape[1:]]
 
 
 def digest(value: Any) -> str:

@@ -413,6 +413,19 @@ def _meet(number: int) -> None:
         raise apart(rows)
 
 
+def meet_at(label: str) -> None:
+    """Raise on every rank unless all are at the same place; outside of graphs. Every process must call it.
+
+    Args:
+        label: of the place, see `place`.
+
+    Raises:
+        SharedError: another rank is elsewhere.
+    """
+    if _hvd is not None:
+        _meet(place(label))
+
+
 #: The steps of the epoch under way, for messages; set by tfrec.distributed.optimizer.
 _steps: Callable[[], float] = lambda: 0.0  # noqa: E731
 

@@ -6,14 +6,19 @@ evenly, every rank's part differs by at most one row, and the rule needs no tabl
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 from tfrec.distributed import ranks
 
 _MARK = "_tfrec_shard"
+#: Numbers that `gather_rows` collects at once: 16 MiB in float32.
+CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -57,3 +62,53 @@ def mark(variable: Any, shard: Shard) -> None:
 def shard_of(variable: Any) -> Shard | None:
     """The part of a table that a variable holds, or None where every rank holds all of it."""
     return getattr(variable, _MARK, None)
+
+
+def gather_rows(variable: Any, to: int | None = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The table of which a variable is a part, some rows at a time. Every rank must call it and go through all of it.
+
+    No rank holds more than a few chunks besides its own part.
+
+    Args:
+        variable: a weight or a slot of one, `shard_of` or not.
+        to: the rank that gets the rows, or None for all. The others get chunks without a row, as many.
+
+    Yields:
+        ids, int64 ``[n]``, ascending and going on from chunk to chunk; and their rows, ``[n, ...]``.
+    """
+    shard = shard_of(variable) or Shard(int(variable.shape[0]), 0, 1)
+    table = variable.value if isinstance(variable, keras.Variable) else variable
+    receives = to is None or shard.size == 1 or to == ranks.rank()
+    width = max(1, int(np.prod(variable.shape[1:])))
+    step = max(1, CHUNK // (width * shard.size))
+    if shard.size > 1:
+        ranks.meet_at("gathering the rows of a table")
+    for first in range(0, -(-shard.rows // shard.size), step):
+        places = np.arange(first, min(first + step, shard.local_rows), dtype=np.int64)
+        # By gather: a slice would copy a variable that rows were scattered into.
+        rows = tf.gather(table, tf.constant(places, tf.int64))
+        ids = np.arange(first * shard.size, min((first + step) * shard.size, shard.rows), dtype=np.int64)
+        if shard.size > 1:
+            parts = _send(rows, to, shard.size)
+            if not receives:
+                yield ids[:0], rows[:0].numpy()
+                continue
+            found = np.empty((len(ids), *variable.shape[1:]), rows.dtype.as_numpy_dtype)
+            for r, part in enumerate(parts):
+                found[r :: shard.size] = part
+            yield ids, found
+        else:
+            yield ids, rows.numpy()
+
+
+def _send(rows: tf.Tensor, to: int | None, size: int) -> list[np.ndarray]:
+    """The ranks' rows, in order of rank, on rank ``to`` or on all."""
+    hvd = ranks.horovod()
+    count = int(rows.shape[0])
+    if to is None:
+        sent, splits = tf.tile(rows, [size, *[1] * (len(rows.shape) - 1)]), [count] * size
+    else:
+        sent, splits = rows, [count if r == to else 0 for r in range(size)]
+    with ranks.watched():
+        received, counts = hvd.alltoall(sent, tf.constant(splits, tf.int32), name="tfrec.gather_rows")
+    return np.split(received.numpy(), np.cumsum(counts.numpy())[:-1])

@@ -201,6 +201,7 @@ def evaluate_candidates(
     block_pairs: int = 1 << 19,
     details_at: int | None = None,
     ranks: Ranks = ALONE,
+    together: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Metrics of a scorer, the mean over the users with a held-out item.
@@ -215,6 +216,8 @@ def evaluate_candidates(
         block_pairs: scores computed at once, about.
         details_at: keep `Details` of the first this many, too; None: keep none.
         ranks: who shares the work; each takes every size-th block of users.
+        together: whether scoring is a collective, so that every rank must do it equally often: a rank that runs out of
+            users then scores none of them.
         progress: called with the number of users done.
 
     Raises:
@@ -237,8 +240,11 @@ def evaluate_candidates(
     block = max(1, block_pairs // candidates.num_candidates)
     values = np.zeros((3, len(users)))
     finite = True
-    for start in range(0, len(users), block)[ranks.rank :: ranks.size]:
+    for number in ranks.blocks(-(-len(users) // block)):
+        start = number * block
         chosen = users[start : start + block]
+        if len(chosen) == 0 and not together:
+            continue
         hidden = candidates.not_candidates(chosen) if candidates.protocol == "all" else np.zeros((0, 2), np.int64)
         values[:, start : start + block], all_finite = ranks_of(tf.constant(chosen, tf.int64), tf.constant(hidden))
         finite &= bool(all_finite)

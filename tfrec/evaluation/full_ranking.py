@@ -70,6 +70,7 @@ def evaluate_full_ranking(
     block_users: int = 512,
     details_at: int | None = None,
     ranks: Ranks = ALONE,
+    together: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Metrics of a scorer, the mean over the users who have targets.
@@ -89,6 +90,8 @@ def evaluate_full_ranking(
         block_users: users scored at once.
         details_at: keep `Details` of the first this many, too; None: keep none.
         ranks: who shares the work; each takes every size-th block of users.
+        together: whether scoring is a collective, so that every rank must do it equally often: a rank that runs out of
+            users then scores none of them.
         progress: called with the number of users done.
 
     Raises:
@@ -110,10 +113,13 @@ def evaluate_full_ranking(
         lists |= {k for k in (min(details_at, num_items), *LIST_CUTOFFS) if k <= depth}
     shown = {k: np.zeros(num_items) for k in sorted(lists)}
     found_at = np.zeros(targets.nnz if details_at is not None else 0)
-    blocks = range(0, num_users, block_users)
     error: InputError | None = None
-    for start in blocks[ranks.rank :: ranks.size]:
-        rows = np.arange(start, min(start + block_users, num_users))
+    for block in ranks.blocks(-(-num_users // block_users)):
+        rows = np.arange(block * block_users, min((block + 1) * block_users, num_users))
+        if len(rows) == 0 or error is not None:
+            if together:
+                score(rows[:0], seen[:0])
+            continue
         try:
             placed, top = _block(
                 score, rows, seen[rows[0] : rows[-1] + 1], targets[rows[0] : rows[-1] + 1], depth, all_ranks
@@ -121,7 +127,7 @@ def evaluate_full_ranking(
         except InputError as caught:
             # The other ranks are on their way to the sum below: meet them there, then stop together.
             error = caught
-            break
+            continue
         resolved = placed.resolve(ties)
         if details_at is not None:
             of_block = slice(targets.indptr[rows[0]], targets.indptr[rows[-1] + 1])

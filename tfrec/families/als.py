@@ -184,10 +184,8 @@ class ALSTrainer(Trainer):
         from tfrec.runs.checkpoint import load_state
         from tfrec.runs.claim import on_rank_zero
 
-        self._rows = on_rank_zero(
-            lambda: load_state(folder.last, self.model, optimizer=False)["rows"] if folder.last.is_file() else []
-        )
-        if self._rows:
+        if on_rank_zero(folder.last.is_file):
+            self._rows = load_state(folder.last, self.model, optimizer=False)["rows"]
             distributed.broadcast_state(self.model.weights)
         return len(self._rows)
 

@@ -111,6 +111,14 @@ class Family(ABC, Generic[C]):
     def again(self, config: C, data: TrainingSet, outcome: Outcome) -> Any:
         """A model trained again on other data as in ``outcome``, without validation; the same on every rank."""
 
+    def whole(self, model: Any) -> Any:
+        """The model as one process can save, load and ask it, on rank 0; the others get ``model``. Every rank calls it.
+
+        Raises:
+            InputError: it does not fit into the memory of rank 0's machine.
+        """
+        return model
+
     def rows(self, config: C, data: TrainingSet) -> Callable[[scipy.sparse.csr_matrix], scipy.sparse.csr_matrix]:
         """How users' histories, ``[B, I]`` as in the data, becomes what the model takes: a 1 for each item liked."""
         return liked

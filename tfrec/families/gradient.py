@@ -19,7 +19,6 @@ from tfrec.families.config import FitConfig
 from tfrec.families.family import Outcome, Trainer
 from tfrec.optimizers import Adam
 from tfrec.runs.checkpoint import load_state, resume_state
-from tfrec.runs.claim import on_rank_zero
 from tfrec.runs.folder import RunFolder
 from tfrec.runs.recorder import Recorder, check_loss
 
@@ -73,7 +72,7 @@ class GradientTrainer(Trainer):
             return state.epoch
         if state is not None:
             state.clear()
-        self._progress = on_rank_zero(lambda: resume_state(folder.last, folder.best, self.model, monitor))
+        self._progress = resume_state(folder.last, folder.best, self.model, monitor)
         return self._progress["epoch"] if self._progress else 0
 
     def fit(self, folder: RunFolder, monitor: str, validate: Callable[[], Report]) -> Outcome:
@@ -93,7 +92,7 @@ class GradientTrainer(Trainer):
         if first_epoch < self.training.epochs and not recorder.done:
             with contextlib.closing(recorder):
                 self._epochs(recorder, first_epoch)
-        on_rank_zero(lambda: load_state(folder.best, self.model, optimizer=False))
+        load_state(folder.best, self.model, optimizer=False)
         # Every rank measures it.
         distributed.broadcast_state(self.model.weights)
         rows, best = recorder.rows, recorder.best["epoch"] if recorder.best else None
@@ -103,7 +102,7 @@ class GradientTrainer(Trainer):
                 "epochs": len(rows),
                 "best_epoch": best,
                 "global_batch_size": self.global_batch_size,
-                "parameters": self.model.count_params(),
+                "parameters": num_parameters(self.model),
                 **self._summary,
                 f"{self.unit}_per_second": speeds,
                 f"median_{self.unit}_per_second": float(np.median(speeds)),
@@ -170,6 +169,15 @@ class GradientTrainer(Trainer):
             distributed.MetricAverageCallback(),
         ]
         return [*found, distributed.DriftCallback()] if self.training.compare_ranks else found
+
+
+def num_parameters(model: keras.Model) -> int:
+    """Numbers in a model's weights, on all ranks together."""
+    total = 0
+    for weight in model.weights:
+        shard = distributed.shard_of(weight)
+        total += math.prod(weight.shape if shard is None else (shard.rows, *weight.shape[1:]))
+    return total
 
 
 def begin(training: FitConfig, seed: int) -> None:

@@ -50,9 +50,10 @@ class NeuMFConfig:
     """Both branches, or one alone."""
     split_final: bool = False
     """Two output layers, one per branch, for int8 quantization; the same function."""
-    user_embedding: Literal["dense", "tt"] = "dense"
-    """dense: a row per user; tt: a tensor-train table, many times smaller."""
-    item_embedding: Literal["dense", "tt"] = "dense"
+    user_embedding: Literal["dense", "tt", "sharded"] = "dense"
+    """dense: a row per user on every rank; sharded: each rank holds its share of the rows; tt: a tensor-train table,
+    many times smaller."""
+    item_embedding: Literal["dense", "tt", "sharded"] = "dense"
     """The same for items."""
     embedding_ranks: int = 16
     """Of tensor-train tables: larger is nearer to dense, and slower."""
@@ -76,7 +77,8 @@ class NeuMFTraining(FitConfig):
     sampling: Literal["exact", "approximate"] = "exact"
     """exact: no negative is a training positive of the user. approximate: uniform over all items."""
     embedding_update: Literal["auto", "lazy", "dense"] = "auto"
-    """lazy: Adam touches the rows of the batch only. auto: lazy for a table of which a batch has less than .35."""
+    """lazy: Adam touches the rows of the batch only. auto: lazy for a table of which a batch has less than .35, and for
+    sharded tables."""
     steps_per_call: int | None = None
     """Steps that the device takes between two returns to Python. Default: about a million samples."""
 
@@ -217,7 +219,8 @@ class NeuMFFamily(Family[NeuMFRun]):
             unit="samples",
             global_batch_size=batch_size,
             about=f"{matrix.shape[0]:,} users, {matrix.shape[1]:,} items, {matrix.nnz:,} positives with "
-            f"{sampler.num_negatives} negatives each ({sampler.sampling}); {model.count_params():,} parameters, "
+            f"{sampler.num_negatives} negatives each ({sampler.sampling}); "
+            f"{gradient.num_parameters(model):,} parameters, "
             f"batches of {batch_size:,} samples, {training.precision}.\nAdam updates "
             f"{' and '.join(lazy) + ' rows of the batch only (lazy)' if lazy else 'all rows'}; "
             f"{traffic / 2**20:.1f} MiB of gradients per step and rank",
@@ -227,6 +230,17 @@ class NeuMFFamily(Family[NeuMFRun]):
     def again(self, config: NeuMFRun, data: TrainingSet, outcome: Outcome) -> Any:
         """As many epochs as the best one."""
         return self.trainer(config, data).fit_anew(outcome.epochs or config.training.epochs)
+
+    def whole(self, model: Any) -> Any:
+        """With dense tables."""
+        if "sharded" not in getattr(model, "embedding_kinds", {}).values():
+            return model
+        from tfrec import distributed
+        from tfrec.families.gradient import num_parameters
+        from tfrec.families.whole import check_memory
+
+        check_memory(4 * num_parameters(model))
+        return model.with_dense_embeddings(here=distributed.rank() == 0)
 
     def quantizing(self, settings: QuantizeSettings) -> Derivation:
         """All of it in integers."""
@@ -277,8 +291,10 @@ def compile_model(model: NeuMF, training: NeuMFTraining, sampler: PointwiseSampl
         "item_embedding": sampler.positives_per_step * (1 + sampler.num_negatives),
     }
     # The cores of a tensor-train table have no rows of their own: their gradients are small and dense.
-    rows = {t: n for t, n in rows.items() if model.embedding_kinds[t.removesuffix("_embedding")] == "dense"}
-    lazy = [t for t, count in rows.items() if is_lazy(training, count, getattr(model, t).shape[0])]
+    kinds = {t: model.embedding_kinds[t.removesuffix("_embedding")] for t in rows}
+    rows = {t: n for t, n in rows.items() if kinds[t] != "tt"}
+    num_rows = {"user_embedding": model.num_users, "item_embedding": model.num_items}
+    lazy = [t for t, count in rows.items() if is_lazy(training, count, num_rows[t], kinds[t] == "sharded")]
     if training.backward_passes_per_step > 1:
         if training.embedding_update == "lazy":
             raise InputError(
@@ -300,24 +316,33 @@ def compile_model(model: NeuMF, training: NeuMFTraining, sampler: PointwiseSampl
     return sides, gradient_bytes(model, lazy, rows, training.compression)
 
 
-def is_lazy(training: NeuMFTraining, rows: int, table_rows: int) -> bool:
-    """Whether a table of which a global batch has ``rows`` rows, repetitions counted, is updated row by row."""
-    if training.embedding_update != "auto":
-        return training.embedding_update == "lazy"
+def is_lazy(training: NeuMFTraining, rows: int, table_rows: int, sharded: bool = False) -> bool:
+    """Whether a table of which a global batch has ``rows`` rows, repetitions counted, is updated row by row.
+
+    A sharded one is, unless told otherwise: it is large, and a dense update needs as much memory again.
+    """
+    if training.embedding_update != "auto" or sharded:
+        return training.embedding_update != "dense"
     # Expected number of different rows, were all equally likely: never more than there are.
     different = table_rows * -math.expm1(-rows / table_rows)
     return different < LAZY_BELOW * table_rows
 
 
 def gradient_bytes(model: NeuMF, lazy: list[str], rows: dict[str, int], compression: str) -> int:
-    """Bytes of gradients that one rank hands over in a step: what an allreduce sums, or an allgather collects."""
+    """Bytes of gradients that one rank hands over in a step: what an allreduce sums, or an allgather collects; of a
+    sharded table the rows that it sends and receives, and their gradients."""
     from tfrec import distributed
 
     size = distributed.size()
     item = 2 if compression == "float16" else 4
     total = 0
+    tables = {id(v): t for t in rows for v in getattr(getattr(model, t), "weights", [])}
     for variable in model.trainable_variables:
-        if variable.name in lazy:
+        shard = distributed.shard_of(variable)
+        if shard is not None:
+            most = min(rows[tables[id(variable)]] // size, shard.rows)
+            total += most * (variable.shape[1] * (4 + item) + 2 * 4)
+        elif variable.name in lazy:
             most = min(rows[variable.name] // size, variable.shape[0])
             total += most * (variable.shape[1] * item + 8)
         else:

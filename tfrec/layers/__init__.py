@@ -8,6 +8,7 @@ load_tensorflow()
 from tfrec.layers.aligned_dense import AlignedDense
 from tfrec.layers.als_factors import ALSFactors
 from tfrec.layers.multinomial import multinomial_nll
+from tfrec.layers.sharded_embedding import ShardedEmbedding
 from tfrec.layers.sparse_dense import SparseDense
 from tfrec.layers.sparse_input import dropout_nonzeros, l2_normalize_rows
 from tfrec.layers.tt_cache import CachedTTEmbedding, CacheRefresh
@@ -20,6 +21,7 @@ __all__ = [
     "AlignedDense",
     "CacheRefresh",
     "CachedTTEmbedding",
+    "ShardedEmbedding",
     "SparseDense",
     "TTEmbedding",
     "TTEmbeddingBag",

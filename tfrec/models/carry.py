@@ -19,16 +19,13 @@ def carry_weights(new: Any, old: Any, users: Any, items: Any) -> None:
         InputError: a model of another class or form, or numbers that it does not have. Nothing has changed then.
     """
     if type(old) is not type(new):
-        raise InputError(
-            f"`old` must be a {type(new).__name__}, as this model.\nReceived: {type(old).__name__}.\n"
-            "Load the model of an earlier run of the same kind."
-        )
+        raise other_class(new, old)
     numbers = {"item": numbers_in_old(items, "items", new.num_items, old.num_items)}
     if new.num_users is not None:
         numbers["user"] = numbers_in_old(users, "users", new.num_users, old.num_users)
     axes = {id(weight): (side, axis) for weight, side, axis in new.row_axes()}
     if len(new.weights) != len(old.weights):
-        raise _other_form(len(new.weights), len(old.weights), "weights")
+        raise other_form(len(new.weights), len(old.weights), "weights")
     values = []
     for weight, source in zip(new.weights, old.weights, strict=True):
         side, axis = axes.get(id(weight), ("item", None))
@@ -37,7 +34,7 @@ def carry_weights(new: Any, old: Any, users: Any, items: Any) -> None:
             # The axis may be longer or shorter; how long it is was checked with the numbers.
             expected[axis] = found[axis] = -1
         if expected != found:
-            raise _other_form(tuple(weight.shape), tuple(source.shape), f"a {weight.name} of shape")
+            raise other_form(tuple(weight.shape), tuple(source.shape), f"a {weight.name} of shape")
         value = source.numpy()
         values.append(value if axis is None else _rows(weight.numpy(), value, numbers[side], axis))
     for weight, value in zip(new.weights, values, strict=True):
@@ -70,7 +67,16 @@ def _rows(new: np.ndarray, old: np.ndarray, numbers: np.ndarray, axis: int) -> n
     return np.moveaxis(value, 0, axis)
 
 
-def _other_form(expected: Any, found: Any, what: str) -> InputError:
+def other_class(new: Any, old: Any) -> InputError:
+    """The error of an ``old`` of another class."""
+    return InputError(
+        f"`old` must be a {type(new).__name__}, as this model.\nReceived: {type(old).__name__}.\n"
+        "Load the model of an earlier run of the same kind."
+    )
+
+
+def other_form(expected: Any, found: Any, what: str) -> InputError:
+    """The error of an ``old`` of the same class and another form."""
     return InputError(
         f"`old` must have the form of this model; expected {what} {expected}.\nReceived: {found}.\n"
         "Make the new model with the options of the old one; only the numbers of users and items may differ."

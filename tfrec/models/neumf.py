@@ -25,7 +25,7 @@ import keras
 import tensorflow as tf
 
 from tfrec.errors import InputError
-from tfrec.layers.tt_embedding import TTEmbedding
+from tfrec.layers import ShardedEmbedding, TTEmbedding
 from tfrec.models.neumf_checks import checked, like
 from tfrec.models.neumf_network import NeuMFNetwork
 from tfrec.models.neumf_terms import RowSums, Terms, occurrences, take
@@ -56,7 +56,8 @@ class NeuMF(NeuMFNetwork):
         branch: ``neumf``, or ``gmf`` or ``mlp`` for that branch alone.
         split_final: two output layers, one per branch, whose logits are added, instead of one over both: the same
             function, exactly, with ranges of their own for quantization. See `with_split_final`.
-        user_embedding: ``dense``, a row for each user, or ``tt``, a `TTEmbedding`.
+        user_embedding: ``dense``, a row for each user on every rank; ``sharded``, a `ShardedEmbedding`, of which each
+            rank holds its share of the rows; or ``tt``, a `TTEmbedding`.
         item_embedding: the same for items.
         embedding_ranks: of the ``tt`` tables, one number for all ranks, from 1.
         embedding_group: of the ``tt`` tables. None: three cores of about equal size. k, from 1: two cores, in which k
@@ -296,7 +297,11 @@ class NeuMF(NeuMFNetwork):
             cores = [tf.convert_to_tensor(core) for core in table.cores]
             found = tt_gradients(ids, tf.cast(gradient, tf.float32), cores, table.shape)
             return {id(core): g for core, g in zip(table.cores, found, strict=True)}
-        rows = tf.IndexedSlices(tf.cast(gradient, tf.float32), ids, tf.constant(tuple(table.shape), tf.int64))
+        gradient = tf.cast(gradient, tf.float32)
+        if isinstance(table, ShardedEmbedding):
+            shape = tf.constant([table.input_dim, table.output_dim], tf.int64)
+            return {id(table.embeddings): tf.IndexedSlices(gradient, ids, shape)}
+        rows = tf.IndexedSlices(gradient, ids, tf.constant(tuple(table.shape), tf.int64))
         return {id(table): rows if table.name in self.lazy_tables else tf.convert_to_tensor(rows)}
 
     def _noise(self, chunk: tf.Tensor) -> tf.Tensor:
@@ -345,8 +350,11 @@ class NeuMF(NeuMFNetwork):
         """
         kinds = dict(self.embedding_kinds)
         for side in sides:
-            if kinds[side] == "tt":
-                raise InputError(f"The {side} table is a tensor train already.\nLeave it out.")
+            if kinds[side] != "dense":
+                raise InputError(
+                    f"The {side} table must be dense to become a tensor train.\nReceived: {kinds[side]!r}.\n"
+                    "Leave it out if it is one already; with_dense_embeddings makes a sharded table dense."
+                )
             kinds[side] = "tt"
         config = {f"{side}_embedding": kind for side, kind in kinds.items()}
         other = NeuMF.from_config({**self.get_config(), **config, "embedding_ranks": ranks, "embedding_group": group})
@@ -363,19 +371,32 @@ class NeuMF(NeuMFNetwork):
             variable.assign(values[_name(variable)])
         return other, errors
 
-    def with_dense_embeddings(self) -> NeuMF:
-        """The same network with tables of rows in place of tensor trains; the same logits but for rounding."""
-        other = NeuMF.from_config({**self.get_config(), "user_embedding": "dense", "item_embedding": "dense"})
-        values = {_name(v): v.numpy() for v in self.weights}
+    def with_dense_embeddings(self, here: bool = True) -> NeuMF:
+        """The same network with tables of rows in place of tensor trains, the same logits but for rounding; and with
+        whole tables in place of sharded ones, for which every rank must call it.
+
+        Args:
+            here: whether this rank needs the model; else it only sends its rows to the others, and gets ``self``.
+        """
+        other = self
+        if here:
+            other = NeuMF.from_config({**self.get_config(), "user_embedding": "dense", "item_embedding": "dense"})
+            values = {_name(v): v for v in self.weights}
+            for variable in other.weights:
+                if _name(variable) in values:
+                    variable.assign(values[_name(variable)])
         for side, kind in self.embedding_kinds.items():
-            if kind == "tt":
-                name = f"{side}_embedding"
-                values[name] = getattr(self, name).full_table()
-        for variable in other.weights:
-            variable.assign(values[_name(variable)])
+            source, table = getattr(self, f"{side}_embedding"), getattr(other, f"{side}_embedding")
+            if kind == "tt" and here:
+                table.assign(source.full_table())
+            elif kind == "sharded":
+                for ids, rows in source.read_rows():
+                    if here:
+                        table.value.scatter_update(tf.IndexedSlices(rows, ids))  # in place
         return other
 
 
 def _name(variable: keras.Variable) -> str:
-    """A weight's name within the model; of a table's cores with that of the table."""
-    return "/".join(variable.path.split("/")[-2 if variable.name.startswith("core_") else -1 :])
+    """A weight's name within the model; of what a table's layer has with that of the table."""
+    own = variable.name.startswith("core_") or variable.name == "embeddings"
+    return "/".join(variable.path.split("/")[-2 if own else -1 :])

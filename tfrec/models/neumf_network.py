@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfrec.errors import InputError
+from tfrec.layers import ShardedEmbedding
 from tfrec.layers.relu_dropout import kept_share, relu_dropout
 from tfrec.layers.tt_embedding import TTEmbedding
 from tfrec.models.base import Model
 from tfrec.models.carry import Side
+from tfrec.models.neumf_carry import carry_to_parts, check_trains
 from tfrec.models.neumf_checks import check_arguments
 from tfrec.models.neumf_terms import Terms, take
 from tfrec.models.pairs import in_chunks, pairs, serve_pairs
@@ -22,11 +23,11 @@ from tfrec.models.recommends import Recommends
 
 Branch = Literal["neumf", "gmf", "mlp"]
 GMFWeights = Literal["learned", "ones"]
-Table = Literal["dense", "tt"]
+Table = Literal["dense", "tt", "sharded"]
 #: Pairs that go through the layers at once; see `NeuMF`. On a CPU the activations then fit its cache; a GPU wants more
 #: work per launch.
 CHUNK_PAIRS_CPU, CHUNK_PAIRS_GPU = 5_120, 1 << 18
-#: Items of a tensor-train table whose rows are held at once when all items are scored.
+#: Items of a tensor-train or sharded table whose rows are held at once when all items are scored.
 BLOCK_ITEMS = 1 << 15
 
 
@@ -69,8 +70,8 @@ class NeuMFNetwork(Recommends, Model):
             chunk_pairs,
         )
         for name, kind in (("user_embedding", user_embedding), ("item_embedding", item_embedding)):
-            if kind not in ("dense", "tt"):
-                raise InputError(f"`{name}` must be 'dense' or 'tt'.\nReceived: {kind!r}.")
+            if kind not in ("dense", "tt", "sharded"):
+                raise InputError(f"`{name}` must be 'dense', 'tt' or 'sharded'.\nReceived: {kind!r}.")
         self.embedding_kinds = {"user": user_embedding, "item": item_embedding}
         if embedding_group is not None and embedding_group < 1:
             raise InputError(f"`embedding_group` must be at least 1.\nReceived: embedding_group={embedding_group}.")
@@ -150,6 +151,11 @@ class NeuMFNetwork(Recommends, Model):
         name = f"{side}_embedding"
         if self.embedding_kinds[side] == "dense":
             return self.add_weight(name=name, shape=(rows, width), initializer=initializer, autocast=False)
+        layer: Any
+        if self.embedding_kinds[side] == "sharded":
+            layer = ShardedEmbedding(rows, width, initializer, replicate_below=0, dtype="float32", name=name)
+            layer.build()
+            return layer
         layer = TTEmbedding(
             rows,
             width,
@@ -228,7 +234,7 @@ class NeuMFNetwork(Recommends, Model):
         return tf.ensure_shape(found, [None, None if item_index is None else item_index.shape[1]])
 
     def _score_in_blocks(self, user_rows: tf.Tensor, user_index: tf.Tensor) -> tf.Tensor:
-        """Logits of all items, some at a time: a tensor train's table is never whole in memory."""
+        """Logits of all items, some at a time: a table that is not dense is never whole in memory."""
         count = -(-self.num_items // BLOCK_ITEMS)
         parts = tf.TensorArray(tf.float32, count, infer_shape=False, element_shape=tf.TensorShape([None, None]))
 
@@ -253,14 +259,22 @@ class NeuMFNetwork(Recommends, Model):
     def table_rows(self, side: str, ids: tf.Tensor | None) -> tf.Tensor:
         """Rows of a table, or all of it, float32."""
         table = self.user_embedding if side == "user" else self.item_embedding
+        if ids is None and self.embedding_kinds[side] != "dense":
+            ids = tf.range(self.num_users if side == "user" else self.num_items, dtype=tf.int64)
         if self.embedding_kinds[side] == "tt":
-            rows = table(
-                tf.range(self.num_users if side == "user" else self.num_items, dtype=tf.int64) if ids is None else ids
-            )
+            rows = table(ids)
+        elif self.embedding_kinds[side] == "sharded":
+            rows = table.rows(ids)
         else:
             rows = tf.convert_to_tensor(table)
             rows = rows if ids is None else tf.gather(rows, ids)
         return self.used_rows(rows)
+
+    @property
+    def exchanges_rows(self) -> bool:
+        """Whether other processes hold rows of its tables, so that scoring is a collective."""
+        tables = (self.user_embedding, self.item_embedding)
+        return any(isinstance(t, ShardedEmbedding) and t.shard is not None and t.shard.size > 1 for t in tables)
 
     def early_weights(self) -> list[tf.Tensor]:
         """The first layer's kernel and bias, float32; nothing for GMF."""
@@ -356,18 +370,10 @@ class NeuMFNetwork(Recommends, Model):
             InputError: other rows in a tensor train, besides what is named there.
         """
         if type(old) is type(self):
-            sides = (("user", users, self.num_users, old.num_users), ("item", items, self.num_items, old.num_items))
-            for side, given, count, old_count in sides:
-                kinds = self.embedding_kinds[side], old.embedding_kinds[side]
-                same_rows = count == old_count and np.array_equal(given, np.arange(count))
-                if "tt" in kinds and not (kinds == ("tt", "tt") and same_rows):
-                    raise InputError(
-                        f"A tensor train has no rows that could be carried over one by one: the {side} tables must be "
-                        f"dense in both models, or tensor trains of the same {side}s in the same order.\n"
-                        f"Received: {kinds[0]!r} with {count} {side}s here, {kinds[1]!r} with {old_count} in `old`.\n"
-                        "Make this model with dense tables, carry over from old.with_dense_embeddings(), and compress "
-                        "it with with_tt_embeddings after training."
-                    )
+            check_trains(self, old, users, items)
+        if "sharded" in self.embedding_kinds.values():
+            carry_to_parts(self, old, users, items)
+            return
         super().carry_over(old, users, items)
 
     def row_axes(self) -> list[tuple[keras.Variable, Side, int]]:

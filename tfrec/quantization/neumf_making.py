@@ -33,11 +33,12 @@ def quantize(model: Any, statistics: Statistics, config: QuantizationConfig | No
         raise InputError("The model is quantized already.\nQuantize the float model it was made from.")
     if not isinstance(model, NeuMF):
         raise InputError(f"`quantize` expects a tfrec.models.NeuMF.\nReceived: {type(model).__name__}.")
-    tensor_trains = [f"{side}_embedding" for side, kind in model.embedding_kinds.items() if kind == "tt"]
-    if tensor_trains:
+    not_dense = [f"{side}_embedding" for side, kind in model.embedding_kinds.items() if kind != "dense"]
+    if not_dense:
         raise InputError(
-            f"A tensor train cannot be quantized: {', '.join(tensor_trains)}.\n"
-            "Quantize the dense model, or keep the compressed one in float."
+            f"A tensor train or a sharded table cannot be quantized: {', '.join(not_dense)}.\n"
+            "Quantize the dense model, or keep the compressed one in float; model.with_dense_embeddings() makes "
+            "sharded tables whole."
         )
     found = fingerprint(model)
     if statistics.model != found:

@@ -1,4 +1,5 @@
-"""A model's weights and optimizer state as one npz file, written whole or not at all."""
+"""A model's weights and optimizer state, written whole or not at all: an npz file; and where each rank holds a part of
+a table, a file of each rank next to it (`tfrec.runs.parts`)."""
 
 from __future__ import annotations
 
@@ -9,52 +10,103 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfrec import distributed
 from tfrec.data.files import DAMAGE, atomic_write, check_archive, read_npz, reason
 from tfrec.errors import InputError
 from tfrec.printing import printable
+from tfrec.runs import parts
+from tfrec.runs.claim import on_rank_zero
 
 _START_OVER = "\nStart over with --no-resume."
 
 
 def save_state(path: Path, model: keras.Model, progress: dict[str, Any], *, optimizer: bool) -> None:
-    """Write weights, optimizer state if asked for, and ``progress`` (JSON values).
+    """Write weights, optimizer state if asked for, and ``progress`` (JSON values). Every rank must call it.
 
     Raises:
         InputError: the disk is full; what was there before is untouched.
     """
-    arrays: dict[str, Any] = {name: np.asarray(v.value) for name, v in _variables(model, optimizer).items()}
+    named = _variables(model, optimizer)
+    in_parts = parts.parts_of(named)
+    if not in_parts:
+        if distributed.rank() == 0:
+            _write_main(path, named, progress, None)
+        return
+    save_id = distributed.broadcast_json(parts.new_id())
+    written = distributed.together(lambda: parts.write_parts(path, save_id, in_parts), "writing a checkpoint")
+    about = parts.described(save_id, distributed.exchange(written, "where all have written their parts"), in_parts)
+    whole = {name: v for name, v in named.items() if name not in in_parts}
+    on_rank_zero(lambda: _write_main(path, whole, progress, about))
+
+
+def _write_main(path: Path, named: dict[str, Any], progress: dict[str, Any], about: dict[str, Any] | None) -> None:
+    arrays: dict[str, Any] = {name: np.asarray(v.value) for name, v in named.items()}
     arrays["progress"] = np.frombuffer(json.dumps(progress).encode(), np.uint8)
+    if about is not None:
+        arrays["parts"] = parts.encoded(about)
     with atomic_write(path) as stream:
         np.savez(stream, **arrays)
+    parts.remove_others(path, about["save"] if about else "")
 
 
 def load_state(path: Path, model: keras.Model, *, optimizer: bool) -> dict[str, Any]:
-    """Read what `save_state` wrote into the model; returns ``progress``.
+    """Read what `save_state` wrote into the model; returns ``progress``. Every rank must call it: what all have is read
+    by rank 0, into its model only.
 
     Raises:
         InputError: a damaged file, or one of another model.
     """
-    values, progress = read_state(path, model, optimizer=optimizer)
-    for name, variable in _variables(model, optimizer).items():
-        variable.assign(values[name])
+    progress = on_rank_zero(lambda: _load_main(path, model, optimizer))
+    _load_parts(path, model, optimizer)
     return progress
 
 
+def _load_main(path: Path, model: keras.Model, optimizer: bool) -> dict[str, Any]:
+    values, progress = read_state(path, model, optimizer=optimizer)
+    _assign(values, model, optimizer)
+    return progress
+
+
+def _assign(values: dict[str, np.ndarray], model: keras.Model, optimizer: bool) -> None:
+    named = _variables(model, optimizer)
+    in_parts = parts.parts_of(named)
+    for name, variable in named.items():
+        if name not in in_parts:
+            variable.assign(values[name])
+
+
+def _load_parts(path: Path, model: keras.Model, optimizer: bool) -> None:
+    in_parts = parts.parts_of(_variables(model, optimizer))
+    if not in_parts:
+        return
+
+    def read() -> None:
+        # Each rank looks for itself: it needs the files.
+        values, _ = read_state(path, model, optimizer=optimizer)
+        parts.read_parts(path, json.loads(values["parts"].tobytes()), in_parts)
+
+    distributed.together(read, "reading a checkpoint")
+
+
 def read_state(path: Path, model: keras.Model, *, optimizer: bool) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays for the model's variables, and ``progress``; the model is not changed.
+    """The arrays of the main file for the model's variables, and ``progress``; the model is not changed.
 
     Raises:
-        InputError: a damaged file, or one of another model.
+        InputError: a damaged file, or one of another model; a file of its parts is missing.
     """
     wanted = _variables(model, optimizer)
+    in_parts = parts.parts_of(wanted)
     try:
-        values = read_npz(path, {*wanted, "progress"})
+        values = read_npz(path, {*wanted, "progress", "parts"})
         progress = json.loads(values["progress"].tobytes())
         if not isinstance(progress, dict):
             raise TypeError("no progress")
+        about = json.loads(values["parts"].tobytes()) if "parts" in values else None
     except DAMAGE as error:
         raise InputError(f"{path} is damaged: {reason(error)}.{_START_OVER}") from error
     for name, variable in wanted.items():
+        if name in in_parts:
+            continue
         shape, kind = tuple(variable.shape), np.dtype(variable.dtype)
         found = values.get(name)
         if found is None or found.shape != shape or found.dtype != kind:
@@ -62,11 +114,13 @@ def read_state(path: Path, model: keras.Model, *, optimizer: bool) -> tuple[dict
             raise InputError(
                 f"{path} is of another model: expected {name} of {kind} {shape}.\nReceived: {came}.{_START_OVER}"
             )
+    parts.check_parts(path, about, in_parts)
     return values, progress
 
 
 def resume_state(last: Path, best: Path, model: keras.Model, monitor: str) -> dict[str, Any] | None:
-    """Read an earlier start's state into the model, after looking at both files; None where there is none.
+    """Read an earlier start's state into the model, after looking at both files; None where there is none. Every rank
+    must call it; what all ranks have is then in rank 0's model.
 
     Where ``best`` cannot be used, its place is taken by the last epoch, which is printed. Where ``last`` cannot be used
     the message tells how to continue from the best epoch: nothing that was trained is thrown away.
@@ -80,6 +134,18 @@ def resume_state(last: Path, best: Path, model: keras.Model, monitor: str) -> di
     Raises:
         InputError: ``last`` is damaged or of another model.
     """
+    found = on_rank_zero(lambda: _resume_main(last, best, model, monitor))
+    if found is None:
+        return None
+    progress: dict[str, Any] = found["progress"]
+    _load_parts(last, model, found["optimizer"])
+    if found["replace_best"]:
+        save_state(best, model, progress, optimizer=False)
+    return progress
+
+
+def _resume_main(last: Path, best: Path, model: keras.Model, monitor: str) -> dict[str, Any] | None:
+    """`resume_state` but for parts of tables; and whether the optimizer's state is there, and ``best`` is not."""
     if not last.exists():
         return None
     try:
@@ -100,24 +166,24 @@ def resume_state(last: Path, best: Path, model: keras.Model, monitor: str) -> di
             + (f"To continue from epoch {other}, the best: cp {best} {last}\n" if other else "")
             + f"{'Or s' if other else 'S'}tart over with --no-resume."
         ) from error
-    for name, variable in _variables(model, whole).items():
-        variable.assign(values[name])
+    _assign(values, model, whole)
     if not whole:
         for optimizer in (model.optimizer, getattr(model.optimizer, "inner_optimizer", None)):
             if optimizer is not None:
                 optimizer.iterations.assign(int(progress["updates"]))
         print(f"{last} has no state of the optimizer: it starts again after epoch {epoch}.", flush=True)
+    found = {"progress": progress, "optimizer": whole, "replace_best": False}
     if progress["best"] is None and not best.exists():
-        return progress  # no validation yet
+        return found  # no validation yet
     try:
         read_state(best, model, optimizer=False)
     except InputError as error:
         came = str(error).splitlines()[0] if best.exists() else f"{best} is missing."
         value = rows[-1].get(f"validation_{monitor}") if rows else None
         progress["best"] = None if value is None else {"epoch": epoch, "value": value}
-        save_state(best, model, progress, optimizer=False)
         print(f"{printable(came)} Its place is taken by the last epoch, {epoch}.", flush=True)
-    return progress
+        return {**found, "replace_best": True}
+    return found
 
 
 def _has_optimizer(path: Path) -> bool:

@@ -169,10 +169,13 @@ class Recorder(keras.callbacks.Callback):
             value = report.metrics[self.monitor]
             if self.best is None or value > self.best["value"]:
                 self.best = {"epoch": number, "value": value}
-                if distributed.rank() == 0:
-                    save_state(self.folder.best, self.model, self.progress, optimizer=False)
+                save_state(self.folder.best, self.model, self.progress, optimizer=False)
         if distributed.rank() == 0:
-            self._write(number, last)
+            self._write(number)
+        if number % self.training.checkpoint_every == 0 or last or self.done:
+            save_state(self.folder.last, self.model, self.progress, optimizer=True)
+        if distributed.rank() == 0:
+            self._say(number)
         if self.done:
             self.model.stop_training = True
 
@@ -188,15 +191,16 @@ class Recorder(keras.callbacks.Callback):
             self._bar.close()
             self._bar = None
 
-    def _write(self, number: int, last: bool) -> None:
+    def _write(self, number: int) -> None:
         row = self.rows[-1]
         with self._writer.as_default(step=number):
             for name, value in row.items():
                 if name != "epoch":
                     tf.summary.scalar(name.replace("@", "_at_"), value)
         write_csv(self.folder.history, self.rows)
-        if number % self.training.checkpoint_every == 0 or last or self.done:
-            save_state(self.folder.last, self.model, self.progress, optimizer=True)
+
+    def _say(self, number: int) -> None:
+        row = self.rows[-1]
         rate = row[f"{self.unit}_per_second"]
         line = f"epoch {number}/{self.training.epochs}  loss {row['loss']:.4f}  {rate:,.0f} {self.unit}/s"
         key = f"validation_{self.monitor}"

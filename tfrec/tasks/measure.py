@@ -138,6 +138,7 @@ class Measure:
                 "ties": config.ties,
                 "details_at": self.details_at if details else None,
                 "ranks": distributed.everyone(),
+                "together": scorer.together,
                 "progress": lambda done: bar.update(done - bar.n),
             }
             assert config.metrics is not None
@@ -172,6 +173,8 @@ class _Scorer:
                 "Use another --data.split than held_out_users, or a family that takes histories: vae-cf, ease, als."
             )
         self._model, self._rows = model, rows
+        #: Whether other processes hold a part of the model.
+        self.together = bool(getattr(model, "exchanges_rows", False))
         self._part = part
         self._resident: ResidentMatrix | None = None
         self._users = tf.constant(part.users, tf.int64) if self._by_number else None
@@ -207,6 +210,8 @@ class _Scorer:
 
 class _Oracle:
     """Asks the model that the data was drawn from."""
+
+    together = False
 
     def __init__(self, split: Split, part: PartName) -> None:
         events = split.events
