@@ -156,7 +156,11 @@ def half_sweep(half: Half, target: tf.Variable, fixed: tf.Variable, gram: tf.Ten
     Returns:
         the first row of ``target`` that is not finite, or -1.
     """
-    bad, long_row = -1, _LongRow(half, gram, sweep)
+    conditioned = None
+    if sweep.solver == "cg":
+        none = ops.Entries(_empty(0, 1), num_fixed=half.num_fixed, mean_length=half.mean_length)
+        conditioned = preconditioner(none, gram, sweep)
+    bad, long_row = -1, _LongRow(half, gram, sweep, conditioned)
     for block, rows in half.fetched(fixed):
         if block is None:
             continue
@@ -170,7 +174,7 @@ def half_sweep(half: Half, target: tf.Variable, fixed: tf.Variable, gram: tf.Ten
             # Rows without entries.
             rows = tf.zeros([1, target.shape[1]], target.dtype)
         found, _ = ops.half_sweep_in_place(
-            half.entries(block), rows, gram, target, block.first, sweep, 0, block.num_rows
+            half.entries(block), rows, gram, target, block.first, sweep, 0, block.num_rows, conditioned
         )
         bad = block.first + found if bad < 0 <= found else bad
     return bad
@@ -179,12 +183,14 @@ def half_sweep(half: Half, target: tf.Variable, fixed: tf.Variable, gram: tf.Ten
 class _LongRow:
     """The equations of a row that comes in pieces."""
 
-    def __init__(self, half: Half, gram: tf.Tensor, sweep: ops.Sweep) -> None:
+    def __init__(
+        self, half: Half, gram: tf.Tensor, sweep: ops.Sweep, conditioned: tuple[np.ndarray, float] | None
+    ) -> None:
         self._half, self._sweep = half, sweep
         self._gram = gram
         self._matrix = np.zeros([0, 0], np.float32)
         self._right = np.zeros(0, np.float32)
-        self._inverse: tf.Tensor | None = None
+        self._inverse = None if conditioned is None else tf.constant(conditioned[0])
 
     def add(self, block: Block, rows: tf.Tensor, target: tf.Variable) -> np.ndarray | None:
         """Add a piece; returns the solution ``[1, F]`` after the row's last one."""
@@ -208,10 +214,6 @@ class _LongRow:
         return self._solve(system, start)
 
     def _solve(self, system: np.ndarray, start: tf.Tensor) -> np.ndarray:
-        if self._inverse is None and self._sweep.solver == "cg":
-            half = self._half
-            none = ops.Entries(_empty(0, 1), num_fixed=half.num_fixed, mean_length=half.mean_length)
-            self._inverse = tf.constant(preconditioner(none, self._gram, self._sweep)[0])
         try:
             solved = solve_equations(
                 tf.constant(system[None]), tf.constant(self._right[None]), start, self._sweep, self._inverse
