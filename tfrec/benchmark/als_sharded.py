@@ -33,8 +33,8 @@ def benchmark_als_sharded(
     """One iteration on each number of ranks; bytes are of the rank with the highest peak.
 
     ``peak_bytes`` is the highest resident memory of the process, and ``before_bytes`` what it had after its imports,
-    the start of Horovod and a fit of a tiny matrix. The difference, ``above_before_bytes``, is what the data costs; it is
-    compared with
+    the start of Horovod and a fit of a tiny matrix. The difference, ``above_before_bytes``, is what the data costs; it
+    is compared with
 
         ((U + I) F 4 + 16 entries) / ranks + 2 block
 

@@ -13,6 +13,7 @@ from tfrec.errors import InputError
 from tfrec.families.config import RunConfig, TrainingConfig
 from tfrec.families.derivation import Derivation, QuantizeSettings
 from tfrec.families.family import Family, Outcome, Trainer
+from tfrec.families.memory import WORK, Memory, Sizes
 from tfrec.tasks import DataConfig, EvaluationConfig, TrainingSet
 
 if TYPE_CHECKING:
@@ -280,6 +281,17 @@ class ALSFamily(Family[ALSRun]):
     def trainer(self, config: ALSRun, data: TrainingSet) -> ALSTrainer:
         """A training on confidences."""
         return ALSTrainer(config, data)
+
+    def memory(self, config: ALSRun, sizes: Sizes, ranks: int) -> Memory:
+        """Both tables on every rank, or its share of them; and its share of the matrix by users and by items."""
+        row = config.model.factors * np.dtype(config.model.factor_dtype).itemsize
+        whole, parts = (sizes.users + sizes.items) * row, ranks if config.model.sharded else 1
+        tables = (-(-sizes.users // parts) + -(-sizes.items // parts)) * row
+        matrix = 2 * (8 * sizes.interactions + 8 * max(sizes.users, sizes.items)) // ranks
+        blocks = 2 * (config.model.block_mib << 20) if config.model.sharded else 0
+        return Memory(
+            sizes, tables=tables, model=whole, matrix=matrix, batch=WORK + blocks, whole=int(config.model.sharded)
+        )
 
     def again(self, config: ALSRun, data: TrainingSet, outcome: Outcome) -> Any:
         """As many iterations."""
