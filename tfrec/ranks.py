@@ -39,6 +39,18 @@ class Ranks:
         """The processes' rows, a tensor, one after another; they may have different numbers of rows."""
         return rows
 
+    def exchange(self, rows: Any, counts: Any) -> tuple[Any, Any]:
+        """Send each process its part of the rows, and receive what each has for this one.
+
+        Args:
+            rows: a tensor ``[B, ...]``, first the rows for rank 0, then those for rank 1, and so on.
+            counts: int32 ``[size]``: how many are for each.
+
+        Returns:
+            the rows received, in order of the rank that sent them, and int32 ``[size]``: how many came from each.
+        """
+        return rows, counts
+
 
 #: One process.
 ALONE = Ranks()

@@ -62,7 +62,7 @@ __device__ inline Weight WeightOf(const HalfSweep& s, int64_t entry) {
 // lambda_u of the header.
 __device__ inline float RowRegularization(const HalfSweep& s, Entries entries) {
   const float n = static_cast<float>(entries.end - entries.begin);
-  return s.regularization * powf(n + s.unobserved_weight * static_cast<float>(s.num_fixed), s.frequency_exponent);
+  return s.regularization * powf(n + s.unobserved_weight * static_cast<float>(s.num_counted), s.frequency_exponent);
 }
 
 // One warp writes x[0:F] as the solution of a row, and notes the row if what the storage makes of it is not finite.

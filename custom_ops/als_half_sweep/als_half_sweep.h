@@ -33,14 +33,15 @@ constexpr int kMaxSteps = 65536;
 
 struct HalfSweep {
   int64_t num_rows;            // N: rows to solve
-  int64_t num_fixed;           // M: rows of the fixed table
+  int64_t num_fixed;           // rows of the fixed table: M, or fewer where the rows need only these
+  int64_t num_counted;         // M in the regularization
   int64_t num_entries;         // of `columns`, in these rows or more: decides only how the GPU lays out its work
   int factors;                 // F, 1 to kMaxFactors
   const int64_t* row_offsets;  // [N + 1]: row r's entries are columns[row_offsets[r] : row_offsets[r + 1]]; the first
                                // offset need not be 0, so that a range of a matrix's rows is a range of its offsets
-  const int32_t* columns;      // [nnz], in [0, M); checked before a kernel runs
+  const int32_t* columns;      // [nnz], in [0, num_fixed); checked before a kernel runs
   const float* values;         // [nnz], finite
-  const void* fixed;           // [M, F], half or float
+  const void* fixed;           // [num_fixed, F], half or float
   bool half_storage;           // of fixed, start and solved
   const float* gramian;        // [F, F], Y'Y in float32 over all M fixed rows, symmetric
   const float* inverse;        // [F, F], CG's preconditioner (w0 Y'Y + shift I)^-1, symmetric; null for other solvers

@@ -28,7 +28,7 @@ namespace als {
 float RowRegularization(const HalfSweep& sweep, int64_t row) {
   if (sweep.frequency_exponent == 0.0f) return sweep.regularization;
   const double entries = static_cast<double>(sweep.row_offsets[row + 1] - sweep.row_offsets[row]);
-  const double size = entries + static_cast<double>(sweep.unobserved_weight) * static_cast<double>(sweep.num_fixed);
+  const double size = entries + static_cast<double>(sweep.unobserved_weight) * static_cast<double>(sweep.num_counted);
   return static_cast<float>(sweep.regularization * std::pow(size, static_cast<double>(sweep.frequency_exponent)));
 }
 
@@ -60,7 +60,7 @@ Status HalfSweepShape(InferenceContext* c) {
 
 // `inverse` and `shift` are CG's preconditioner, see als_half_sweep.h; other solvers do not read them.
 // `row_order` lists the rows by falling number of entries; on a GPU the first `num_long` of them are shared by blocks (the
-// CPU decides by itself).
+// CPU decides by itself). `num_counted` is M in the regularization where `fixed` has only some of the M rows; 0: `fixed` has all.
 REGISTER_OP("TfrecAlsHalfSweep")
     .Input("row_offsets: int64")
     .Input("columns: int32")
@@ -83,6 +83,7 @@ REGISTER_OP("TfrecAlsHalfSweep")
     .Attr("solver: {'cholesky', 'cg', 'block'}")
     .Attr("cg_steps: int >= 1 = 3")
     .Attr("block_size: int >= 1 = 64")
+    .Attr("num_counted: int >= 0 = 0")
     .SetShapeFn(HalfSweepShape);
 
 // Rows [first_row, first_row + N) of the variable `table` are where the solver begins, and are overwritten: a table is
@@ -108,6 +109,7 @@ REGISTER_OP("TfrecAlsHalfSweepInPlace")
     .Attr("solver: {'cholesky', 'cg', 'block'}")
     .Attr("cg_steps: int >= 1 = 3")
     .Attr("block_size: int >= 1 = 64")
+    .Attr("num_counted: int >= 0 = 0")
     .SetIsStateful()
     .SetShapeFn([](InferenceContext* c) {
       c->set_output(0, c->Scalar());
@@ -352,7 +354,7 @@ Status FillSweep(const Tensor& offsets, const Tensor& columns, const Tensor& val
     return wrong("gramian", "[factors, factors]", gramian.shape());
   }
   s->num_rows = rows.dim_size(0);
-  s->num_fixed = fixed.dim_size(0);
+  s->num_fixed = s->num_counted = fixed.dim_size(0);
   s->num_entries = columns.dim_size(0);
   s->factors = static_cast<int>(f);
   s->row_offsets = Elements<int64_t>(offsets);
@@ -410,6 +412,7 @@ class HalfSweepOp : public SafeOp {
     OP_REQUIRES(ctx, cg_steps_ <= kMaxSteps,
                 absl::InvalidArgumentError(absl::StrCat("`cg_steps` must be 1 to ", kMaxSteps, ". Received: ", cg_steps_)));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("block_size", &block_size_));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("num_counted", &num_counted_));
   }
 
  protected:
@@ -433,6 +436,7 @@ class HalfSweepOp : public SafeOp {
       TF_RETURN_IF_ERROR(ReadNotNegative(ctx->input(13), "shift", &s->shift));
       s->inverse = Elements<float>(ctx->input(12));
     }
+    if (num_counted_ > 0) s->num_counted = num_counted_;
     s->solver = solver_;
     s->cg_steps = cg_steps_;
     s->block_size = std::min(block_size_, s->factors);
@@ -450,6 +454,7 @@ class HalfSweepOp : public SafeOp {
  private:
   Solver solver_;
   int cg_steps_, block_size_;
+  int64_t num_counted_;
 };
 
 class HalfSweepCpuBase : public HalfSweepOp {

@@ -195,7 +195,7 @@ void Check(const Case& c) {
   const Buffer d_fixed = ToDevice(table, c.half, c.misaligned), d_start = ToDevice(start, c.half);
   const Buffer d_solved(n * f * (c.half ? 2 : 4)), d_bad(sizeof(int64_t));
   s.num_rows = n;
-  s.num_fixed = m;
+  s.num_fixed = s.num_counted = m;
   s.num_entries = nnz;
   s.factors = f;
   s.row_offsets = d_offsets.Get<int64_t>();
@@ -362,7 +362,7 @@ void CheckFaults() {
     const Buffer scratch(tfrec::als::CheckMatrixCudaScratchBytes(rows));
     HalfSweep s = {};
     s.num_rows = rows;
-    s.num_fixed = fixed;
+    s.num_fixed = s.num_counted = fixed;
     s.row_offsets = d_offsets.Get<int64_t>();
     s.columns = d_columns.Get<int32_t>();
     MatrixFault found;

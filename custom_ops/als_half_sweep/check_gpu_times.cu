@@ -127,7 +127,7 @@ void TimeShape(const Shape& shape, int factors, bool half) {
   float* const inverse = ToDevice(identity);
   HalfSweep s = {};
   s.num_rows = n;
-  s.num_fixed = m;
+  s.num_fixed = s.num_counted = m;
   s.num_entries = nnz;
   s.factors = factors;
   s.row_offsets = d_offsets;

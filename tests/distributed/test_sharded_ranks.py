@@ -43,7 +43,8 @@ def test_parts_of_tables_equal_whole_ones(folder, alone, ranks):
     for name in found:
         # float16 on the wire rounds, and bfloat16 sums in another order; all else agrees to float32 rounding.
         tolerance = 1e-3 if name.startswith(("float16", "bfloat16", "loop.bfloat16")) else 1e-5
-        np.testing.assert_allclose(found[name], expected[name], atol=tolerance, err_msg=name)
+        scale = max(1.0, float(np.abs(expected[name]).max(initial=0)))
+        np.testing.assert_allclose(found[name], expected[name], atol=tolerance * scale, err_msg=name)
         if name.startswith("first."):
             np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
     # Of six steps one is skipped, on all ranks, and the loss scale of 2^15 halved.

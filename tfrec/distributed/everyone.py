@@ -25,6 +25,11 @@ class _Everyone(Ranks):
         hvd = horovod()
         return rows if hvd is None else hvd.allgather(rows, name="tfrec.rows")
 
+    def exchange(self, rows: tf.Tensor, counts: Any) -> tuple[Any, Any]:
+        """As `Ranks.exchange`, in the type that the rows have."""
+        hvd = horovod()
+        return (rows, counts) if hvd is None else hvd.alltoall(rows, splits=counts, name="tfrec.exchange_rows")
+
 
 def everyone() -> Ranks:
     """This process among all of its launcher's; alone where there is none."""

@@ -13,7 +13,7 @@ from tfrec.errors import InputError
 from tfrec.families.config import RunConfig, TrainingConfig
 from tfrec.families.derivation import Derivation, QuantizeSettings
 from tfrec.families.family import Family, Outcome, Trainer
-from tfrec.families.memory import Memory, Sizes
+from tfrec.families.memory import WORK, Memory, Sizes
 from tfrec.tasks import DataConfig, EvaluationConfig, TrainingSet
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from tfrec.evaluation import Report
     from tfrec.models import ALS
+    from tfrec.models.als_sharded import ShardedALS
     from tfrec.runs.folder import RunFolder
 
 
@@ -59,6 +60,10 @@ class ALSConfig:
     """BM25: larger: many plays of one item count more."""
     bm25_b: float = 0.8
     """BM25: how much an item's popularity counts against it, 0 to 1."""
+    sharded: bool = False
+    """Each rank holds its share of the rows of both tables and of the matrix, in place of both whole tables."""
+    block_mib: int = 64
+    """Of sharded: MiB of the other side's rows that a rank fetches at once."""
 
 
 @dataclass(frozen=True)
@@ -167,14 +172,17 @@ class ALSTrainer(Trainer):
     def __init__(self, config: ALSRun, data: TrainingSet) -> None:
         from tfrec import distributed
 
-        self.model = make_model(config)
+        ranks = distributed.everyone()
         self._training, self._weighted = config.training, weigh(data.matrix, config.model)
+        settings, sharded = make_model(config), config.model.sharded
+        self.model: Any = in_parts(settings, data.matrix.shape, config.model.block_mib) if sharded else settings
         self.model.prepare(*data.matrix.shape)
         users, items = data.matrix.shape
-        size = (users + items) * self.model.factors * np.dtype(self.model.factor_dtype).itemsize
+        self._bytes = (users + items) * settings.factors * np.dtype(settings.factor_dtype).itemsize
         self.about = (
-            f"{users:,} users, {items:,} items, {data.matrix.nnz:,} interactions; {self.model.factors} factors in "
-            f"{self.model.factor_dtype} ({size / 2**20:.1f} MiB on each rank), solver {self.model.sweep.solver}"
+            f"{users:,} users, {items:,} items, {data.matrix.nnz:,} interactions; {settings.factors} factors in "
+            f"{settings.factor_dtype} ({self._bytes / (ranks.size if sharded else 1) / 2**20:.1f} MiB on each rank"
+            f"{', in parts' if sharded else ''}), solver {settings.sweep.solver}"
         )
         self._rows: list[dict[str, Any]] = []
         self._first = distributed.rank() == 0
@@ -192,6 +200,7 @@ class ALSTrainer(Trainer):
 
     def fit(self, folder: RunFolder, monitor: str, validate: Callable[[], Report]) -> Outcome:
         """All iterations that are left. Validation has nothing to pick among them."""
+        from tfrec import distributed
         from tfrec.runs.checkpoint import save_state
         from tfrec.runs.history import write_csv
 
@@ -201,13 +210,14 @@ class ALSTrainer(Trainer):
             nonlocal saved_at
             row = {"iteration": iteration, "seconds": round(seconds, 4)}
             rows.append(row if loss is None else {**row, "loss": loss})
-            if not self._first:
-                return
-            shown = "" if loss is None else f"  loss {loss:.6f}"
-            print(f"iteration {iteration}/{model.iterations}  {seconds:.2f} s{shown}", flush=True)
+            if self._first:
+                shown = "" if loss is None else f"  loss {loss:.6f}"
+                print(f"iteration {iteration}/{model.iterations}  {seconds:.2f} s{shown}", flush=True)
+            # By rank 0's clock: with tables in parts every rank writes its own.
             late = time.perf_counter() - saved_at >= self._training.checkpoint_seconds
-            if late or iteration == model.iterations:
-                write_csv(folder.history, rows)
+            if iteration == model.iterations or distributed.broadcast_json(late):
+                if self._first:
+                    write_csv(folder.history, rows)
                 save_state(folder.last, model, {"rows": rows}, optimizer=False)
                 saved_at = time.perf_counter()
 
@@ -218,24 +228,28 @@ class ALSTrainer(Trainer):
                 "iterations": len(rows),
                 "seconds_per_iteration": seconds,
                 "median_seconds_per_iteration": float(np.median(seconds)),
-                "factor_bytes": int(model.user_factors.nbytes + model.item_factors.nbytes),
+                "factor_bytes": self._bytes,
                 **({"training_loss": rows[-1]["loss"]} if "loss" in rows[-1] else {}),
             }
         )
 
-    def solve(self, record: Callable[[int, float, float | None], None] | None = None) -> ALS:
+    def solve(self, record: Callable[[int, float, float | None], None] | None = None) -> Any:
         """The iterations that are left, on every rank its rows."""
         from tfrec import distributed
+        from tfrec.data.sharded_matrix import ShardedMatrix
+        from tfrec.models import ALS
 
-        if len(self._rows) < self.model.iterations:
-            self.model.fit(
-                self._weighted,
-                callback=record,
-                verbose=0,
-                calculate_training_loss=self._training.training_loss,
-                ranks=distributed.everyone(),
-                initial_iteration=len(self._rows),
-            )
+        if len(self._rows) == self.model.iterations:
+            return self.model
+        shared: dict[str, Any] = {
+            "callback": record,
+            "calculate_training_loss": self._training.training_loss,
+            "initial_iteration": len(self._rows),
+        }
+        if isinstance(self.model, ALS):
+            self.model.fit(self._weighted, verbose=0, ranks=distributed.everyone(), **shared)
+        else:
+            self.model.fit(ShardedMatrix.of_matrix(self._weighted, distributed.everyone()), **shared)
         return self.model
 
 
@@ -254,7 +268,9 @@ class ALSFamily(Family[ALSRun]):
     models = ("ALS", "QuantizedItems")
 
     def check(self, config: ALSRun) -> None:
-        """Weights that histories would not have."""
+        """Weights that histories would not have, and blocks without a row."""
+        if config.model.block_mib < 1:
+            raise InputError(f"`block_mib` must be at least 1.\nReceived: --model.block-mib {config.model.block_mib}.")
         if config.data.split == "held_out_users" and config.model.confidence != "values":
             raise InputError(
                 "The weights of held-out users' items would differ from those in training.\n"
@@ -267,14 +283,32 @@ class ALSFamily(Family[ALSRun]):
         return ALSTrainer(config, data)
 
     def memory(self, config: ALSRun, sizes: Sizes, ranks: int) -> Memory:
-        """Both tables on every rank, and its share of the matrix by users and by items."""
-        tables = (sizes.users + sizes.items) * config.model.factors * np.dtype(config.model.factor_dtype).itemsize
+        """Both tables on every rank, or its share of them; and its share of the matrix by users and by items."""
+        row = config.model.factors * np.dtype(config.model.factor_dtype).itemsize
+        whole, parts = (sizes.users + sizes.items) * row, ranks if config.model.sharded else 1
+        tables = (-(-sizes.users // parts) + -(-sizes.items // parts)) * row
         matrix = 2 * (8 * sizes.interactions + 8 * max(sizes.users, sizes.items)) // ranks
-        return Memory(sizes, tables=tables, model=tables, matrix=matrix)
+        blocks = 2 * (config.model.block_mib << 20) if config.model.sharded else 0
+        return Memory(
+            sizes, tables=tables, model=whole, matrix=matrix, batch=WORK + blocks, whole=int(config.model.sharded)
+        )
 
-    def again(self, config: ALSRun, data: TrainingSet, outcome: Outcome) -> ALS:
+    def again(self, config: ALSRun, data: TrainingSet, outcome: Outcome) -> Any:
         """As many iterations."""
         return self.trainer(config, data).solve()
+
+    def whole(self, model: Any) -> Any:
+        """With whole tables."""
+        from tfrec import distributed
+        from tfrec.families.whole import check_memory
+        from tfrec.models.als_sharded import ShardedALS
+
+        if not isinstance(model, ShardedALS):
+            return model
+        width = model.factors * np.dtype(model.factor_dtype).itemsize
+        check_memory(((model.num_users or 0) + (model.num_items or 0)) * width)
+        whole = model.gathered()
+        return whole if distributed.rank() == 0 else model
 
     def rows(self, config: ALSRun, data: TrainingSet) -> Callable[[scipy.sparse.csr_matrix], scipy.sparse.csr_matrix]:
         """Confidences per unit of alpha: the values, or what an item's weight was in training on the mean."""
@@ -312,12 +346,25 @@ def make_model(config: ALSRun) -> ALS:
     """The model of a run, without tables."""
     from tfrec.models import ALS
 
-    settings = {f.name: getattr(config.model, f.name) for f in fields(ALSConfig) if f.name not in _OF_WEIGHTS}
+    settings = {f.name: getattr(config.model, f.name) for f in fields(ALSConfig) if f.name not in _OF_THE_RUN}
     return ALS(**settings, seed=config.seed)
 
 
-#: Settings that say what is made of the data's values, and are no arguments of the model.
-_OF_WEIGHTS = ("confidence", "bm25_k1", "bm25_b")
+#: Settings that say what is made of the data's values or where the tables are, and are no arguments of the model.
+_OF_THE_RUN = ("confidence", "bm25_k1", "bm25_b", "sharded", "block_mib")
+
+
+def in_parts(settings: ALS, shape: tuple[int, int], block_mib: int) -> ShardedALS:
+    """A model of which this rank holds its rows, marked for checkpoints."""
+    from tfrec import distributed
+    from tfrec.distributed.sharding import mark
+    from tfrec.models.als_sharded import ShardedALS
+
+    model = ShardedALS(settings, distributed.everyone(), block_mib)
+    model.prepare(*shape)
+    for table, rows in zip(model.weights, shape, strict=True):
+        mark(table, distributed.Shard.mine(rows))
+    return model
 
 
 def weigh(matrix: scipy.sparse.csr_matrix, config: ALSConfig) -> scipy.sparse.csr_matrix:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -46,17 +47,8 @@ class ALSFactors(keras.layers.Layer):
         # No XLA kernel for the native half-sweep.
         self.supports_jit = False
         self.table = self._add_table()
-        # Piece by piece: drawn at once, there would be three tables for a while.
-        random = np.random.default_rng(seed)
-        for begin in range(0, num_rows, 4_096):
-            piece = random.standard_normal((min(4_096, num_rows - begin), factors), np.float32)
-            tf.raw_ops.ResourceStridedSliceAssign(
-                ref=self.table.value.handle,
-                begin=[begin],
-                end=[begin + len(piece)],
-                strides=[1],
-                value=(piece * np.float32(0.1 / np.sqrt(factors))).astype(factor_dtype),
-            )
+        for begin, piece in first_factors(num_rows, factors, factor_dtype, seed):
+            write_rows(self.table, begin, piece)
 
     def _add_table(self) -> keras.Variable:
         return self.add_weight(
@@ -142,6 +134,25 @@ class ALSFactors(keras.layers.Layer):
             "factor_dtype": self.factor_dtype,
             "seed": self.seed,
         }
+
+
+def first_factors(num_rows: int, factors: int, factor_dtype: str, seed: int) -> Iterator[tuple[int, np.ndarray]]:
+    """The first factors of a table, piece by piece, each with the number of its first row.
+
+    Drawn at once, there would be three tables for a while.
+    """
+    random = np.random.default_rng(seed)
+    for begin in range(0, num_rows, 4_096):
+        piece = random.standard_normal((min(4_096, num_rows - begin), factors), np.float32)
+        yield begin, (piece * np.float32(0.1 / np.sqrt(factors))).astype(factor_dtype)
+
+
+def write_rows(table: keras.Variable, first: int, rows: np.ndarray) -> None:
+    """Overwrite rows ``first ...`` of a table, in place."""
+    if len(rows):
+        tf.raw_ops.ResourceStridedSliceAssign(
+            ref=table.value.handle, begin=[first], end=[first + len(rows)], strides=[1], value=rows
+        )
 
 
 def check_factors(factors: int, factor_dtype: str) -> None:

@@ -93,15 +93,25 @@ class Entries:
             not copied.
         first: first row.
         last: behind the last row; None: all.
+        num_fixed: M where the columns count only some of the M fixed rows, those that these rows need; None: all.
+        mean_length: stored entries per row over all rows, where ``matrix`` has only some; None: its own mean.
     """
 
-    def __init__(self, matrix: scipy.sparse.csr_matrix, first: int = 0, last: int | None = None) -> None:
+    def __init__(
+        self,
+        matrix: scipy.sparse.csr_matrix,
+        first: int = 0,
+        last: int | None = None,
+        *,
+        num_fixed: int | None = None,
+        mean_length: float | None = None,
+    ) -> None:
         last = matrix.shape[0] if last is None else last
         self.first, self.last = first, last
-        self.num_fixed = matrix.shape[1]
+        self.num_fixed = matrix.shape[1] if num_fixed is None else num_fixed
         begin, end = int(matrix.indptr[first]), int(matrix.indptr[last])
         #: Stored entries per row, over all rows of the matrix.
-        self.mean_length = matrix.nnz / max(1, matrix.shape[0])
+        self.mean_length = matrix.nnz / max(1, matrix.shape[0]) if mean_length is None else mean_length
         self._disliked_only = first + _rows_without_positive(matrix.data[begin:end], matrix.indptr[first : last + 1])
         self._tensors: dict[tuple[int, int], tuple[tf.Tensor, tf.Tensor]] = {}
         self._offsets = matrix.indptr[first : last + 1].astype(np.int64) - begin
@@ -206,6 +216,11 @@ def preconditioner(entries: Entries, gram: tf.Tensor, sweep: Sweep) -> tuple[np.
     return ((inverse + inverse.T) / 2).astype(np.float32), shift
 
 
+def _counted(entries: Entries, fixed: tf.Tensor) -> dict[str, int]:
+    """The attribute that tells the native operations M where ``fixed`` has only some of the M rows."""
+    return {} if entries.num_fixed == fixed.shape[0] else {"num_counted": entries.num_fixed}
+
+
 def _preconditioner(entries: Entries, gram: tf.Tensor, sweep: Sweep) -> tuple[np.ndarray, float]:
     """The same, and something small for a solver that does not read it."""
     return preconditioner(entries, gram, sweep) if sweep.solver == "cg" else (np.zeros([0, 0], np.float32), 1.0)
@@ -258,6 +273,7 @@ def half_sweep(
         solver=sweep.solver,
         cg_steps=sweep.cg_steps,
         block_size=sweep.block_size,
+        **_counted(entries, fixed),
     )
     return solved, int(bad), seconds.numpy()
 
@@ -271,11 +287,23 @@ def half_sweep_in_place(
     sweep: Sweep,
     first: int,
     last: int,
+    conditioned: tuple[np.ndarray, float] | None = None,
 ) -> tuple[int, np.ndarray]:
     """The same with rows ``first_row ...`` of a variable as the start, which are overwritten.
 
     On the CPU, with the native library, the table is held only once. Where a row is not finite, others may have their
     new values already.
+
+    Args:
+        entries: N rows.
+        fixed: half or float ``[M, F]``.
+        gram: float32 ``[F, F]``, of ``fixed``.
+        table: the rows, of the type of ``fixed``.
+        first_row: of ``table``.
+        sweep: the objective and the solver.
+        first: first row of the entries.
+        last: behind the last row.
+        conditioned: the `preconditioner` of ``cg``, which all blocks of a half-sweep have in common; None: computed.
 
     Returns:
         the first row, counted from ``first``, that is not finite, or -1; and the threads' seconds.
@@ -288,7 +316,7 @@ def half_sweep_in_place(
         if bad < 0:
             table[first_row:end].assign(solved)
         return bad, seconds
-    inverse, shift = _preconditioner(entries, gram, sweep)
+    inverse, shift = conditioned or _preconditioner(entries, gram, sweep)
     zero = entries.disliked_only(first, last)
     if len(zero):  # as in `half_sweep`
         table.scatter_nd_update(first_row + zero[:, None], tf.zeros([len(zero), fixed.shape[1]], fixed.dtype))
@@ -311,6 +339,7 @@ def half_sweep_in_place(
         solver=sweep.solver,
         cg_steps=sweep.cg_steps,
         block_size=sweep.block_size,
+        **_counted(entries, fixed),
     )
     return int(bad), seconds.numpy()
 
@@ -377,6 +406,7 @@ def _reference_rows(
             tf.gather(start, rows),
             sweep,
             tf.constant(inverse),
+            entries.num_fixed,
         ).numpy()
     return tf.constant(solved)
 
@@ -391,6 +421,7 @@ def reference_solve(
     start: tf.Tensor | None,
     sweep: Sweep,
     inverse: tf.Tensor | None = None,
+    num_fixed: int | None = None,
 ) -> tf.Tensor:
     """Solve B rows with their matrices ``[B, F, F]`` held at once; plain TensorFlow, in a graph too.
 
@@ -404,6 +435,7 @@ def reference_solve(
         start: ``[B, F]``; not needed by ``cholesky``.
         sweep: the objective and the solver.
         inverse: float32 ``[F, F]``, the `preconditioner` of ``cg``.
+        num_fixed: M where ``fixed`` has only some of the M rows; None: all.
 
     Returns:
         ``[B, F]`` of the type of ``fixed``; zeros for a row without entries.
@@ -417,22 +449,37 @@ def reference_solve(
     c = sweep.alpha * tf.abs(v)
     w = tf.where(there, c - sweep.unobserved_weight, 0.0)
     right = tf.linalg.matvec(y, tf.where(v > 0, c, 0.0), transpose_a=True)
-    size = tf.cast(lengths, tf.float32) + sweep.unobserved_weight * tf.cast(tf.shape(fixed)[0], tf.float32)
+    size = tf.cast(lengths, tf.float32) + sweep.unobserved_weight * tf.cast(
+        tf.shape(fixed)[0] if num_fixed is None else num_fixed, tf.float32
+    )
     scale = sweep.regularization * size**sweep.frequency_exponent
     factors = fixed.shape[1]
     matrix = sweep.unobserved_weight * gram + tf.matmul(y * w[:, :, None], y, transpose_a=True)
     matrix += scale[:, None, None] * tf.eye(factors)
-    if sweep.solver == "cholesky":
-        x = _solve_spd(matrix, right)
-    else:
-        assert start is not None
-        x = tf.cast(start, tf.float32)
-        if sweep.solver == "cg":
-            assert inverse is not None
-            x = _conjugate(matrix, right, x, inverse, sweep.cg_steps)
-        else:
-            x = _blocks(matrix, right, x, sweep)
+    x = solve_equations(matrix, right, start, sweep, inverse)
     return tf.cast(tf.where((lengths > 0)[:, None], x, 0.0), fixed.dtype)
+
+
+def solve_equations(
+    matrix: tf.Tensor, right: tf.Tensor, start: tf.Tensor | None, sweep: Sweep, inverse: tf.Tensor | None
+) -> tf.Tensor:
+    """Rows ``[B, F]`` from their matrices ``[B, F, F]`` and right-hand sides ``[B, F]``, all float32, by the solver.
+
+    Args:
+        matrix: ``w0 Y'Y + sum (c - w0) y y' + lambda I`` of each row.
+        right: ``sum c p y`` of each row.
+        start: ``[B, F]``, where cg and block begin; not needed by ``cholesky``.
+        sweep: the solver.
+        inverse: the `preconditioner` of ``cg``.
+    """
+    if sweep.solver == "cholesky":
+        return _solve_spd(matrix, right)
+    assert start is not None
+    x = tf.cast(start, tf.float32)
+    if sweep.solver == "block":
+        return _blocks(matrix, right, x, sweep)
+    assert inverse is not None
+    return _conjugate(matrix, right, x, inverse, sweep.cg_steps)
 
 
 def _solve_spd(matrix: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
