@@ -18,7 +18,7 @@ from tfrec.benchmark.memory import resident_bytes
 from tfrec.benchmark.ranks import started
 from tfrec.errors import InputError
 
-USERS, ITEMS, ENTRIES = 100_000, 20_000, 10_000_000
+USERS, ITEMS, ENTRIES = 1_000_000, 200_000, 10_000_000
 FACTORS = 256
 BLOCK_MIB = 8
 RANKS = (1, 2, 4)
