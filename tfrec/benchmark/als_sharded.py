@@ -20,7 +20,7 @@ from tfrec.errors import InputError
 
 USERS, ITEMS, ENTRIES = 1_000_000, 200_000, 10_000_000
 FACTORS = 256
-BLOCK_MIB = 8
+BLOCK_MIB = 4
 RANKS = (1, 2, 4)
 _BLOCK_USERS = 500
 #: Bytes of an entry in both directions, each a column and a value.
