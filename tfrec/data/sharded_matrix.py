@@ -15,7 +15,7 @@ from tfrec.errors import InputError
 from tfrec.ranks import ALONE, Ranks
 
 #: Entries that a rank sends at once.
-_SENT = 1 << 18
+_SENT = 1 << 17
 
 
 @dataclass

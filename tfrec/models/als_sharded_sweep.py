@@ -17,8 +17,8 @@ from tfrec.ranks import Ranks
 
 #: Rows of a long row's piece whose products are added up at once.
 _PIECE_ROWS = 4_096
-#: Numbers of a table that are looked at together: 16 MiB in float32.
-_CHUNK = 1 << 22
+#: Numbers of a table that are looked at together: 4 MiB in float32.
+_CHUNK = 1 << 20
 
 
 @dataclass
