@@ -37,11 +37,11 @@ def test_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     save_state(path, model, {"epoch": 1}, optimizer=True)
     before = path.read_bytes()
 
-    def full(stream, **arrays):
+    def full(stream, variable):
         stream.write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.np, "savez", full)
+    monkeypatch.setattr(checkpoint.parts, "write_rows", full)
     with pytest.raises(InputError, match="No space left"):
         save_state(path, model, {"epoch": 2}, optimizer=True)
     assert path.read_bytes() == before

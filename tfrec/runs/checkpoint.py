@@ -4,6 +4,7 @@ a table, a file of each rank next to it (`tfrec.runs.parts`)."""
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,17 @@ def save_state(path: Path, model: keras.Model, progress: dict[str, Any], *, opti
 
 
 def _write_main(path: Path, named: dict[str, Any], progress: dict[str, Any], about: dict[str, Any] | None) -> None:
-    arrays: dict[str, Any] = {name: np.asarray(v.value) for name, v in named.items()}
-    arrays["progress"] = np.frombuffer(json.dumps(progress).encode(), np.uint8)
+    arrays = {"progress": np.frombuffer(json.dumps(progress).encode(), np.uint8)}
     if about is not None:
         arrays["parts"] = parts.encoded(about)
-    with atomic_write(path) as stream:
-        np.savez(stream, **arrays)
+    # As np.savez writes it, but with one variable at a time in memory, and of that some rows.
+    with atomic_write(path) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name, variable in named.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                parts.write_rows(member, variable)
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w") as member:
+                np.save(member, array)
     parts.remove_others(path, about["save"] if about else "")
 
 

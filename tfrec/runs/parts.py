@@ -59,7 +59,7 @@ def write_parts(main: Path, save_id: str, variables: dict[str, Any]) -> dict[str
             np.save(member, np.frombuffer(save_id.encode(), np.uint8))
         for name, variable in variables.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                _write_rows(member, variable)
+                write_rows(member, variable)
     return {"file": path.name, "bytes": path.stat().st_size}
 
 
@@ -152,8 +152,12 @@ def _table(found: dict[str, Any]) -> str:
     return f"{found['dtype']} {(found['rows'], *found['shape'])}"
 
 
-def _write_rows(member: IO[bytes], variable: Any) -> None:
+def write_rows(member: IO[bytes], variable: Any) -> None:
+    """A variable as `np.save` writes it, some rows at a time."""
     kind = np.dtype(variable.dtype)
+    if len(variable.shape) == 0:
+        np.save(member, np.asarray(variable.value))
+        return
     header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": tuple(variable.shape)}
     np.lib.format.write_array_header_2_0(member, header)
     for first, last in _chunks(int(variable.shape[0]), kind.itemsize * _width(variable)):
