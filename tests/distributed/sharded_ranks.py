@@ -9,6 +9,7 @@ from unittest import mock
 from tfrec import commands
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
     commands.quiet_tensorflow()
 
 import keras
@@ -16,6 +17,7 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
+from tests.distributed import sharded_als
 from tfrec import distributed
 from tfrec.distributed import sharding
 from tfrec.distributed.sharding import Shard, mark, shard_of
@@ -265,7 +267,7 @@ def checkpointed(folder):
 
 def everything(folder):
     gathered()
-    found = fitted() | neumf() | overflow() | checkpointed(folder)
+    found = fitted() | neumf() | overflow() | checkpointed(folder) | sharded_als.fitted() | sharded_als.commands(folder)
     return found if distributed.size() > 2 else found | first() | own_loops() | predicted()
 
 

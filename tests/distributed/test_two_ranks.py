@@ -64,14 +64,6 @@ def test_als(tmp_path):
         np.testing.assert_allclose(two[name], one[name], atol=tolerance * np.abs(one[name]).max(), err_msg=name)
 
 
-@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_als_with_its_tables_spread_over_ranks(tmp_path, ranks):
-    one, several = run("als_sharded", tmp_path, 1), run("als_sharded", tmp_path, ranks)
-    assert one.keys() == several.keys()
-    for name in one:
-        np.testing.assert_allclose(several[name], one[name], atol=1e-5 * np.abs(one[name]).max(), err_msg=name)
-
-
 def test_als_stops_on_all_ranks_when_one_fails(tmp_path):
     assert run("als_failure", tmp_path, 2)["seen"].tolist() == [[1.0], [1.0]]
 

@@ -5,7 +5,6 @@ import re
 import sys
 import time
 from pathlib import Path
-from unittest import mock
 
 from tfrec import commands
 
@@ -20,12 +19,10 @@ from tfrec import distributed
 from tfrec.data import load
 from tfrec.data.pipelines import sparse_batches, steps_per_epoch
 from tfrec.data.pointwise import PointwiseSampler
-from tfrec.data.sharded_matrix import ShardedMatrix
 from tfrec.distributed.optimizer import digest
 from tfrec.errors import InputError
 from tfrec.layers import CachedTTEmbedding, TTEmbedding
 from tfrec.models import ALS, VAECF, NeuMF
-from tfrec.models.als_sharded import ShardedALS
 from tfrec.optimizers import Adam
 
 USERS, ITEMS, BATCH = 301, 120, 31  # 10 steps an epoch, the last with 22 users: 15 + 16, 11 + 11
@@ -273,33 +270,6 @@ def als():
             name = f"{kind}.{solver}"
             found |= {f"{name}.users": model.user_factors, f"{name}.items": model.item_factors}
             found[f"{name}.loss"] = np.array(history.history["loss"])
-    return found
-
-
-def als_sharded():
-    """Factors and loss with tables, and a matrix, of which each rank holds its share; a rank without an item too."""
-    ranks, found = distributed.everyone(), {}
-    plays = _plays()
-    for name, matrix, solver, most in (
-        ("one block", plays, "cg", 1_000),
-        # Few blocks: each costs two exchanges, of some milliseconds however little they send.
-        ("pieces cg", plays[:60], "cg", 40),
-        ("one item", plays[:, :1], "cg", 40),
-    ):
-        entries = matrix.tocoo()
-        # Dealt by anything but the rule of who holds a row.
-        dealt = np.arange(matrix.nnz) * 7 // 3 % ranks.size == ranks.rank
-        mine = ShardedMatrix.of_entries(
-            entries.row[dealt], entries.col[dealt], entries.data[dealt], matrix.shape, ranks
-        )
-        settings = ALS(12, 0.5, iterations=3, solver=solver, block_size=5, seed=2, frequency_exponent=0.5)
-        with mock.patch.object(ShardedALS, "block_rows", most):
-            model = ShardedALS(settings, ranks)
-            losses = model.fit(mine, calculate_training_loss=True)
-            whole = model.gathered()
-        if ranks.rank == 0:
-            found |= {f"{name}.users": whole.user_factors, f"{name}.items": whole.item_factors}
-            found[f"{name}.loss"] = np.array(losses)
     return found
 
 

@@ -83,8 +83,10 @@ class ShardedMatrix:
             matrix: float32 CSR ``[U, I]``, columns ascending and each once, no zeros stored.
             ranks: who takes part.
         """
-        parts = [_owned(m, ranks) for m in (matrix, matrix.T.tocsr())]
-        return cls(matrix.shape, parts[0], parts[1], matrix.nnz)
+        by_user = matrix[ranks.rank :: ranks.size]
+        # Fitting changes the columns in place for a while, so they must not be the caller's.
+        by_user = by_user if by_user.indices.base is None and by_user is not matrix else by_user.copy()
+        return cls(matrix.shape, by_user, _by_item(matrix, ranks), matrix.nnz)
 
 
 def _problem(users: np.ndarray, items: np.ndarray, values: np.ndarray, shape: tuple[int, int]) -> str:
@@ -139,7 +141,14 @@ def _rows_of(
     return matrix, repeated
 
 
-def _owned(matrix: scipy.sparse.csr_matrix, ranks: Ranks) -> scipy.sparse.csr_matrix:
-    found = matrix[ranks.rank :: ranks.size]
-    # Fitting changes the columns in place for a while, so they must not be the caller's.
-    return found if found.indices.base is None and found is not matrix else found.copy()
+def _by_item(matrix: scipy.sparse.csr_matrix, ranks: Ranks) -> scipy.sparse.csr_matrix:
+    """The rank's rows of the transpose, which is not made as a whole."""
+    if ranks.size == 1:
+        return matrix.T.tocsr()
+    mine = matrix.indices % ranks.size == ranks.rank
+    users = np.repeat(np.arange(matrix.shape[0], dtype=np.int32), np.diff(matrix.indptr))[mine]
+    places = matrix.indices[mine] // ranks.size
+    local = len(range(ranks.rank, matrix.shape[1], ranks.size))
+    found = scipy.sparse.csr_matrix((matrix.data[mine], (places, users)), shape=(local, matrix.shape[0]))
+    found.sort_indices()
+    return found

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from tfrec.evaluation import Report
     from tfrec.models import ALS
+    from tfrec.models.als_sharded import ShardedALS
     from tfrec.runs.folder import RunFolder
 
 
@@ -58,6 +59,10 @@ class ALSConfig:
     """BM25: larger: many plays of one item count more."""
     bm25_b: float = 0.8
     """BM25: how much an item's popularity counts against it, 0 to 1."""
+    sharded: bool = False
+    """Each rank holds its share of the factors, in place of all of them."""
+    block_mib: int = 64
+    """With sharded: MiB of factors that a rank fetches from the others at once."""
 
 
 @dataclass(frozen=True)
@@ -159,24 +164,34 @@ def ials_ml20m() -> ALSRun:
 
 
 class ALSTrainer(Trainer):
-    """Iterations over users and items; rank 0 leaves a checkpoint now and then."""
+    """Iterations over users and items; a checkpoint now and then."""
 
     round = "iteration"
 
     def __init__(self, config: ALSRun, data: TrainingSet) -> None:
         from tfrec import distributed
 
-        self.model = make_model(config)
-        self._training, self._weighted = config.training, weigh(data.matrix, config.model)
-        self.model.prepare(*data.matrix.shape)
+        self.config, self._training = config, config.training
+        self._first = distributed.rank() == 0
+        self._rows: list[dict[str, Any]] = []
         users, items = data.matrix.shape
-        size = (users + items) * self.model.factors * np.dtype(self.model.factor_dtype).itemsize
+        self._factor_bytes = (users + items) * config.model.factors * np.dtype(config.model.factor_dtype).itemsize
+        self.prepare(weigh(data.matrix, config.model))
         self.about = (
             f"{users:,} users, {items:,} items, {data.matrix.nnz:,} interactions; {self.model.factors} factors in "
-            f"{self.model.factor_dtype} ({size / 2**20:.1f} MiB on each rank), solver {self.model.sweep.solver}"
+            f"{self.model.factor_dtype} ({self.bytes_of_rank / 2**20:.1f} MiB on each rank), "
+            f"solver {self.model.sweep.solver}"
         )
-        self._rows: list[dict[str, Any]] = []
-        self._first = distributed.rank() == 0
+
+    def prepare(self, weighted: scipy.sparse.csr_matrix) -> None:
+        """Make the model with its first factors for a matrix of confidences, ``[U, I]``."""
+        self.model, self._weighted = make_model(self.config), weighted
+        self.model.prepare(*weighted.shape)
+
+    @property
+    def bytes_of_rank(self) -> int:
+        """Of the factors that this rank holds."""
+        return self._factor_bytes
 
     def resume(self, folder: RunFolder, monitor: str) -> int:
         """The factors of an earlier start, on every rank."""
@@ -200,13 +215,13 @@ class ALSTrainer(Trainer):
             nonlocal saved_at
             row = {"iteration": iteration, "seconds": round(seconds, 4)}
             rows.append(row if loss is None else {**row, "loss": loss})
-            if not self._first:
-                return
-            shown = "" if loss is None else f"  loss {loss:.6f}"
-            print(f"iteration {iteration}/{model.iterations}  {seconds:.2f} s{shown}", flush=True)
+            if self._first:
+                shown = "" if loss is None else f"  loss {loss:.6f}"
+                print(f"iteration {iteration}/{model.iterations}  {seconds:.2f} s{shown}", flush=True)
             late = time.perf_counter() - saved_at >= self._training.checkpoint_seconds
-            if late or iteration == model.iterations:
-                write_csv(folder.history, rows)
+            if self.saves(late or iteration == model.iterations):
+                if self._first:
+                    write_csv(folder.history, rows)
                 save_state(folder.last, model, {"rows": rows}, optimizer=False)
                 saved_at = time.perf_counter()
 
@@ -217,13 +232,17 @@ class ALSTrainer(Trainer):
                 "iterations": len(rows),
                 "seconds_per_iteration": seconds,
                 "median_seconds_per_iteration": float(np.median(seconds)),
-                "factor_bytes": int(model.user_factors.nbytes + model.item_factors.nbytes),
+                "factor_bytes": self._factor_bytes,
                 **({"training_loss": rows[-1]["loss"]} if "loss" in rows[-1] else {}),
             }
         )
 
-    def solve(self, record: Callable[[int, float, float | None], None] | None = None) -> ALS:
-        """The iterations that are left, on every rank its rows."""
+    def saves(self, due: bool) -> bool:
+        """Whether this rank takes part in a checkpoint now, if by its own clock one is due."""
+        return due and self._first
+
+    def solve(self, record: Callable[[int, float, float | None], None] | None = None) -> Any:
+        """The iterations that are left, on every rank its rows; returns the model."""
         from tfrec import distributed
 
         if len(self._rows) < self.model.iterations:
@@ -253,7 +272,12 @@ class ALSFamily(Family[ALSRun]):
     models = ("ALS", "QuantizedItems")
 
     def check(self, config: ALSRun) -> None:
-        """Weights that histories would not have."""
+        """Blocks without room, and weights that histories would not have."""
+        if config.model.block_mib < 1:
+            raise InputError(
+                f"`--model.block-mib` must be at least 1.\nReceived: {config.model.block_mib}.\n"
+                "Leave it out for blocks of 64 MiB."
+            )
         if config.data.split == "held_out_users" and config.model.confidence != "values":
             raise InputError(
                 "The weights of held-out users' items would differ from those in training.\n"
@@ -263,11 +287,26 @@ class ALSFamily(Family[ALSRun]):
 
     def trainer(self, config: ALSRun, data: TrainingSet) -> ALSTrainer:
         """A training on confidences."""
+        if config.model.sharded:
+            from tfrec.families.als_parts import ShardedALSTrainer
+
+            return ShardedALSTrainer(config, data)
         return ALSTrainer(config, data)
 
-    def again(self, config: ALSRun, data: TrainingSet, outcome: Outcome) -> ALS:
+    def again(self, config: ALSRun, data: TrainingSet, outcome: Outcome) -> ALS | ShardedALS:
         """As many iterations."""
         return self.trainer(config, data).solve()
+
+    def whole(self, model: Any) -> Any:
+        """With both tables whole."""
+        from tfrec.models.als_sharded import ShardedALS
+
+        if not isinstance(model, ShardedALS):
+            return model
+        from tfrec.families.whole import check_memory
+
+        check_memory(model.factor_bytes)
+        return model.gathered()
 
     def rows(self, config: ALSRun, data: TrainingSet) -> Callable[[scipy.sparse.csr_matrix], scipy.sparse.csr_matrix]:
         """Confidences per unit of alpha: the values, or what an item's weight was in training on the mean."""
@@ -305,12 +344,12 @@ def make_model(config: ALSRun) -> ALS:
     """The model of a run, without tables."""
     from tfrec.models import ALS
 
-    settings = {f.name: getattr(config.model, f.name) for f in fields(ALSConfig) if f.name not in _OF_WEIGHTS}
+    settings = {f.name: getattr(config.model, f.name) for f in fields(ALSConfig) if f.name not in _NOT_OF_MODEL}
     return ALS(**settings, seed=config.seed)
 
 
-#: Settings that say what is made of the data's values, and are no arguments of the model.
-_OF_WEIGHTS = ("confidence", "bm25_k1", "bm25_b")
+#: Settings that say what is made of the data's values and where factors lie, and are no arguments of the model.
+_NOT_OF_MODEL = ("confidence", "bm25_k1", "bm25_b", "sharded", "block_mib")
 
 
 def weigh(matrix: scipy.sparse.csr_matrix, config: ALSConfig) -> scipy.sparse.csr_matrix:
