@@ -1,5 +1,6 @@
 """ALS with its factors in parts, on any number of ranks; sharded_ranks.py calls it there."""
 
+import contextlib
 import shutil
 from unittest import mock
 
@@ -113,11 +114,8 @@ def commands(folder):
         return saves(trainer, due)
 
     stopped = folder / f"als_stopped_{size}"
-    with mock.patch.object(ShardedALSTrainer, "saves", stop):
-        try:
-            tfrec.fit("als", events(), output_dir=stopped, **RUN)
-        except Stopped:
-            pass
+    with mock.patch.object(ShardedALSTrainer, "saves", stop), contextlib.suppress(Stopped):
+        tfrec.fit("als", events(), output_dir=stopped, **RUN)
     if size > 1:
         found |= resumed(folder / "als_stopped_1")
     return found
