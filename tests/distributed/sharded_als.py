@@ -40,7 +40,7 @@ def plays(items=33):
     random = np.random.default_rng(3)
     found = scipy.sparse.random(61, items, 0.3, format="lil", random_state=random, dtype=np.float32)
     found[17] = random.random(items) + 0.5
-    found[40] = 0
+    found[4] = 0
     found = scipy.sparse.csr_matrix(found)
     found.data *= np.where(random.random(found.nnz) < 0.1, -3, 3).astype(np.float32)
     return found
@@ -48,7 +48,7 @@ def plays(items=33):
 
 def events():
     """Fewer items than four ranks deal evenly."""
-    matrix = plays(items=5).tocoo()
+    matrix = plays(items=3).tocoo()
     users, items = (np.arange(count) for count in matrix.shape)
     return Interactions(matrix.row, matrix.col, np.abs(matrix.data), users, items)
 
@@ -59,16 +59,18 @@ def fitted():
     for name, matrix, solver, most in (
         ("one block", plays(), "cg", 1_000),
         # Few blocks: each costs two exchanges, of some milliseconds however little they send.
-        ("pieces", plays(), "cg", 16),
+        ("pieces", plays()[:20], "cg", 16),
         ("one item", plays()[:, :1], "cholesky", 16),
     ):
+        if ranks.size > 2 and name != "one item":
+            continue
         entries = matrix.tocoo()
         # Dealt by anything but the rule of who holds a row.
         dealt = np.arange(matrix.nnz) * 7 // 3 % ranks.size == ranks.rank
         mine = ShardedMatrix.of_entries(
             entries.row[dealt], entries.col[dealt], entries.data[dealt], matrix.shape, ranks
         )
-        settings = ALS(12, 0.5, iterations=3, solver=solver, seed=2, frequency_exponent=0.5)
+        settings = ALS(12, 0.5, iterations=2, solver=solver, seed=2, frequency_exponent=0.5)
         with mock.patch.object(ShardedALS, "block_rows", most):
             model = ShardedALS(settings, ranks)
             losses = model.fit(mine, calculate_training_loss=True)
@@ -85,7 +87,7 @@ def scored(model, whole, matrix, name, graph):
     """Scores of users, of candidates and of histories, in a graph as evaluation asks or not; rank 0's are kept."""
     rank, last = distributed.rank(), distributed.size() - 1
     # Another number on each rank, and none on the last one of several.
-    users = np.array([17, 40, 3, 17, 60])[: 5 - rank if rank < last or last == 0 else 0]
+    users = np.array([17, 4, 3, 17, 19])[: 5 - rank if rank < last or last == 0 else 0]
     candidates = np.stack([users, users * 2 + 1, users], axis=1) % matrix.shape[1]
     rows = matrix[users].tocoo()
     rows = tf.sparse.reorder(tf.SparseTensor(np.stack([rows.row, rows.col], 1).astype(np.int64), rows.data, rows.shape))
@@ -102,9 +104,9 @@ def scored(model, whole, matrix, name, graph):
 
 
 def commands(folder):
-    """A run of the recipe; and one that was stopped after two iterations and goes on, here with what one rank left."""
+    """One rank's run of the recipe; and one that stops after two iterations. Several ranks go on with what one left."""
     size = distributed.size()
-    found = of_run(tfrec.fit("als", events(), output_dir=folder / f"als_{size}", **RUN), "als.run")
+    found = of_run(tfrec.fit("als", events(), output_dir=folder / "als", **RUN), "als.run") if size == 1 else {}
     saves, seen = ShardedALSTrainer.saves, []
 
     def stop(trainer, due):
@@ -113,12 +115,9 @@ def commands(folder):
             raise Stopped
         return saves(trainer, due)
 
-    stopped = folder / f"als_stopped_{size}"
     with mock.patch.object(ShardedALSTrainer, "saves", stop), contextlib.suppress(Stopped):
-        tfrec.fit("als", events(), output_dir=stopped, **RUN)
-    if size > 1:
-        found |= resumed(folder / "als_stopped_1")
-    return found
+        tfrec.fit("als", events(), output_dir=folder / f"als_stopped_{size}", **RUN)
+    return found if size == 1 else resumed(folder / "als_stopped_1")
 
 
 def resumed(folder):

@@ -38,8 +38,8 @@ def test_parts_of_tables_equal_whole_ones(folder, alone, ranks):
         found = dict(arrays)
     assert {"lazy.weight.0", "neumf.float32.dense", "overflow.state", "read.weight.0"} <= found.keys()
     continued = {name for name in found if name.startswith("als.resumed")}
-    assert ranks > 2 or found.keys() - continued == alone.keys()
-    assert {"als.run.users", "als.one item.histories", "als.resumed.items"} <= found.keys()
+    assert ranks > 2 or found.keys() - continued == {name for name in alone if not name.startswith("als.run")}
+    assert {"als.one item.histories", "als.resumed.items", "als.resumed.test.ndcg@3"} <= found.keys()
     # Of the same parts, whose float16 gradients are the same.
     expected = alone | sharded_ranks.neumf_in_parts(ranks)
     # A run that goes on ends as one that was not stopped.
