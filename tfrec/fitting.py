@@ -17,7 +17,7 @@ import numpy as np
 
 from tfrec.data import Interactions
 from tfrec.errors import InputError, TfrecWarning
-from tfrec.families import RECIPES, Family, RunConfig, family_of, identity
+from tfrec.families import RECIPES, Family, RunConfig, Sizes, check_fits, family_of, identity
 from tfrec.families.config import with_places
 from tfrec.tasks import TASKS, InMemory, Split, Task, TrainingSet, read_source, source_checksum
 from tfrec.tasks.split import with_zeros
@@ -277,8 +277,12 @@ class _Training:
                 print_summary(folder, result)
             return result
         # What each rank does by itself: an error on one is an error on all.
-        split, measure, trainer = distributed.together(self._make, "preparing data and model")
-        self.split, self.measure = split, measure
+        self._data = distributed.together(lambda: self._data or self._read(), "preparing data")
+        split, self.measure = self._data
+        self.split = split
+        if not again:
+            distributed.together(self._check_fits, "looking for memory")
+        trainer = distributed.together(self._make, "making the model")
         if state is None or state.newcomers:
             agree_on_data(_data_name(config, split), split.events, split.arrays(), split.sha256)
         if trainer.steps is not None:
@@ -306,14 +310,23 @@ class _Training:
         outcome = trainer.fit(folder, monitor, lambda: self._report(trainer.model, "validation"))
         return self._finish(trainer.model, outcome, started)
 
-    def _make(self) -> tuple[Split, Measure, Trainer]:
-        split, measure = self._data = self._data or self._read()
-        trainer = self.family.trainer(self.config, split.train)
+    def _make(self) -> Trainer:
+        train = self.split.train
+        trainer = self.family.trainer(self.config, train)
         if self.config.continue_run is not None:
             from tfrec.continuing import carry_over
 
-            carry_over(self.config.continue_run, self.family, trainer.model, split.train)
-        return split, measure, trainer
+            carry_over(self.config.continue_run, self.family, trainer.model, train)
+        return trainer
+
+    def _check_fits(self) -> None:
+        """Before a rank of this machine makes its tables. A GPU's memory is TensorFlow's to look at."""
+        from tfrec import distributed
+
+        if not distributed.on_gpu():
+            users, items = self.split.train.matrix.shape
+            sizes = Sizes(users, items, self.split.train.matrix.nnz)
+            check_fits(self.family.memory(self.config, sizes, distributed.size()), distributed.local_size())
 
     def _read(self) -> tuple[Split, Measure]:
         from tfrec.tasks.measure import Measure

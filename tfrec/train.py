@@ -30,6 +30,11 @@ def parse(arguments: list[str]) -> tuple[str, RunConfig]:
 def train(recipe: str, config: RunConfig, started: float) -> None:
     """Run it from data to report."""
     commands.quiet_tensorflow()
+    if config.plan is not None:
+        from tfrec.planning import print_plan
+
+        print_plan(recipe, config)
+        return
     from tfrec.fitting import run
 
     run(recipe, config, started)

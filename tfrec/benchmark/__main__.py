@@ -12,7 +12,6 @@ from typing import Annotated, Literal
 import tyro
 
 from tfrec import commands
-from tfrec.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,8 @@ class Arguments:
     quantization: NeuMF in int8, with and without a split final layer, and tfrec's best, three seeds (trains them).
     tt: tensor-train embeddings against their pure-TensorFlow twin and a dense table, at FBTT-Embedding's shape.
     tt-quality: NeuMF with tables of a tenth of the size against dense ones, three seeds (trains them).
-    scaling: plan a step of NeuMF on 8, 16 and 64 ranks from the speed of one.
+    scaling: steps of NeuMF on 1, 2 and 4 ranks over links of 100 Mbit/s to 10 Gbit/s, whole and sharded tables, float32
+    and float16; how well a model predicts those it was not fitted on; its plan for 8, 16 and 64 GPUs (Linux, root).
     data: reading 20 million ratings from CSV and from the cache.
     first-list: from a pandas frame to ten recommendations, whole processes, against implicit and import tensorflow."""
     json: Path | None = None
@@ -54,11 +54,11 @@ class Arguments:
     """als: of ml-1m, lastfm-2k, generated-10m, memory and balance; tt-quality: of low_rank, low_rank_5, low_rank_20,
     pairs and three_cores. Default: all."""
     batch: int | None = None
-    """vae-cf: users per step, default 2,000. scaling: samples per step over all ranks, default 2^20."""
+    """vae-cf: users per step, default 2,000. scaling: samples per step of one GPU of the plan, default 2^18."""
     items: int = 5_000
     """ease: number of items."""
-    samples_per_second: float | None = None
-    """scaling: of one rank alone, from `tfrec benchmark neumf` on that device."""
+    samples_per_second: float = 6.2e6
+    """scaling: of one GPU of the plan, from `tfrec benchmark neumf` on it. Default: one NVIDIA H200."""
 
 
 def main() -> None:
@@ -102,11 +102,10 @@ def main() -> None:
 
             result = benchmark_tt_quality(arguments.parts or tuple(FORMS), arguments.rounds)
         elif arguments.name == "scaling":
-            from tfrec.benchmark.scaling import plan
+            from tfrec.benchmark.scaling import benchmark_scaling
 
-            if arguments.samples_per_second is None or arguments.samples_per_second <= 0:
-                raise InputError("scaling needs the speed of one rank.\nGive --samples-per-second, above 0.")
-            result = plan(arguments.samples_per_second, arguments.batch or 1 << 20)
+            batch = 1 << 18 if arguments.batch is None else arguments.batch
+            result = benchmark_scaling(arguments.rounds, arguments.samples_per_second, batch)
         elif arguments.name == "first-list":
             from tfrec.benchmark.first_list import benchmark_first_list
 

@@ -156,6 +156,23 @@ DATASETS: dict[str, Dataset] = {
 }
 
 
+#: Users, items with an interaction, and interactions, where the publishers state them and do not change them.
+_SIZES = {
+    "ml-100k": (943, 1_682, 100_000),
+    "ml-1m": (6_040, 3_706, 1_000_209),
+    "ml-10m": (69_878, 10_677, 10_000_054),
+    "ml-20m": (138_493, 26_744, 20_000_263),
+    "ml-25m": (162_541, 59_047, 25_000_095),
+    "ml-32m": (200_948, 84_432, 32_000_204),
+    "lastfm-2k": (1_892, 17_632, 92_834),
+}
+
+
+def published_sizes(name: str) -> tuple[int, int, int] | None:
+    """Users, items and interactions of a published data set, without its files; None: unknown."""
+    return _SIZES.get(name)
+
+
 def _register(name: str) -> None:
     @data_set(name)
     def read(data_dir: str | Path | None) -> Loaded:

@@ -23,7 +23,7 @@ from tfrec.distributed.callbacks import (
 )
 from tfrec.distributed.elastic_state import CommitCallback, ElasticState, RanksChanged
 from tfrec.distributed.everyone import everyone
-from tfrec.distributed.optimizer import DistributedOptimizer, broadcast_state, distribute, is_distributed
+from tfrec.distributed.optimizer import DistributedOptimizer, broadcast_state, detach, distribute, is_distributed
 from tfrec.distributed.ranks import (
     agree,
     broadcast_from_zero,
@@ -35,6 +35,8 @@ from tfrec.distributed.ranks import (
     how_to_install,
     init,
     local_rank,
+    local_size,
+    on_gpu,
     rank,
     size,
     sum_across_ranks,
@@ -61,6 +63,7 @@ __all__ = [
     "broadcast_state",
     "built_with",
     "callbacks",
+    "detach",
     "distribute",
     "elastic",
     "everyone",
@@ -72,6 +75,8 @@ __all__ = [
     "init",
     "is_distributed",
     "local_rank",
+    "local_size",
+    "on_gpu",
     "rank",
     "shard_of",
     "size",

@@ -475,6 +475,21 @@ def attach(model: keras.Model) -> None:
     model.train_function = model.test_function = model.predict_function = None
 
 
+def detach(model: keras.Model) -> None:
+    """Undo `attach` and `distribute` on a model that is not trained any more, so that its optimizer can be freed."""
+    for name in _WRAPPED:
+        if name in vars(model):
+            delattr(model, name)
+    for layer in model._flatten_layers():
+        if hasattr(layer, "exchange_name"):
+            layer.begun = None
+    ranks.count_steps_with(None)
+
+
+#: What `distribute` and `attach` set on a model.
+_WRAPPED = ("_tfrec_attached", "fit", "train_step", "test_step", "predict_step", "make_train_function")
+
+
 def _wrap(model: keras.Model) -> None:
     train, test, make = model.train_step, model.test_step, model.make_train_function
     predict = model.predict_step

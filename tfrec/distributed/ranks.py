@@ -285,6 +285,16 @@ def local_rank() -> int:
     return _hvd.local_rank() if _hvd is not None else 0
 
 
+def local_size() -> int:
+    """Number of processes on this machine."""
+    return _hvd.local_size() if _hvd is not None else 1
+
+
+def on_gpu() -> bool:
+    """Whether this process has a GPU."""
+    return bool(tf.config.get_visible_devices("GPU"))
+
+
 def size() -> int:
     """Number of processes."""
     return _hvd.size() if _hvd is not None else 1
@@ -346,7 +356,7 @@ def as_lost(error: BaseException) -> RankLostError | None:
         return RankLostError(
             "Another rank has ended, so the others cannot continue; its own message, if it left one, is near this one."
         )
-    return RankLostError(f"{named([found.rank])} {found.text}", told=found.told)
+    return RankLostError(f"{named(found.ranks)} {found.text}", told=found.told)
 
 
 def meet(number: int, samples: Any = 0.0, step: Any = 0.0) -> tf.Tensor:
@@ -430,10 +440,10 @@ def meet_at(label: str) -> None:
 _steps: Callable[[], float] = lambda: 0.0  # noqa: E731
 
 
-def count_steps_with(count: Callable[[], float]) -> None:
-    """Have messages say how many steps ``count()`` this rank has made in the epoch under way."""
+def count_steps_with(count: Callable[[], float] | None) -> None:
+    """Have messages say how many steps ``count()`` this rank has made in the epoch under way; None: none is."""
     global _steps
-    _steps = count
+    _steps = count or (lambda: 0.0)
 
 
 def sum_across_ranks(values: np.ndarray) -> np.ndarray:

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from typing import Any
 
 _BEAT_SECONDS = 1.0
+#: A rank that does not sign in for so long may be gone; where several do not, so much longer is waited for them.
+_SILENT_SECONDS, _SURE_SECONDS = 3.0, 10.0
 #: Horovod's own setting, and its default, for how long ranks wait for an answer over the network.
 _TIMEOUT_VARIABLE, _TIMEOUT_SECONDS = "HOROVOD_GLOO_TIMEOUT_SECONDS", 30
 #: Horovod's setting of when to say that ranks wait.
@@ -30,12 +32,12 @@ _GIVE_UP_VARIABLE = "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS"
 
 @dataclass(frozen=True)
 class Lost:
-    """A rank that is gone, and what to say after its name."""
+    """Ranks that are gone, and what to say after their names."""
 
-    rank: int
+    ranks: list[int]
     text: str
     told: bool = False
-    """Whether it has printed why itself."""
+    """Whether they have printed why themselves."""
 
 
 class Watch:
@@ -95,7 +97,8 @@ class Watch:
             self._end = self._end or "stopped"
 
     def lost(self) -> Lost | None:
-        """Which rank is gone, after an operation has failed; None where that is unknown. Takes three seconds."""
+        """Which ranks are gone, after an operation has failed; None where that is unknown. Takes three seconds, and up
+        to 13 where several do not answer."""
         if self._url is None:
             return None
         before = self._everyone()
@@ -103,18 +106,26 @@ class Watch:
             if "end" in one and r != self.rank:
                 self._lost = [x for x, other in before.items() if "end" in other]
                 text = "has ended while others are still at work. Do all ranks make as many steps, and as many calls?"
-                return Lost(r, text, told=one["end"] == "told")
-        time.sleep(3 * _BEAT_SECONDS)
-        after = self._everyone()
-        self._lost = [r for r in range(self.size) if r != self.rank and before.get(r, {}) == after.get(r, {})]
+                return Lost([r], text, told=one["end"] == "told")
+        self._lost = [r for r in range(self.size) if r != self.rank]
+        time.sleep(_SILENT_SECONDS - _BEAT_SECONDS)
+        ends = time.monotonic() + _SURE_SECONDS
+        while True:
+            time.sleep(_BEAT_SECONDS)
+            after = self._everyone()
+            self._lost = [r for r in self._lost if before.get(r, {}) == after.get(r, {})]
+            # On a machine with too much to do those who are there are slow to sign in, too.
+            if len(self._lost) < 2 or time.monotonic() >= ends:
+                break
         if not self._lost:
             return None
         limit = _number(_TIMEOUT_VARIABLE, _TIMEOUT_SECONDS)
+        has, its = ("has", "its") if len(self._lost) == 1 else ("have", "their")
         return Lost(
-            self._lost[0],
-            f"has not answered for {limit:.0f} s, or has ended. Is its process paused or killed, its machine asleep, "
-            f"out of memory or cut off?\nRanks wait for an answer for {_TIMEOUT_VARIABLE} seconds, now {limit:.0f}; "
-            "set it higher where pauses are to be expected.",
+            list(self._lost),
+            f"{has} not answered for {limit:.0f} s, or {has} ended. Is {its} process paused or killed, {its} machine "
+            f"asleep, out of memory or cut off?\nRanks wait for an answer for {_TIMEOUT_VARIABLE} seconds, now "
+            f"{limit:.0f}; set it higher where pauses are to be expected.",
         )
 
     def first_left(self) -> int | None:

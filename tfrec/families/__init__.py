@@ -15,6 +15,7 @@ from tfrec.families.config import RunConfig, identity
 from tfrec.families.derivation import CompressSettings, Derivation, Finished, Made, QuantizeSettings
 from tfrec.families.ease import EASEFamily
 from tfrec.families.family import Family, Outcome, Trainer
+from tfrec.families.memory import Memory, Sizes, check_fits
 from tfrec.families.neumf import NeuMFFamily
 from tfrec.families.popularity import PopularityFamily
 from tfrec.families.vae_cf import VAECFFamily
@@ -95,10 +96,13 @@ __all__ = [
     "Family",
     "Finished",
     "Made",
+    "Memory",
     "Outcome",
     "QuantizeSettings",
     "RunConfig",
+    "Sizes",
     "Trainer",
+    "check_fits",
     "compressing",
     "family_named",
     "family_of",

@@ -13,6 +13,7 @@ from tfrec.errors import InputError
 from tfrec.families.config import RunConfig, TrainingConfig
 from tfrec.families.derivation import Derivation, QuantizeSettings
 from tfrec.families.family import Family, Outcome, Trainer
+from tfrec.families.memory import WORK, Memory, Sizes
 from tfrec.tasks import DataConfig, EvaluationConfig, TrainingSet
 
 if TYPE_CHECKING:
@@ -292,6 +293,18 @@ class ALSFamily(Family[ALSRun]):
 
             return ShardedALSTrainer(config, data)
         return ALSTrainer(config, data)
+
+    def memory(self, config: ALSRun, sizes: Sizes, ranks: int) -> Memory:
+        """Both tables, or a rank's part of them, and its share of the matrix by users and by items."""
+        row_bytes = config.model.factors * np.dtype(config.model.factor_dtype).itemsize
+        model = (sizes.users + sizes.items) * row_bytes
+        matrix = 2 * (8 * sizes.interactions + 8 * max(sizes.users, sizes.items)) // ranks
+        if not config.model.sharded:
+            return Memory(sizes, tables=model, model=model, matrix=matrix)
+        # Fetched rows, and those that are sent meanwhile.
+        block = min(config.model.block_mib << 20, max(sizes.users, sizes.items) * row_bytes)
+        tables = (-(-sizes.users // ranks) + -(-sizes.items // ranks)) * row_bytes
+        return Memory(sizes, tables=tables, model=model, matrix=matrix, batch=WORK + 2 * block, whole=1)
 
     def again(self, config: ALSRun, data: TrainingSet, outcome: Outcome) -> ALS | ShardedALS:
         """As many iterations."""

@@ -87,6 +87,11 @@ class RunConfig:
     """Where everything is written. Default: runs/RECIPE-HASH, a folder per configuration."""
     resume: bool = True
     """Continue the run in the folder; --no-resume starts over and replaces it."""
+    plan: int | None = None
+    """Of the command line: print how much memory each of so many ranks needs, and end. Nothing is loaded or written."""
+    plan_sizes: tuple[int, int, int] | None = None
+    """Of --plan: users, items and interactions. Default: those of the data, which is read for it unless it is a
+    published or a generated set."""
     elastic: bool = False
     """Go on when workers are lost or join, under horovodrun --min-np N --host-discovery-script FILE."""
     commit_every: int = 100
@@ -95,7 +100,7 @@ class RunConfig:
 
 
 #: Settings that do not change what is computed, so a run may be resumed with others.
-_PLACES = ("output_dir", "resume", "elastic", "commit_every")
+_PLACES = ("output_dir", "resume", "plan", "plan_sizes", "elastic", "commit_every")
 
 
 def with_places(settings: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from tfrec.families.closed_form import ClosedForm
 from tfrec.families.config import RunConfig, arguments
 from tfrec.families.family import Family, Outcome, liked
+from tfrec.families.memory import WORK, Memory, Sizes
 from tfrec.tasks import DataConfig, TrainingSet
 
 
@@ -60,6 +61,12 @@ class EASEFamily(Family[EASERun]):
         model = EASE(matrix.shape[1], **arguments(config.model))
         about = f"{matrix.shape[0]:,} users, {matrix.shape[1]:,} items, {matrix.nnz:,} interactions"
         return ClosedForm(model, lambda: model.fit(matrix, verbose=int(distributed.rank() == 0)), about)
+
+    def memory(self, config: EASERun, sizes: Sizes, ranks: int) -> Memory:
+        """A weight for each pair of items, on every rank."""
+        weights = 4 * sizes.items**2
+        # Two copies of the matrix while the Gramian is filled, and blocks of it.
+        return Memory(sizes, tables=weights, model=weights, batch=WORK + 24 * sizes.interactions)
 
     def again(self, config: EASERun, data: TrainingSet, outcome: Outcome) -> Any:
         """The same on other data."""

@@ -12,6 +12,7 @@ import numpy as np
 from tfrec.errors import InputError
 from tfrec.families.config import RunConfig
 from tfrec.families.derivation import CompressSettings, Derivation, QuantizeSettings
+from tfrec.families.memory import Memory, Sizes
 from tfrec.tasks import Task, TrainingSet
 
 if TYPE_CHECKING:
@@ -110,6 +111,14 @@ class Family(ABC, Generic[C]):
     @abstractmethod
     def again(self, config: C, data: TrainingSet, outcome: Outcome) -> Any:
         """A model trained again on other data as in ``outcome``, without validation; the same on every rank."""
+
+    @abstractmethod
+    def memory(self, config: C, sizes: Sizes, ranks: int) -> Memory:
+        """What a rank of ``ranks`` needs for a training on data of these sizes; nothing is made for it.
+
+        Raises:
+            InputError: settings that such data cannot be trained with.
+        """
 
     def whole(self, model: Any) -> Any:
         """The model as one process can save, load and ask it, on rank 0; the others get ``model``. Every rank calls it.

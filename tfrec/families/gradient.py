@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 from collections.abc import Callable
 from typing import Any
@@ -92,6 +93,8 @@ class GradientTrainer(Trainer):
         if first_epoch < self.training.epochs and not recorder.done:
             with contextlib.closing(recorder):
                 self._epochs(recorder, first_epoch)
+        # Before the best weights are read, which need memory.
+        release_training(self.model)
         load_state(folder.best, self.model, optimizer=False)
         # Every rank measures it.
         distributed.broadcast_state(self.model.weights)
@@ -160,6 +163,7 @@ class GradientTrainer(Trainer):
             verbose=0,
             callbacks=[*distributed.callbacks(), keras.callbacks.LambdaCallback(on_epoch_end=shown)],
         )
+        release_training(self.model)
         return self.model
 
     def _callbacks(self) -> list[keras.callbacks.Callback]:
@@ -169,6 +173,21 @@ class GradientTrainer(Trainer):
             distributed.MetricAverageCallback(),
         ]
         return [*found, distributed.DriftCallback()] if self.training.compare_ranks else found
+
+
+def release_training(model: Any) -> None:
+    """Give back what only training needs: of Adam twice the size of the weights, which saving has a use for.
+
+    The model is then as one that was never compiled. The optimizer's state is in the checkpoint.
+    """
+    # Deleted, since Keras and TensorFlow keep lists of what is set; then set again, since Keras reads some of it.
+    distributed.detach(model)
+    for name in ("optimizer", "_loss_tracker", "train_function", "test_function", "predict_function"):
+        if hasattr(model, name):
+            delattr(model, name)
+    model._loss_tracker = model.train_function = model.test_function = model.predict_function = None
+    model.compiled = False
+    gc.collect()  # graphs and optimizer refer to each other
 
 
 def num_parameters(model: keras.Model) -> int:

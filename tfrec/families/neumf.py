@@ -10,6 +10,7 @@ from tfrec.errors import InputError
 from tfrec.families.config import FitConfig, RunConfig, arguments
 from tfrec.families.derivation import CompressSettings, Derivation, QuantizeSettings
 from tfrec.families.family import Family, Outcome, liked
+from tfrec.families.memory import WORK, Memory, Sizes, adam_slots
 from tfrec.tasks import DataConfig, EvaluationConfig, TrainingSet
 
 if TYPE_CHECKING:
@@ -227,6 +228,51 @@ class NeuMFFamily(Family[NeuMFRun]):
             summary={"gradient_bytes_per_step": traffic},
         )
 
+    def memory(self, config: NeuMFRun, sizes: Sizes, ranks: int) -> Memory:
+        """Sharded tables by their rows; all else on every rank."""
+        from tfrec.models import NeuMF
+
+        training, kinds = config.training, {"user": config.model.user_embedding, "item": config.model.item_embedding}
+        rows = {"user": sizes.users, "item": sizes.items}
+        # The weights besides the tables, and tensor-train tables, which are small.
+        settings = arguments(config.model)
+        for side, kind in kinds.items():
+            settings |= {f"{side}_embedding": kind, f"num_{side}s": rows[side]}
+            if kind != "tt":
+                settings |= {f"{side}_embedding": "dense", f"num_{side}s": 1}
+        model = NeuMF(**settings)
+        width = model.gmf_width + model.mlp_width
+        replicated = sum(math.prod(v.shape) for v in model.trainable_variables)
+        rest = sum(math.prod(v.shape) for v in model.non_trainable_variables)
+        sharded = dense_gradients = row_bytes = 0
+        positives = batch_size(training, sizes.interactions) // (1 + training.negatives)
+        asked = {"user": positives, "item": positives * (1 + training.negatives)}
+        whole = replicated
+        for side, kind in kinds.items():
+            if kind == "tt":
+                continue
+            whole += (rows[side] - 1) * width
+            if kind == "sharded":
+                replicated -= width
+                sharded += -(-rows[side] // ranks) * width
+            else:
+                replicated += (rows[side] - 1) * width
+            row_bytes += 4 * width * min(rows[side], asked[side] // ranks)
+            if not is_lazy(training, asked[side], rows[side], kind == "sharded"):
+                dense_gradients += 4 * width * (rows[side] if kind == "dense" else -(-rows[side] // ranks))
+        numbers = replicated + sharded
+        return Memory(
+            sizes,
+            tables=4 * (numbers + rest),
+            model=4 * (whole + rest),
+            slots=adam_slots(numbers, training.backward_passes_per_step),
+            matrix=8 * sizes.interactions + 8 * sizes.users,
+            gradients=dense_gradients * (1 + (ranks > 1)),
+            # Of a row of the batch: it, its gradient, both moments before and after, and copies of them in order.
+            batch=WORK + 8 * row_bytes,
+            whole=int("sharded" in kinds.values()),
+        )
+
     def again(self, config: NeuMFRun, data: TrainingSet, outcome: Outcome) -> Any:
         """As many epochs as the best one."""
         return self.trainer(config, data).fit_anew(outcome.epochs or config.training.epochs)
@@ -261,19 +307,23 @@ def make_sampler(config: NeuMFRun, train: scipy.sparse.csr_matrix) -> PointwiseS
     from tfrec.data.pointwise import PointwiseSampler
 
     training = config.training
-    width = 1 + training.negatives
-    batch = training.global_batch_size
-    if batch is None:
-        samples = train.nnz * width
-        batch = min(max(samples // 500, 1_024, width), 1 << 20, samples)
     return PointwiseSampler(
         train,
-        batch,
+        batch_size(training, train.nnz),
         training.negatives,
         training.sampling,
         config.seed,
         distributed.everyone(),
     )
+
+
+def batch_size(training: NeuMFTraining, positives: int) -> int:
+    """Samples of a step over all ranks."""
+    if training.global_batch_size is not None:
+        return training.global_batch_size
+    width = 1 + training.negatives
+    samples = positives * width
+    return min(max(samples // 500, 1_024, width), 1 << 20, samples)
 
 
 def compile_model(model: NeuMF, training: NeuMFTraining, sampler: PointwiseSampler) -> tuple[list[str], int]:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from tfrec.families.closed_form import ClosedForm
 from tfrec.families.config import RunConfig
 from tfrec.families.family import Family, Outcome, liked
+from tfrec.families.memory import Memory, Sizes
 from tfrec.tasks import TrainingSet
 
 
@@ -37,6 +38,10 @@ class PopularityFamily(Family[PopularityRun]):
         model = Popularity(matrix.shape[1])
         about = f"{matrix.shape[0]:,} users, {matrix.shape[1]:,} items, {matrix.nnz:,} interactions"
         return ClosedForm(model, lambda: model.adapt(matrix), about)
+
+    def memory(self, config: PopularityRun, sizes: Sizes, ranks: int) -> Memory:
+        """A count per item."""
+        return Memory(sizes, tables=4 * sizes.items, model=4 * sizes.items)
 
     def again(self, config: PopularityRun, data: TrainingSet, outcome: Outcome) -> Any:
         """The same on other data."""

@@ -9,6 +9,7 @@ from tfrec.errors import InputError
 from tfrec.families.config import FitConfig, RunConfig, arguments
 from tfrec.families.derivation import Derivation, QuantizeSettings
 from tfrec.families.family import Family, Outcome, liked
+from tfrec.families.memory import WORK, Memory, Sizes, adam_slots
 from tfrec.tasks import DataConfig, TrainingSet
 
 if TYPE_CHECKING:
@@ -136,6 +137,27 @@ class VAECFFamily(Family[VAECFRun]):
             about=f"{num_users:,} training users, {num_items:,} items, {matrix.nnz:,} interactions; "
             f"{model.count_params():,} parameters, batches of {batch_size:,}, {training.precision}",
             limit_steps=True,
+        )
+
+    def memory(self, config: VAECFRun, sizes: Sizes, ranks: int) -> Memory:
+        """All layers on every rank. Logits of a batch go through in chunks."""
+        from tfrec.layers.multinomial import CHUNK_BYTES
+        from tfrec.models import VAECF
+
+        # Every item adds as many weights as every other.
+        one, two = (VAECF(items, **arguments(config.model)).count_params() for items in (2, 3))
+        numbers = one + (sizes.items - 2) * (two - one)
+        training = config.training
+        batch = global_batch_size(training, sizes.users) // ranks
+        logits = min(4 * batch * sizes.items, CHUNK_BYTES)
+        return Memory(
+            sizes,
+            tables=4 * numbers,
+            model=4 * numbers,
+            slots=adam_slots(numbers, training.backward_passes_per_step),
+            matrix=4 * sizes.interactions + 8 * (sizes.users + 1) if training.pipeline == "device" else 0,
+            gradients=4 * numbers * (1 + (ranks > 1)),
+            batch=WORK + 3 * logits,
         )
 
     def again(self, config: VAECFRun, data: TrainingSet, outcome: Outcome) -> Any:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tfrec import distributed
 from tfrec.errors import InputError
+from tfrec.layers.memory import free_bytes
 from tfrec.runs.claim import on_rank_zero
 
 
@@ -13,8 +12,8 @@ def check_memory(model_bytes: int) -> None:
     """Raise InputError on every rank when rank 0's machine has less memory left than that. Every rank calls it."""
 
     def check() -> None:
-        left = available_bytes()
-        if left is not None and model_bytes > left:
+        left = free_bytes()
+        if model_bytes > left:
             raise InputError(
                 f"The tables of the model together must fit into the memory of rank 0's machine, which saves them: "
                 f"{model_bytes / 2**30:.1f} GiB.\nReceived: {distributed.host()} with {left / 2**30:.1f} GiB left.\n"
@@ -23,12 +22,3 @@ def check_memory(model_bytes: int) -> None:
             )
 
     on_rank_zero(check)
-
-
-def available_bytes() -> int | None:
-    """Memory that processes can still get on this machine, as Linux estimates it; None where that is unknown."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)

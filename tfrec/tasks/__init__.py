@@ -10,7 +10,7 @@ from tfrec.tasks.given import Given
 from tfrec.tasks.held_out_users import HeldOutUsers
 from tfrec.tasks.latest_item import LatestItem
 from tfrec.tasks.random_pairs import RandomPairs
-from tfrec.tasks.source import InMemory, Source, read_source, source_checksum
+from tfrec.tasks.source import InMemory, Source, read_source, sizes_without_reading, source_checksum
 from tfrec.tasks.split import Part, PartName, Split, TrainingSet
 from tfrec.tasks.task import Task
 
@@ -29,5 +29,6 @@ __all__ = [
     "Task",
     "TrainingSet",
     "read_source",
+    "sizes_without_reading",
     "source_checksum",
 ]

@@ -16,6 +16,7 @@ from tfrec.data.datasets import load_source
 from tfrec.data.digest import digest
 from tfrec.data.files import combined_checksum
 from tfrec.data.ncf import load_ncf, ncf_files
+from tfrec.data.published_sets import published_sizes
 from tfrec.data.table_files import table_files
 from tfrec.errors import InputError
 
@@ -213,6 +214,19 @@ def read_source(config: SourceConfig, in_memory: InMemory | None = None) -> Sour
     if found.test_items is not None:
         _check_held_out_already(config)
     return Source(found.events, found.oracle, found.test_items, found.test_negatives, found.notes)
+
+
+def sizes_without_reading(config: SourceConfig) -> tuple[int, int, int] | None:
+    """Users, items and interactions of a published or a large generated data set; None: it must be read to tell.
+
+    They are those of all its files: `min_rating` and what is held out leave fewer.
+    """
+    if config.path is not None:
+        return None
+    if config.name == "synthetic-catalog":
+        users = config.catalog.num_users
+        return users, config.catalog.num_items, users * config.catalog.events_per_user
+    return published_sizes(config.name)
 
 
 def _check_held_out_already(config: SourceConfig) -> None:
