@@ -24,6 +24,7 @@ class Arguments:
             "neumf",
             "als",
             "als-float16",
+            "als-sharded",
             "ease",
             "tt",
             "tt-quality",
@@ -38,6 +39,7 @@ class Arguments:
     neumf: training with samples made on the device against a host pipeline; scoring; memory; lazy and dense Adam.
     als: training, recommending and memory against the implicit package (extra `benchmark`).
     als-float16: precision@10, time and memory of float16 against float32 factors.
+    als-sharded: memory of each of 1, 2 and 4 ranks that fit ALS with factors and matrix in parts.
     ease: the Gramian, the inverse and memory for a generated matrix, against the machine's matmul peak.
     quantization: NeuMF in int8, with and without a split final layer, and tfrec's best, three seeds (trains them).
     tt: tensor-train embeddings against their pure-TensorFlow twin and a dense table, at FBTT-Embedding's shape.
@@ -85,6 +87,10 @@ def main() -> None:
             from tfrec.benchmark.als_float16 import benchmark_als_float16
 
             result = benchmark_als_float16(arguments.rounds)
+        elif arguments.name == "als-sharded":
+            from tfrec.benchmark.als_sharded import benchmark_als_sharded
+
+            result = benchmark_als_sharded()
         elif arguments.name == "ease":
             from tfrec.benchmark.ease import benchmark_ease
 
