@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas
@@ -15,7 +17,7 @@ import tensorflow as tf
 
 import tfrec
 from tests import starting
-from tfrec import Interactions
+from tfrec import Interactions, slurm
 from tfrec.data import confidence, leave_one_out, random_holdout, strong_generalization
 from tfrec.data.pointwise import PointwiseSampler
 from tfrec.evaluation import Candidates, evaluate_full_ranking
@@ -23,6 +25,17 @@ from tfrec.layers import CachedTTEmbedding, TTEmbedding, TTEmbeddingBag
 from tfrec.quantization import Int8Rows, QuantizationConfig, calibrate
 
 MATRIX = scipy.sparse.csr_matrix(np.array([[1, 0, 1, 0], [0, 1, 0, 1], [1, 1, 0, 0]], np.float32))
+#: What srun tells the first task of two nodes with two tasks each.
+TASK = {
+    "SLURM_JOB_ID": "4711",
+    "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NUM_TASKS": "4",
+    "SLURM_STEP_NODELIST": "gpu[1-2]",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
+    "SLURM_PROCID": "0",
+    "SLURM_NODEID": "0",
+    "SLURM_LOCALID": "0",
+}
 EVENTS = {"user_id": ["ada", "ada", "bob"], "item_id": [1, 2, 2]}
 
 
@@ -209,6 +222,26 @@ COMMANDS: dict[str, Callable[[], str]] = {
     "a run compared with itself alone": lambda: command("compare", "runs/none"),
     "a command on no run": lambda: command("evaluate", "runs/none"),
 }
+SLURM: dict[str, Callable[[], Any]] = {
+    "a start without srun": lambda: slurm.Task.from_environment({}),
+    "a task without its place": lambda: task(SLURM_LOCALID="", SLURM_NODEID=""),
+    "srun and horovodrun": lambda: task(HOROVOD_RANK="3"),
+    "a rank that is no number": lambda: task(SLURM_PROCID="first"),
+    "tasks that are not those of the step": lambda: task(SLURM_STEP_TASKS_PER_NODE="2(x3),1"),
+    "a list of tasks that is none": lambda: task(SLURM_STEP_TASKS_PER_NODE="2*3"),
+    "a port that is no number": lambda: slurm.prepare({**TASK, "TFREC_RENDEZVOUS_PORT": "auto"}),
+    "tasks that are no ranks": lambda: _train_as_task(),
+}
+
+
+def task(**changes: str) -> slurm.Task:
+    """A task of a job step whose variables were changed."""
+    return slurm.Task.from_environment({**TASK, **changes})
+
+
+def _train_as_task() -> str:
+    with mock.patch.dict(os.environ, TASK):
+        return train("als", *SMALL)
 
 
 def _office() -> bytes:
@@ -245,5 +278,5 @@ def _nan(users: np.ndarray, histories: Any) -> tf.Tensor:
 #: All of them, by section.
 MISTAKES = {
     "files": FILES, "frames": FRAMES, "data": DATA, "models": MODELS, "measures": MEASURES, "answers": ANSWERS,
-    "fits": FITS, "commands": COMMANDS,
+    "fits": FITS, "commands": COMMANDS, "slurm": SLURM,
 }  # fmt: skip

@@ -224,3 +224,33 @@ def test_tensorflows_notices_are_taken_out_and_nothing_else(tmp_path):
             env=environment,
         )
         assert (done.returncode, done.stderr.splitlines()) == (0, shown), level
+
+
+def test_workers_that_come_and_go(tmp_path):
+    """Their options reach horovodrun; without the loopback it would wait forever for hosts of this machine alone."""
+    start = launch_train(tmp_path, "import sys\nprint(*sys.argv[1:], sep='\\n')\n")
+    script = tmp_path / "hosts.sh"
+
+    def run(*arguments, prints="localhost:1\n127.0.0.1:1\n"):
+        script.write_text(f"#!/bin/sh\nprintf '{prints}'\n")
+        script.chmod(0o755)
+        environment = {**os.environ, "TFREC_VENV": str(tmp_path / "venv")}
+        return subprocess.run([start, *arguments], capture_output=True, text=True, timeout=60, env=environment)
+
+    options = ["--min-np", "2", "--max-np", "4", "--host-discovery-script", str(script), "neumf", "--elastic"]
+    done = run(*options)
+    assert done.returncode == 0, done.stderr
+    sent = done.stdout.splitlines()
+    assert sent[sent.index("--network-interface") + 1] == "lo"
+    assert sent[sent.index("--max-np") + 1] == "4"
+    assert sent[-2:] == ["neumf", "--elastic"]
+    assert "--network-interface" not in run(*options, prints="localhost:1\nnode2:1\n").stdout
+    assert run("--network-interface", "eth1", *options).stdout.splitlines().count("--network-interface") == 1
+    assert "offers 1 workers now" in run(*options, prints="node2:1\n").stderr
+    for wrong, said in (
+        (dict(prints=""), "must print a line HOST or HOST:SLOTS"),
+        (dict(prints="node one\n"), "It printed: node one"),
+    ):
+        done = run(*options, **wrong)
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    assert "needs --elastic after the recipe" in run(*options[:-1]).stderr

@@ -28,13 +28,14 @@ def print_plan(recipe: str, config: RunConfig) -> None:
     )
     print(described(memory, ranks))
     free = free_bytes()
-    needed = memory.peak_of_first + (ranks - 1) * memory.peak
     if free < float("inf"):
-        verdict = "They fit." if needed <= free else "They do not fit: use more machines, or fewer ranks on each."
-        print(
-            f"All ranks on this machine: {_gib(needed)} GiB. It has {_gib(free)} GiB available. {verdict}\n"
-            "On a GPU tables, optimizer state, gradients, batch and matrix lie in its memory."
-        )
+        training = ranks * memory.peak
+        saving = training + memory.peak_of_first - memory.peak
+        verdict = "They fit." if training <= free else "They do not fit: use more machines, or fewer ranks on each."
+        print(f"All ranks on this machine: {_gib(training)} GiB. It has {_gib(free)} GiB available. {verdict}")
+        if training <= free < saving:
+            print(f"To save the model in the end takes up to {_gib(saving)} GiB; with less it goes by way of a file.")
+        print("On a GPU tables, optimizer state, gradients, batch and matrix lie in its memory.")
 
 
 def sizes_of(config: RunConfig) -> Sizes:

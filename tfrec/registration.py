@@ -28,6 +28,7 @@ CLASSES = {
     "QuantizationAwareNeuMF": "tfrec.quantization",
     "QuantizedItems": "tfrec.quantization",
     "QuantizedNeuMF": "tfrec.quantization",
+    "ShardedEmbedding": "tfrec.layers",
     "SparseDense": "tfrec.layers",
     "TTEmbedding": "tfrec.layers",
     "TTEmbeddingBag": "tfrec.layers",

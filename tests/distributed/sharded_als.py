@@ -1,4 +1,4 @@
-"""ALS with its factors in parts, on any number of ranks; sharded_ranks.py calls it there."""
+"""ALS with its factors in parts, as it is asked and as a run; sharded_ranks.py calls this on its ranks."""
 
 import contextlib
 import shutil
@@ -11,8 +11,6 @@ import tensorflow as tf
 import tfrec
 from tfrec import distributed
 from tfrec.data import Interactions
-from tfrec.data.sharded_matrix import ShardedMatrix
-from tfrec.families.als_parts import ShardedALSTrainer
 from tfrec.models import ALS
 from tfrec.models.als_sharded import ShardedALS
 
@@ -35,87 +33,48 @@ class Stopped(Exception):
     """What ends a training in the middle."""
 
 
-def plays(items=33):
-    """Long and short rows, an empty one, and dislikes."""
-    random = np.random.default_rng(3)
-    found = scipy.sparse.random(61, items, 0.3, format="lil", random_state=random, dtype=np.float32)
-    found[17] = random.random(items) + 0.5
-    found[4] = 0
-    found = scipy.sparse.csr_matrix(found)
-    found.data *= np.where(random.random(found.nnz) < 0.1, -3, 3).astype(np.float32)
+def scored(model, whole, matrix):
+    """Scores of users, of candidates and of histories, in a graph as evaluation asks, next to those of rank 0's whole
+    model."""
+    rank, size = distributed.rank(), distributed.size()
+    # Another number on each rank, and none on the last one of several.
+    users = np.array([17, 4, 3, 17, 19])[: 0 if 1 < size == rank + 1 else 5 - rank]
+    candidates = np.stack([users, users * 2 + 1, users], axis=1) % matrix.shape[1]
+    rows = matrix[users].tocoo()
+    rows = tf.SparseTensor(np.stack([rows.row, rows.col], 1).astype(np.int64), rows.data, rows.shape)
+    rows, numbers = tf.sparse.reorder(rows), tf.constant(users, tf.int64)
+    found = {}
+    for name, asked in (("users", (numbers,)), ("candidates", (numbers, tf.constant(candidates))), ("rows", (rows,))):
+        scores = tf.function(lambda *given: model.scores(*given))(*asked)
+        if rank == 0:
+            np.testing.assert_allclose(scores, whole.scores(*asked), atol=1e-5, err_msg=name)
+            found[name] = scores.numpy()
     return found
 
 
 def events():
-    """Fewer items than four ranks deal evenly."""
-    matrix = plays(items=3).tocoo()
+    """Fewer items than four ranks have, so that one has none."""
+    random = np.random.default_rng(3)
+    matrix = scipy.sparse.random(61, 3, 0.4, random_state=random, dtype=np.float32).tocoo()
     users, items = (np.arange(count) for count in matrix.shape)
-    return Interactions(matrix.row, matrix.col, np.abs(matrix.data), users, items)
-
-
-def fitted():
-    """Factors, loss and scores in blocks and pieces; also with one item, so that ranks are without one."""
-    ranks, found = distributed.everyone(), {}
-    for name, matrix, solver, most in (
-        ("one block", plays(), "cg", 1_000),
-        # Few blocks: each costs two exchanges, of some milliseconds however little they send.
-        ("pieces", plays()[:20], "cg", 16),
-        ("one item", plays()[:, :1], "cholesky", 16),
-    ):
-        if ranks.size > 2 and name != "one item":
-            continue
-        entries = matrix.tocoo()
-        # Dealt by anything but the rule of who holds a row.
-        dealt = np.arange(matrix.nnz) * 7 // 3 % ranks.size == ranks.rank
-        mine = ShardedMatrix.of_entries(
-            entries.row[dealt], entries.col[dealt], entries.data[dealt], matrix.shape, ranks
-        )
-        settings = ALS(12, 0.5, iterations=2, solver=solver, seed=2, frequency_exponent=0.5)
-        with mock.patch.object(ShardedALS, "block_rows", most):
-            model = ShardedALS(settings, ranks)
-            losses = model.fit(mine, calculate_training_loss=True)
-            whole = model.gathered()
-            if name != "one block":
-                found |= scored(model, whole, matrix, f"als.{name}", graph=name == "pieces")
-        if ranks.rank == 0:
-            found |= {f"als.{name}.users": whole.user_factors, f"als.{name}.items": whole.item_factors}
-            found[f"als.{name}.loss"] = np.array(losses)
-    return found
-
-
-def scored(model, whole, matrix, name, graph):
-    """Scores of users, of candidates and of histories, in a graph as evaluation asks or not; rank 0's are kept."""
-    rank, last = distributed.rank(), distributed.size() - 1
-    # Another number on each rank, and none on the last one of several.
-    users = np.array([17, 4, 3, 17, 19])[: 5 - rank if rank < last or last == 0 else 0]
-    candidates = np.stack([users, users * 2 + 1, users], axis=1) % matrix.shape[1]
-    rows = matrix[users].tocoo()
-    rows = tf.sparse.reorder(tf.SparseTensor(np.stack([rows.row, rows.col], 1).astype(np.int64), rows.data, rows.shape))
-    ask = tf.function(model.scores, reduce_retracing=True) if graph else model.scores
-    numbers = tf.constant(users, tf.int64)
-    found = {"all": ask(numbers), "candidates": ask(numbers, tf.constant(candidates)), "histories": ask(rows)}
-    if rank:
-        return {}
-    for what, values in found.items():
-        queries = rows if what == "histories" else numbers
-        expected = whole.scores(queries, tf.constant(candidates) if what == "candidates" else None)
-        np.testing.assert_allclose(values, expected, atol=1e-5, err_msg=what)
-    return {f"{name}.{what}": values.numpy() for what, values in found.items()}
+    return Interactions(matrix.row, matrix.col, matrix.data, users, items)
 
 
 def commands(folder):
     """One rank's run of the recipe; and one that stops after two iterations. Several ranks go on with what one left."""
     size = distributed.size()
     found = of_run(tfrec.fit("als", events(), output_dir=folder / "als", **RUN), "als.run") if size == 1 else {}
-    saves, seen = ShardedALSTrainer.saves, []
+    fit = ShardedALS.fit
 
-    def stop(trainer, due):
-        seen.append(due)
-        if len(seen) == 3:
-            raise Stopped
-        return saves(trainer, due)
+    def stopping(model, matrix, callback=None, **rest):
+        def then(iteration, *seen):
+            callback(iteration, *seen)
+            if iteration == 2:
+                raise Stopped
 
-    with mock.patch.object(ShardedALSTrainer, "saves", stop), contextlib.suppress(Stopped):
+        return fit(model, matrix, callback=then, **rest)
+
+    with mock.patch.object(ShardedALS, "fit", stopping), contextlib.suppress(Stopped):
         tfrec.fit("als", events(), output_dir=folder / f"als_stopped_{size}", **RUN)
     return found if size == 1 else resumed(folder / "als_stopped_1")
 
@@ -126,6 +85,7 @@ def resumed(folder):
     if distributed.rank() == 0:
         shutil.copytree(folder, ours)
     distributed.exchange(None)
+    assert (ours / "checkpoint").is_dir()
     return of_run(tfrec.fit("als", events(), output_dir=ours, **RUN), "als.resumed")
 
 
@@ -140,4 +100,6 @@ def of_run(run, name):
         for metric, value in run.metrics[part]["model"].items():
             if isinstance(value, float):
                 found[f"{name}.{part}.{metric}"] = np.array(value)
+    seconds = run.metrics["training"]["seconds_per_iteration"]
+    assert len(seconds) == run.metrics["training"]["iterations"] == 4
     return found | {f"{name}.loss": np.array(run.metrics["training"]["training_loss"])}

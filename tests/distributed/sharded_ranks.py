@@ -19,11 +19,13 @@ import tensorflow as tf
 
 from tests.distributed import sharded_als
 from tfrec import distributed
+from tfrec.data.sharded_matrix import ShardedMatrix
 from tfrec.distributed import sharding
 from tfrec.distributed.sharding import Shard, mark, shard_of
 from tfrec.evaluation import evaluate_full_ranking
 from tfrec.layers import ShardedEmbedding
-from tfrec.models import NeuMF
+from tfrec.models import ALS, NeuMF
+from tfrec.models.als_sharded import ShardedALS
 from tfrec.optimizers import Adam
 from tfrec.runs.checkpoint import load_state, save_state
 
@@ -237,6 +239,43 @@ def neumf():
     return found
 
 
+def _plays():
+    random = np.random.default_rng(7)
+    matrix = scipy.sparse.random(150, 40, 0.15, format="csr", random_state=random, dtype=np.float32)
+    matrix.data = 1 + np.floor(9 * matrix.data)
+    return matrix
+
+
+def als_sharded():
+    """Factors and loss with tables, and a matrix, of which each rank holds its share; a rank without an item too."""
+    ranks, found = distributed.everyone(), {}
+    plays = _plays()
+    for name, matrix, solver, most in (
+        ("one block", plays, "cg", 1_000),
+        # Few blocks: each costs two exchanges, of some milliseconds however little they send.
+        ("pieces cg", plays[:60], "cg", 40),
+        ("one item", plays[:, :1], "cg", 40),
+    ):
+        entries = matrix.tocoo()
+        # Dealt by anything but the rule of who holds a row.
+        dealt = np.arange(matrix.nnz) * 7 // 3 % ranks.size == ranks.rank
+        mine = ShardedMatrix.of_entries(
+            entries.row[dealt], entries.col[dealt], entries.data[dealt], matrix.shape, ranks
+        )
+        settings = ALS(12, 0.5, iterations=3, solver=solver, block_size=5, seed=2, frequency_exponent=0.5)
+        with mock.patch.object(ShardedALS, "block_rows", most):
+            model = ShardedALS(settings, ranks)
+            losses = model.fit(mine, calculate_training_loss=True)
+            whole = model.gathered()
+            if name != "one block":
+                scores = sharded_als.scored(model, whole, matrix)
+                found |= {f"als.{name}.scores of {what}": value for what, value in scores.items()}
+        if ranks.rank == 0:
+            found |= {f"als.{name}.users": whole.user_factors, f"als.{name}.items": whole.item_factors}
+            found[f"als.{name}.loss"] = np.array(losses)
+    return found
+
+
 def gathered():
     """A table on rank 0, on all, and one with fewer rows than ranks, in chunks smaller than a row."""
     for rows in (1, 11):
@@ -267,7 +306,7 @@ def checkpointed(folder):
 
 def everything(folder):
     gathered()
-    found = fitted() | neumf() | overflow() | checkpointed(folder) | sharded_als.fitted() | sharded_als.commands(folder)
+    found = fitted() | neumf() | als_sharded() | overflow() | checkpointed(folder) | sharded_als.commands(folder)
     return found if distributed.size() > 2 else found | first() | own_loops() | predicted()
 
 

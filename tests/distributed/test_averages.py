@@ -1,5 +1,7 @@
 """What is averaged over passes and ranks, and by what, seen by one process that plays a rank among others."""
 
+import os
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import tensorflow as tf
 
 from tfrec import distributed
 from tfrec.distributed import ranks
-from tfrec.errors import TfrecWarning
+from tfrec.errors import SharedError, TfrecWarning
 from tfrec.optimizers import Adam
 
 
@@ -84,8 +86,18 @@ def test_the_settings_of_the_optimizer_stay(options):
     np.testing.assert_allclose(weights[1], weights[0], rtol=1e-6)
 
 
-def test_srun_without_a_launcher_warns(monkeypatch):
+def test_a_batch_script_of_several_tasks_warns(monkeypatch):
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "HOROVOD_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    with pytest.warns(TfrecWarning, match=r"4 tasks(?s:.*)srun python -m tfrec\.slurm"):
+        ranks._look_for_other_tasks()
+    # One process was asked for.
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    ranks._look_for_other_tasks()
+    # Independent runs: several processes, each of which was told that it is alone.
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
-    monkeypatch.setenv("SLURM_PROCID", "0")
-    with pytest.warns(TfrecWarning, match="4 tasks(?s:.*)horovodrun"):
-        ranks._warn_of_slurm()
+    with pytest.raises(SharedError, match="set HOROVOD_SIZE=1"):
+        ranks._look_for_other_tasks()
+    monkeypatch.setenv("HOROVOD_SIZE", "1")
+    ranks._look_for_other_tasks()

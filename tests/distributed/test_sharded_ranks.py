@@ -38,8 +38,8 @@ def test_parts_of_tables_equal_whole_ones(folder, alone, ranks):
         found = dict(arrays)
     assert {"lazy.weight.0", "neumf.float32.dense", "overflow.state", "read.weight.0"} <= found.keys()
     continued = {name for name in found if name.startswith("als.resumed")}
+    assert {"als.one item.scores of rows", "als.resumed.items", "als.resumed.test.ndcg@3"} <= found.keys()
     assert ranks > 2 or found.keys() - continued == {name for name in alone if not name.startswith("als.run")}
-    assert {"als.one item.histories", "als.resumed.items", "als.resumed.test.ndcg@3"} <= found.keys()
     # Of the same parts, whose float16 gradients are the same.
     expected = alone | sharded_ranks.neumf_in_parts(ranks)
     # A run that goes on ends as one that was not stopped.
@@ -47,7 +47,8 @@ def test_parts_of_tables_equal_whole_ones(folder, alone, ranks):
     for name in found:
         # float16 on the wire rounds, and bfloat16 sums in another order; all else agrees to float32 rounding.
         tolerance = 1e-3 if name.startswith(("float16", "bfloat16", "loop.bfloat16")) else 1e-5
-        np.testing.assert_allclose(found[name], expected[name], atol=tolerance, err_msg=name)
+        scale = max(1.0, float(np.abs(expected[name]).max(initial=0)))
+        np.testing.assert_allclose(found[name], expected[name], atol=tolerance * scale, err_msg=name)
         if name.startswith("first."):
             np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
     # Of six steps one is skipped, on all ranks, and the loss scale of 2^15 halved.

@@ -55,7 +55,7 @@ def test_the_result_is_a_run_like_any_other(run, tmp_path):
     assert b"TfrecTt" not in (tmp_path / "served" / "saved_model.pb").read_bytes()
     with pytest.raises(InputError, match="exists already"):
         make(run, tmp_path / "small")
-    with pytest.raises(InputError, match="a tensor train already"):
+    with pytest.raises(InputError, match="must be dense to become a tensor train"):
         make(tmp_path / "small", tmp_path / "other", tables=("item",))
 
 

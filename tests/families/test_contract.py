@@ -18,8 +18,8 @@ from tfrec.runs.folder import RunFolder
 from tfrec.settings import from_json
 from tfrec.tasks import TASKS
 
-#: Settings of a config that are no arguments of the model: what is made of the data's values.
-OF_DATA = {"als": {"confidence", "bm25_k1", "bm25_b"}}
+#: Settings of a config that are no arguments of the model: what is made of the data, and where tables lie.
+OF_DATA = {"als": {"confidence", "bm25_k1", "bm25_b", "sharded", "block_mib"}}
 CLASSES = {"als": "ALS", "ease": "EASE", "neumf": "NeuMF", "vae-cf": "VAECF"}
 
 

@@ -8,7 +8,7 @@ from tests.starting import run
 from tfrec.data.device_integers import DeviceIntegers
 from tfrec.data.published_sets import published_sizes
 from tfrec.errors import InputError
-from tfrec.families import FAMILIES, Memory, Sizes, check_fits, family_of, memory
+from tfrec.families import FAMILIES, Memory, Sizes, check_fits, family_of
 from tfrec.fitting import named, resolved, with_options
 from tfrec.tasks import TASKS, read_source
 
@@ -79,16 +79,6 @@ def test_a_rank_holds_its_share_of_sharded_tables():
     assert four.peak_of_first - four.peak > dense.peak_of_first - dense.peak
 
 
-def test_a_rank_holds_its_share_of_sharded_factors():
-    """1/N of the rows of both sides; rank 0 puts them together."""
-    config = resolved(with_options(named("als")[1], {"factors": 64, "sharded": True}))
-    family, sizes = FAMILIES["als"], Sizes(10_002, 4_001, 50_000)
-    alone, four = (family.memory(config, sizes, ranks) for ranks in (1, 4))
-    assert four.tables == 2 * 64 * (2_501 + 1_001)
-    assert four.model == alone.model == alone.tables == 2 * 64 * (10_002 + 4_001)
-    assert four.peak_of_first - four.peak > four.model
-
-
 def test_the_matrix_of_als_is_divided():
     config = resolved(named("als")[1])
     one, four = (FAMILIES["als"].memory(config, Sizes(1_000, 1_000, 100_000), ranks) for ranks in (1, 4))
@@ -99,7 +89,7 @@ def test_the_matrix_of_als_is_divided():
 def test_what_does_not_fit_is_refused_before_it_is_made(monkeypatch):
     gib = 1 << 30
     found = Memory(Sizes(1, 1, 1), tables=2 * gib, model=2 * gib, slots=4 * gib)
-    monkeypatch.setattr(memory, "free_bytes", lambda: 13.0 * gib)
+    monkeypatch.setattr("tfrec.layers.memory.free_bytes", lambda: 13.0 * gib)
     check_fits(found, 2)
     with pytest.raises(InputError, match=r"of 3 ranks must fit .*: 18\.0 GiB\.\nReceived: .* 13\.0 GiB available"):
         check_fits(found, 3)

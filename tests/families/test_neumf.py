@@ -186,7 +186,7 @@ def test_refit(tmp_path):
     [
         (["--training.global-batch-size", "100000000"], "at most an epoch"),
         (["--training.global-batch-size", "4"], "at least 5"),
-        (["--training.negatives", "-1"], "num_negatives"),
+        (["--training.negatives", "-1"], "`negatives` must be at least 0"),
         (["--training.epochs", "0"], "at least 1"),
         (["--training.steps-per-call", "0"], "steps_per_call"),
         (["--training.epsilon", "0"], "epsilon"),

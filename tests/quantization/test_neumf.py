@@ -195,7 +195,7 @@ class TestRefused:
 
     def test_tensor_trains(self, calibrated):
         model = NeuMF(USERS, ITEMS, mf_dim=6, layer_dims=(10, 7, 5), item_embedding="tt")
-        with pytest.raises(InputError, match="tensor train cannot be quantized: item_embedding"):
+        with pytest.raises(InputError, match="sharded table cannot be quantized: item_embedding"):
             quantize(model, calibrated["neumf"][1])
 
     def test_a_layer_without_statistics(self, calibrated):

@@ -30,6 +30,7 @@ class Arguments:
             "tt-quality",
             "quantization",
             "scaling",
+            "sharded",
             "data",
             "first-list",
         ],
@@ -39,13 +40,14 @@ class Arguments:
     neumf: training with samples made on the device against a host pipeline; scoring; memory; lazy and dense Adam.
     als: training, recommending and memory against the implicit package (extra `benchmark`).
     als-float16: precision@10, time and memory of float16 against float32 factors.
-    als-sharded: memory of each of 1, 2 and 4 ranks that fit ALS with factors and matrix in parts.
+    als-sharded: peak memory of a rank that holds its share of the tables and the matrix, on 1, 2 and 4 ranks.
     ease: the Gramian, the inverse and memory for a generated matrix, against the machine's matmul peak.
     quantization: NeuMF in int8, with and without a split final layer, and tfrec's best, three seeds (trains them).
     tt: tensor-train embeddings against their pure-TensorFlow twin and a dense table, at FBTT-Embedding's shape.
     tt-quality: NeuMF with tables of a tenth of the size against dense ones, three seeds (trains them).
     scaling: steps of NeuMF on 1, 2 and 4 ranks over links of 100 Mbit/s to 10 Gbit/s, whole and sharded tables, float32
     and float16; how well a model predicts those it was not fitted on; its plan for 8, 16 and 64 GPUs (Linux, root).
+    sharded: a table of 16 million rows on two ranks: memory, bytes sent and seconds of a step, against whole tables.
     data: reading 20 million ratings from CSV and from the cache.
     first-list: from a pandas frame to ten recommendations, whole processes, against implicit and import tensorflow."""
     json: Path | None = None
@@ -59,6 +61,8 @@ class Arguments:
     """vae-cf: users per step, default 2,000. scaling: samples per step of one GPU of the plan, default 2^18."""
     items: int = 5_000
     """ease: number of items."""
+    rows: int = 16_000_000
+    """sharded: rows of the table."""
     samples_per_second: float = 6.2e6
     """scaling: of one GPU of the plan, from `tfrec benchmark neumf` on it. Default: one NVIDIA H200."""
 
@@ -112,6 +116,10 @@ def main() -> None:
 
             batch = 1 << 18 if arguments.batch is None else arguments.batch
             result = benchmark_scaling(arguments.rounds, arguments.samples_per_second, batch)
+        elif arguments.name == "sharded":
+            from tfrec.benchmark.sharded import benchmark_sharded
+
+            result = benchmark_sharded(arguments.rows, rounds=arguments.rounds)
         elif arguments.name == "first-list":
             from tfrec.benchmark.first_list import benchmark_first_list
 

@@ -1,176 +1,155 @@
-"""Memory of each rank while ALS with its factors and its matrix in parts is fitted on 1, 2 and 4 ranks.
+"""ALS whose tables and matrix lie in parts on 1, 2 and 4 ranks: the peak memory of a rank, next to what it should be.
 
-This process writes the matrix and starts the ranks, of which each runs this module and reads its share of the files.
+The matrix of ten million entries is generated in blocks of users, each from a seed of its own, so that a rank makes its
+share alone and any number of ranks has the same matrix. This process starts the ranks, of which each runs this module.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
+import math
 import sys
-import tempfile
-from collections.abc import Sequence
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfrec.benchmark.memory import resident_bytes
+from tfrec.benchmark.ranks import started
 from tfrec.errors import InputError
 
-FACTORS = 1_024
+USERS, ITEMS, ENTRIES = 1_000_000, 200_000, 10_000_000
+FACTORS = 256
+BLOCK_MIB = 4
 RANKS = (1, 2, 4)
-#: Small compared with a rank's part of the tables: it does not fall with the number of ranks.
-BLOCK_MIB = 8
-#: Of an entry, while it is fitted: its number and value, by user and by item; and the numbers of the rows that blocks
-#: fetch, at most one an entry in each direction.
-ENTRY_BYTES = 16
-ITERATIONS = 2
-_ENTRIES = 10_000_000
-_GROUP_ROWS = 1 << 18
-_SECONDS = 3_600
+_BLOCK_USERS = 500
+#: Bytes of an entry in both directions, each a column and a value.
+_ENTRY = 2 * (4 + 4)
 
 
 def benchmark_als_sharded(
-    entries: int = _ENTRIES, factors: int = FACTORS, ranks: Sequence[int] = RANKS, block_mib: int = BLOCK_MIB
+    ranks: tuple[int, ...] = RANKS, entries: int = ENTRIES, users: int = USERS, items: int = ITEMS
 ) -> dict[str, Any]:
-    """Fit the generated matrix on each number of ranks.
+    """One iteration on each number of ranks; bytes are of the rank with the highest peak.
 
-    A process has some hundred MiB before it has anything: Python, TensorFlow, Horovod and what their first fit leaves.
-    ``above_before_mib`` is the highest resident memory since then, less what was resident before; ``peak_mib`` is all
-    of it. Both are of the rank with the most.
+    ``peak_bytes`` is the highest resident memory of the process, and ``before_bytes`` what it had after its imports,
+    the start of Horovod and a fit of a tiny matrix. The difference, ``above_before_bytes``, is what the data costs; it
+    is compared with
+
+        ((U + I) F 4 + 16 entries) / ranks + 2 block
+
+    which counts the tables, both directions of the matrix, and the rows that a rank has fetched and sends meanwhile.
 
     Args:
-        entries: of the matrix, about.
-        factors: F.
-        ranks: numbers of ranks, the first of which others are compared with.
-        block_mib: of `ShardedALS`.
+        ranks: numbers of ranks, one after another.
+        entries: about as many.
+        users: U.
+        items: I.
 
     Raises:
-        InputError: the ranks cannot be started.
+        InputError: an argument out of range.
     """
-    from tfrec.benchmark.als import generate
-
-    with tempfile.TemporaryDirectory() as folder:
-        matrix = generate(entries)
-        shape, stored = matrix.shape, int(matrix.nnz)
-        path = _written(Path(folder), matrix)
-        del matrix
-        found = {size: _started(size, [str(path), *map(str, shape), str(factors), str(block_mib)]) for size in ranks}
-    first = found[ranks[0]]
-    tables = sum(shape) * factors * 4
-    result: dict[str, Any] = {
-        "benchmark": "als-sharded",
-        "users": shape[0],
-        "items": shape[1],
-        "entries": stored,
-        "factors": factors,
-        "block_mib": block_mib,
-        "iterations": ITERATIONS,
-        "formula": "((U + I) F 4 + 16 entries) / N + 2 blocks",
-    }
-    for size, one in found.items():
-        peak = max(one["above_before_bytes"])
-        expected = first["above_before_bytes"][0] * ranks[0] / size
-        result[f"ranks_{size}"] = {
-            "above_before_mib": _mib(peak),
-            "formula_mib": _mib((tables + ENTRY_BYTES * stored) / size + 2 * (block_mib << 20)),
-            "times_the_first_over_ranks": round(peak / expected, 3),
-            "peak_mib": _mib(max(one["peak_bytes"])),
-            "before_mib": _mib(max(one["before_bytes"])),
-            "of_each_rank_above_before_mib": [_mib(x) for x in one["above_before_bytes"]],
-            "after_reading_above_before_mib": [_mib(x) for x in one["read_bytes"]],
-            "seconds_per_iteration": one["seconds"],
-            "fetched_mib_per_rank": [_mib(x) for x in one["traffic_bytes"]],
-            "loss": one["loss"],
-            "loss_relative_difference": abs(one["loss"] / first["loss"] - 1),
-        }
-    return result
-
-
-def _mib(size: float) -> float:
-    return round(size / 2**20, 1)
-
-
-def _written(folder: Path, matrix: Any) -> Path:
-    """The entries as a Parquet file of many row groups."""
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    entries, path = matrix.tocoo(), folder / "plays.parquet"
-    table = pa.table({"user": entries.row, "item": entries.col, "value": entries.data})
-    pa.parquet.write_table(table, path, row_group_size=_GROUP_ROWS)
-    return path
-
-
-def _started(size: int, arguments: list[str]) -> dict[str, Any]:
-    """What rank 0 of so many writes."""
-    with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder, "result.json")
-        launcher = [str(Path(sys.executable).with_name("horovodrun")), "-np", str(size)]
-        command = [*launcher, sys.executable, "-m", __name__, str(written), *arguments]
-        threads = str(max(1, (os.cpu_count() or 1) // size))
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_SECONDS, env={**os.environ, "OMP_NUM_THREADS": threads}
+    if not ranks or min(ranks) < 1 or min(entries, users, items) < 1:
+        raise InputError(
+            "`ranks` must be numbers from 1, and the matrix have a user, an item and an entry.\n"
+            f"Received: ranks={ranks}, entries={entries}, users={users}, items={items}."
         )
-        if done.returncode != 0 or not written.is_file():
-            raise InputError(
-                f"{size} ranks must be able to train here.\nReceived: status {done.returncode} of "
-                f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
-            )
-        return dict(json.loads(written.read_text()))
+    found = {size: started(size, __name__, [str(n) for n in (entries, users, items)]) for size in ranks}
+    first = found[ranks[0]]
+    for size, one in found.items():
+        share = ranks[0] / size
+        one["of_the_first"] = round(one["above_before_bytes"] / first["above_before_bytes"], 3)
+        one["of_the_first_if_1_over_n"] = round(share, 3)
+        one["from_1_over_n"] = round(one["of_the_first"] / share - 1, 3)
+    return {
+        "benchmark": "als-sharded",
+        "users": users,
+        "items": items,
+        "factors": FACTORS,
+        "block_mib": BLOCK_MIB,
+        "ranks": {str(size): one for size, one in found.items()},
+    }
 
 
-def _run(written: Path, path: Path, shape: tuple[int, int], factors: int, block_mib: int) -> None:
-    """One rank."""
+def shares(entries: int, users: int, items: int, rank: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A rank's share of the entries of a generated matrix of play counts, long-tailed on both sides.
+
+    Blocks of users are dealt among the ranks; all of them together are the same matrix for any ``size``.
+
+    Returns:
+        users int32, items int32, and counts float32, ``[n]`` each, each pair once.
+    """
+    popularity = 1.0 / np.arange(20, items + 20)
+    up_to = np.cumsum(popularity / popularity.sum())
+    # Repeated pairs become one, so more are drawn.
+    mean = 1.25 * entries / (users * math.exp(0.5))
+    parts: list[list[np.ndarray]] = [[], [], []]
+    for number in range(rank, -(-users // _BLOCK_USERS), size):
+        first = number * _BLOCK_USERS
+        random = np.random.default_rng([0, number])
+        count = min(_BLOCK_USERS, users - first)
+        lengths = random.poisson(mean * random.lognormal(0.0, 1.0, count))
+        user = np.repeat(np.arange(first, first + count), lengths)
+        item = np.minimum(np.searchsorted(up_to, random.random(len(user))), items - 1)
+        pairs, times = np.unique(user * items + item, return_counts=True)
+        for part, values in zip(parts, (pairs // items, pairs % items, times), strict=True):
+            part.append(values.astype(np.float32 if part is parts[2] else np.int32))
+    kinds = (np.int32, np.int32, np.float32)
+    return tuple(np.concatenate([np.zeros(0, k), *part]) for k, part in zip(kinds, parts, strict=True))  # type: ignore
+
+
+def _measured(entries: int, users: int, items: int) -> dict[str, Any]:
+    """On one rank."""
     from tfrec import distributed
     from tfrec.data.sharded_matrix import ShardedMatrix
     from tfrec.models import ALS
     from tfrec.models.als_sharded import ShardedALS
-    from tfrec.runs.report import write_json
 
-    distributed.init()
     ranks = distributed.everyone()
 
-    def model(rows: int) -> ShardedALS:
-        return ShardedALS(ALS(factors, 0.01, iterations=ITERATIONS), ranks, rows)
+    def fit(entries: int, users: int, items: int, factors: int) -> tuple[ShardedALS, ShardedMatrix, list[float], float]:
+        start = time.perf_counter()
+        given = shares(entries, users, items, ranks.rank, ranks.size)
+        matrix = ShardedMatrix.of_entries(*given, (users, items), ranks)
+        del given
+        ready = time.perf_counter() - start
+        after = float(resident_bytes("VmHWM"))
+        model = ShardedALS(ALS(factors, 0.1, iterations=1), ranks, BLOCK_MIB)
+        seconds: list[float] = []
+        model.fit(matrix, callback=lambda _, second, loss: seconds.append(second))
+        return model, matrix, [ready, *seconds], after
 
-    # What a process does once: libraries, threads, and Horovod's buffers.
-    small = np.arange(64)
-    model(block_mib).fit(ShardedMatrix.of_entries(*_mine(small, ranks), (64, 64), ranks), calculate_training_loss=True)
-    before = resident_bytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")
-    matrix = ShardedMatrix.of_parquet([path], shape, ranks)
-    read = resident_bytes("VmHWM")
-    seconds: list[float] = []
-    fitted = model(block_mib)
-    losses = fitted.fit(matrix, lambda number, took, loss: seconds.append(took), calculate_training_loss=True)
-    peak = resident_bytes("VmHWM")
-
-    def each(value: float) -> list[float]:
-        return [float(x) for x in distributed.gather_across_ranks(np.array(float(value)))]
-
-    result = {
-        "before_bytes": each(before),
-        "read_bytes": each(read - before),
-        "peak_bytes": each(peak),
-        "above_before_bytes": each(peak - before),
-        "traffic_bytes": each(fitted.traffic.bytes),
-        "seconds": [round(s, 2) for s in seconds],
-        "loss": losses[-1],
+    fit(1_000, 100, 50, 16)
+    before = float(resident_bytes("VmRSS"))
+    model, matrix, seconds, prepared = fit(entries, users, items, FACTORS)
+    peak = float(resident_bytes("VmHWM"))
+    all_ranks = distributed.gather_across_ranks(np.array([before, peak, prepared, float(model.traffic.bytes)]))
+    highest = all_ranks[int(np.argmax(all_ranks[:, 1] - all_ranks[:, 0]))]
+    formula = ((users + items) * FACTORS * 4 + _ENTRY * matrix.num_entries) / ranks.size + 2 * (BLOCK_MIB << 20)
+    return {
+        "entries": matrix.num_entries,
+        "before_bytes": int(highest[0]),
+        "peak_bytes": int(highest[1]),
+        "above_before_bytes": int(highest[1] - highest[0]),
+        "above_before_when_the_matrix_was_ready_bytes": int(highest[2] - highest[0]),
+        "formula_bytes": int(formula),
+        "fetched_and_sent_bytes": int(highest[3]),
+        "seconds_to_the_matrix": round(seconds[0], 1),
+        "seconds_of_the_iteration": round(seconds[1], 1),
     }
-    if ranks.rank == 0:
+
+
+def _run(written: Path, *numbers: str) -> None:
+    """One rank."""
+    from tfrec import commands, distributed
+    from tfrec.runs.report import write_json
+
+    commands.quiet_tensorflow()
+    distributed.init()
+    result = _measured(*(int(n) for n in numbers))
+    if distributed.rank() == 0:
         write_json(written, result)
 
 
-def _mine(numbers: np.ndarray, ranks: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    mine = numbers[ranks.rank :: ranks.size]
-    return mine, mine, np.ones(len(mine), np.float32)
-
-
 if __name__ == "__main__":
-    from tfrec import commands
-
-    commands.quiet_tensorflow()
-    _run(Path(sys.argv[1]), Path(sys.argv[2]), (int(sys.argv[3]), int(sys.argv[4])), int(sys.argv[5]), int(sys.argv[6]))
+    _run(Path(sys.argv[1]), *sys.argv[2:])

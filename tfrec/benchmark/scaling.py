@@ -157,7 +157,9 @@ class _Job:
             pass  # its end is found below
         answers = [rank.stdout.readline() for rank in self._ranks]  # type: ignore[union-attr]
         if not all(answers):
-            raise InputError("A rank ended before it had measured; its own message is above.")
+            raise InputError(
+                "All ranks must measure until the end.\nReceived: one that ended before.\nIts own message is above."
+            )
         told = [json.loads(answer) for answer in answers]
         means = np.mean([one["seconds"] for one in told], axis=0).tolist() if steps else []
         return means, float(np.mean([one["bytes"] for one in told]))

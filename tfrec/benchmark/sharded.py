@@ -6,16 +6,14 @@ This process starts the ranks, of which each runs this module.
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tfrec.benchmark.memory import resident_bytes
+from tfrec.benchmark.ranks import started
 from tfrec.errors import InputError
 
 #: Samples of a step over all ranks, each with two ids.
@@ -25,7 +23,6 @@ _STEPS = 20
 #: Rows at which a table fits on every rank too.
 _COMPARED_ROWS = 1_000_000
 _KINDS = ("sharded, lazy Adam", "on every rank, lazy Adam", "on every rank, Adam")
-_SECONDS = 3_600
 
 
 def benchmark_sharded(rows: int, ranks: int = 2, rounds: int = 3) -> dict[str, Any]:
@@ -45,24 +42,9 @@ def benchmark_sharded(rows: int, ranks: int = 2, rounds: int = 3) -> dict[str, A
     return {
         "ranks": ranks,
         "batch": BATCH,
-        "large": _started(ranks, ["large", str(rows)]),
-        "compared": _started(ranks, ["compared", str(_COMPARED_ROWS), str(rounds)]),
+        "large": started(ranks, __name__, ["large", str(rows)]),
+        "compared": started(ranks, __name__, ["compared", str(_COMPARED_ROWS), str(rounds)]),
     }
-
-
-def _started(ranks: int, arguments: list[str]) -> dict[str, Any]:
-    """What rank 0 of so many writes."""
-    with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder, "result.json")
-        launcher = str(Path(sys.executable).with_name("horovodrun"))
-        command = [launcher, "-np", str(ranks), sys.executable, "-m", __name__, str(written), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
-        if done.returncode != 0 or not written.is_file():
-            raise InputError(
-                f"Two ranks must be able to train here.\nReceived: status {done.returncode} of {' '.join(command)}\n"
-                f"{done.stdout[-2000:]}{done.stderr[-2000:]}"
-            )
-        return dict(json.loads(written.read_text()))
 
 
 @dataclass

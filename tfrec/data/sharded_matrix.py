@@ -18,7 +18,7 @@ from tfrec.errors import InputError
 from tfrec.ranks import ALONE, Ranks
 
 #: Entries that a rank sends at once.
-_SENT = 1 << 20
+_SENT = 1 << 18
 _NOTHING: Entries = (np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32))
 
 

@@ -54,8 +54,8 @@ _SIZE_VARIABLES = {
 }
 #: What horovodrun tells a process that workers may leave and join.
 ELASTIC_VARIABLE = "HOROVOD_ELASTIC"
-#: The same of Slurm, which says so in a batch script too, where one process is what is meant.
-_SLURM_VARIABLES = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS")
+#: What srun tells each of the processes that it starts, and what Slurm tells a batch script, which is one process.
+_STEP_TASKS, _JOB_TASKS = "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"
 
 #: Where a rank can be (`meet`): the number that goes over the wire -> what to say.
 _PLACES: dict[int, str] = {}
@@ -102,11 +102,12 @@ def init(elastic: bool = False) -> None:
         if hvd.size() != expected and not joins:
             raise InputError(
                 f"{launcher} started {expected} processes, but Horovod has {hvd.size()}: it was built without "
-                "MPI, as launch/setup does.\nStart them with launch/train -np N, or with horovodrun."
+                "MPI, as launch/setup does.\nStart them with launch/train -np N or horovodrun, under Slurm with "
+                "srun python -m tfrec.slurm COMMAND."
             )
         _hvd = hvd
     elif _hvd is None:
-        _warn_of_slurm()
+        _look_for_other_tasks()
     problem = _take_gpu()
     if _hvd is not None and started:
         sys.excepthook = _excepthook
@@ -217,13 +218,30 @@ def _expected_size() -> tuple[int, str]:
     return 1, ""
 
 
-def _warn_of_slurm() -> None:
-    tasks = next((int(os.environ[n]) for n in _SLURM_VARIABLES if os.environ.get(n, "").isdigit()), 1)
-    if tasks > 1 and os.environ.get("SLURM_PROCID", "0") == "0":
+def _look_for_other_tasks() -> None:
+    """Refuse to be one of several tasks of srun that were not made ranks; warn where a batch script has several.
+
+    Raises:
+        SharedError: srun started several tasks, without tfrec.slurm.
+    """
+    if "HOROVOD_SIZE" in os.environ:  # a launcher, or the user, says that this process is alone
+        return
+    in_step, in_job = (
+        int(text) if (text := os.environ.get(name, "")).isdigit() else None for name in (_STEP_TASKS, _JOB_TASKS)
+    )
+    if in_step is not None and in_step > 1:
+        raise SharedError(
+            "Several tasks of srun must be started as ranks.\n"
+            f"Received: {in_step} tasks without Horovod's variables. Each would do the whole work and write into the "
+            "same folder.\n"
+            "Start them with srun python -m tfrec.slurm COMMAND. For independent runs set HOROVOD_SIZE=1 and give each "
+            "its own folder."
+        )
+    if in_step is None and in_job is not None and in_job > 1:
         warnings.warn(
-            f"Slurm has {tasks} tasks here, but no launcher named other processes to this one: it trains alone, as one "
-            "rank. If srun started it, each task does the same work.\n"
-            "For several ranks start launch/train -np N, or horovodrun, once in the job.",
+            f"Slurm has {in_job} tasks here, but this process is alone: it trains as one rank.\n"
+            "For several ranks start srun python -m tfrec.slurm COMMAND, or launch/train -np N or horovodrun, once in "
+            "the job.",
             TfrecWarning,
             stacklevel=3,
         )
@@ -236,13 +254,16 @@ def _take_gpu() -> InputError | None:
         tf.config.experimental.set_memory_growth(gpu, True)
     if _hvd is None or not gpus:
         return None
-    if local_rank() >= len(gpus):
+    # srun --gpus-per-task shows each task only its own, which all are then the first.
+    of_task = "SLURM_GPUS_PER_TASK" in os.environ or "gpu" in os.environ.get("SLURM_TRES_PER_TASK", "")
+    number = 0 if of_task and local_rank() >= len(gpus) else local_rank()
+    if number >= len(gpus):
         return InputError(
             f"Each process needs a GPU of its own.\n"
             f"Received: local rank {local_rank()} (rank {rank()} of {size()}) on a machine with {len(gpus)} GPUs.\n"
-            "Start fewer processes per machine."
+            "Start fewer processes per machine; under Slurm ask for --gpus-per-task 1."
         )
-    tf.config.set_visible_devices(gpus[local_rank()], "GPU")
+    tf.config.set_visible_devices(gpus[number], "GPU")
     return None
 
 
@@ -577,6 +598,9 @@ def says(error: BaseException) -> bool:
     if isinstance(error, RankLostError):
         left = _watch.first_left() if _watch is not None else None
         return not error.told and left in (None, rank())
+    if _hvd is None and isinstance(error, SharedError):
+        # Tasks of srun that are no ranks (`_look_for_other_tasks`).
+        return os.environ.get("SLURM_PROCID", "0") == "0"
     return rank() == 0 or not (isinstance(error, SharedError) or getattr(error, "on_all_ranks", False))
 
 
@@ -587,7 +611,7 @@ def told(printed: bool) -> None:
     """
     if _watch is not None:
         _watch.sign_off("told")
-    if _hvd is not None and not printed:
+    if not printed:
         time.sleep(_PRINT_SECONDS)
 
 

@@ -61,9 +61,9 @@ class ALSConfig:
     bm25_b: float = 0.8
     """BM25: how much an item's popularity counts against it, 0 to 1."""
     sharded: bool = False
-    """Each rank holds its share of the factors, in place of all of them."""
+    """Each rank holds its share of the rows of both tables and of the matrix, in place of both whole tables."""
     block_mib: int = 64
-    """With sharded: MiB of factors that a rank fetches from the others at once."""
+    """Of sharded: MiB of the other side's rows that a rank fetches at once."""
 
 
 @dataclass(frozen=True)
@@ -165,34 +165,27 @@ def ials_ml20m() -> ALSRun:
 
 
 class ALSTrainer(Trainer):
-    """Iterations over users and items; a checkpoint now and then."""
+    """Iterations over users and items; rank 0 leaves a checkpoint now and then."""
 
     round = "iteration"
 
     def __init__(self, config: ALSRun, data: TrainingSet) -> None:
         from tfrec import distributed
 
-        self.config, self._training = config, config.training
-        self._first = distributed.rank() == 0
-        self._rows: list[dict[str, Any]] = []
+        ranks = distributed.everyone()
+        self._training, self._weighted = config.training, weigh(data.matrix, config.model)
+        settings, sharded = make_model(config), config.model.sharded
+        self.model: Any = in_parts(settings, data.matrix.shape, config.model.block_mib) if sharded else settings
+        self.model.prepare(*data.matrix.shape)
         users, items = data.matrix.shape
-        self._factor_bytes = (users + items) * config.model.factors * np.dtype(config.model.factor_dtype).itemsize
-        self.prepare(weigh(data.matrix, config.model))
+        self._bytes = (users + items) * settings.factors * np.dtype(settings.factor_dtype).itemsize
         self.about = (
-            f"{users:,} users, {items:,} items, {data.matrix.nnz:,} interactions; {self.model.factors} factors in "
-            f"{self.model.factor_dtype} ({self.bytes_of_rank / 2**20:.1f} MiB on each rank), "
-            f"solver {self.model.sweep.solver}"
+            f"{users:,} users, {items:,} items, {data.matrix.nnz:,} interactions; {settings.factors} factors in "
+            f"{settings.factor_dtype} ({self._bytes / (ranks.size if sharded else 1) / 2**20:.1f} MiB on each rank"
+            f"{', in parts' if sharded else ''}), solver {settings.sweep.solver}"
         )
-
-    def prepare(self, weighted: scipy.sparse.csr_matrix) -> None:
-        """Make the model with its first factors for a matrix of confidences, ``[U, I]``."""
-        self.model, self._weighted = make_model(self.config), weighted
-        self.model.prepare(*weighted.shape)
-
-    @property
-    def bytes_of_rank(self) -> int:
-        """Of the factors that this rank holds."""
-        return self._factor_bytes
+        self._rows: list[dict[str, Any]] = []
+        self._first = distributed.rank() == 0
 
     def resume(self, folder: RunFolder, monitor: str) -> int:
         """The factors of an earlier start, on every rank."""
@@ -207,6 +200,7 @@ class ALSTrainer(Trainer):
 
     def fit(self, folder: RunFolder, monitor: str, validate: Callable[[], Report]) -> Outcome:
         """All iterations that are left. Validation has nothing to pick among them."""
+        from tfrec import distributed
         from tfrec.runs.checkpoint import save_state
         from tfrec.runs.history import write_csv
 
@@ -219,8 +213,9 @@ class ALSTrainer(Trainer):
             if self._first:
                 shown = "" if loss is None else f"  loss {loss:.6f}"
                 print(f"iteration {iteration}/{model.iterations}  {seconds:.2f} s{shown}", flush=True)
+            # By rank 0's clock: with tables in parts every rank writes its own.
             late = time.perf_counter() - saved_at >= self._training.checkpoint_seconds
-            if self.saves(late or iteration == model.iterations):
+            if iteration == model.iterations or distributed.broadcast_json(late):
                 if self._first:
                     write_csv(folder.history, rows)
                 save_state(folder.last, model, {"rows": rows}, optimizer=False)
@@ -233,28 +228,28 @@ class ALSTrainer(Trainer):
                 "iterations": len(rows),
                 "seconds_per_iteration": seconds,
                 "median_seconds_per_iteration": float(np.median(seconds)),
-                "factor_bytes": self._factor_bytes,
+                "factor_bytes": self._bytes,
                 **({"training_loss": rows[-1]["loss"]} if "loss" in rows[-1] else {}),
             }
         )
 
-    def saves(self, due: bool) -> bool:
-        """Whether this rank takes part in a checkpoint now, if by its own clock one is due."""
-        return due and self._first
-
     def solve(self, record: Callable[[int, float, float | None], None] | None = None) -> Any:
-        """The iterations that are left, on every rank its rows; returns the model."""
+        """The iterations that are left, on every rank its rows."""
         from tfrec import distributed
+        from tfrec.data.sharded_matrix import ShardedMatrix
+        from tfrec.models import ALS
 
-        if len(self._rows) < self.model.iterations:
-            self.model.fit(
-                self._weighted,
-                callback=record,
-                verbose=0,
-                calculate_training_loss=self._training.training_loss,
-                ranks=distributed.everyone(),
-                initial_iteration=len(self._rows),
-            )
+        if len(self._rows) == self.model.iterations:
+            return self.model
+        shared: dict[str, Any] = {
+            "callback": record,
+            "calculate_training_loss": self._training.training_loss,
+            "initial_iteration": len(self._rows),
+        }
+        if isinstance(self.model, ALS):
+            self.model.fit(self._weighted, verbose=0, ranks=distributed.everyone(), **shared)
+        else:
+            self.model.fit(ShardedMatrix.of_matrix(self._weighted, distributed.everyone()), **shared)
         return self.model
 
 
@@ -273,12 +268,9 @@ class ALSFamily(Family[ALSRun]):
     models = ("ALS", "QuantizedItems")
 
     def check(self, config: ALSRun) -> None:
-        """Blocks without room, and weights that histories would not have."""
+        """Weights that histories would not have, and blocks without a row."""
         if config.model.block_mib < 1:
-            raise InputError(
-                f"`--model.block-mib` must be at least 1.\nReceived: {config.model.block_mib}.\n"
-                "Leave it out for blocks of 64 MiB."
-            )
+            raise InputError(f"`block_mib` must be at least 1.\nReceived: --model.block-mib {config.model.block_mib}.")
         if config.data.split == "held_out_users" and config.model.confidence != "values":
             raise InputError(
                 "The weights of held-out users' items would differ from those in training.\n"
@@ -288,38 +280,35 @@ class ALSFamily(Family[ALSRun]):
 
     def trainer(self, config: ALSRun, data: TrainingSet) -> ALSTrainer:
         """A training on confidences."""
-        if config.model.sharded:
-            from tfrec.families.als_parts import ShardedALSTrainer
-
-            return ShardedALSTrainer(config, data)
         return ALSTrainer(config, data)
 
     def memory(self, config: ALSRun, sizes: Sizes, ranks: int) -> Memory:
-        """Both tables, or a rank's part of them, and its share of the matrix by users and by items."""
-        row_bytes = config.model.factors * np.dtype(config.model.factor_dtype).itemsize
-        model = (sizes.users + sizes.items) * row_bytes
+        """Both tables on every rank, or its share of them; and its share of the matrix by users and by items."""
+        row = config.model.factors * np.dtype(config.model.factor_dtype).itemsize
+        whole, parts = (sizes.users + sizes.items) * row, ranks if config.model.sharded else 1
+        tables = (-(-sizes.users // parts) + -(-sizes.items // parts)) * row
         matrix = 2 * (8 * sizes.interactions + 8 * max(sizes.users, sizes.items)) // ranks
-        if not config.model.sharded:
-            return Memory(sizes, tables=model, model=model, matrix=matrix)
-        # Fetched rows, and those that are sent meanwhile.
-        block = min(config.model.block_mib << 20, max(sizes.users, sizes.items) * row_bytes)
-        tables = (-(-sizes.users // ranks) + -(-sizes.items // ranks)) * row_bytes
-        return Memory(sizes, tables=tables, model=model, matrix=matrix, batch=WORK + 2 * block, whole=1)
+        blocks = 2 * (config.model.block_mib << 20) if config.model.sharded else 0
+        return Memory(
+            sizes, tables=tables, model=whole, matrix=matrix, batch=WORK + blocks, whole=int(config.model.sharded)
+        )
 
-    def again(self, config: ALSRun, data: TrainingSet, outcome: Outcome) -> ALS | ShardedALS:
+    def again(self, config: ALSRun, data: TrainingSet, outcome: Outcome) -> Any:
         """As many iterations."""
         return self.trainer(config, data).solve()
 
     def whole(self, model: Any) -> Any:
-        """With both tables whole."""
+        """With whole tables."""
+        from tfrec import distributed
+        from tfrec.families.whole import check_memory
         from tfrec.models.als_sharded import ShardedALS
 
         if not isinstance(model, ShardedALS):
             return model
-        from tfrec.families.whole import check_memory
-
-        check_memory(model.factor_bytes)
-        return model.gathered()
+        width = model.factors * np.dtype(model.factor_dtype).itemsize
+        check_memory(((model.num_users or 0) + (model.num_items or 0)) * width)
+        whole = model.gathered()
+        return whole if distributed.rank() == 0 else model
 
     def rows(self, config: ALSRun, data: TrainingSet) -> Callable[[scipy.sparse.csr_matrix], scipy.sparse.csr_matrix]:
         """Confidences per unit of alpha: the values, or what an item's weight was in training on the mean."""
@@ -357,12 +346,25 @@ def make_model(config: ALSRun) -> ALS:
     """The model of a run, without tables."""
     from tfrec.models import ALS
 
-    settings = {f.name: getattr(config.model, f.name) for f in fields(ALSConfig) if f.name not in _NOT_OF_MODEL}
+    settings = {f.name: getattr(config.model, f.name) for f in fields(ALSConfig) if f.name not in _OF_THE_RUN}
     return ALS(**settings, seed=config.seed)
 
 
-#: Settings that say what is made of the data's values and where factors lie, and are no arguments of the model.
-_NOT_OF_MODEL = ("confidence", "bm25_k1", "bm25_b", "sharded", "block_mib")
+#: Settings that say what is made of the data's values or where the tables are, and are no arguments of the model.
+_OF_THE_RUN = ("confidence", "bm25_k1", "bm25_b", "sharded", "block_mib")
+
+
+def in_parts(settings: ALS, shape: tuple[int, int], block_mib: int) -> ShardedALS:
+    """A model of which this rank holds its rows, marked for checkpoints."""
+    from tfrec import distributed
+    from tfrec.distributed.sharding import mark
+    from tfrec.models.als_sharded import ShardedALS
+
+    model = ShardedALS(settings, distributed.everyone(), block_mib)
+    model.prepare(*shape)
+    for table, rows in zip(model.weights, shape, strict=True):
+        mark(table, distributed.Shard.mine(rows))
+    return model
 
 
 def weigh(matrix: scipy.sparse.csr_matrix, config: ALSConfig) -> scipy.sparse.csr_matrix:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tfrec.errors import InputError
-from tfrec.layers.memory import free_bytes
 
 #: Python, TensorFlow, Horovod and the other libraries, before anything is made.
 PROCESS = 700 << 20
@@ -106,6 +105,9 @@ def check_fits(memory: Memory, ranks_here: int) -> None:
         memory: of a rank.
         ranks_here: ranks on this machine, which hold theirs at the same time.
     """
+    # Its room loads TensorFlow, which --help does without.
+    from tfrec.layers.memory import free_bytes
+
     needed, free = ranks_here * (memory.tables + memory.slots), free_bytes()
     if needed > free:
         ranks = "a rank" if ranks_here == 1 else f"{ranks_here} ranks"

@@ -198,6 +198,9 @@ class NeuMFFamily(Family[NeuMFRun]):
         from tfrec.families.gradient import check_fit
 
         check_fit(config.training, config.seed)
+        negatives = config.training.negatives
+        if negatives < 0:
+            raise InputError(f"`negatives` must be at least 0.\nReceived: --training.negatives {negatives}.")
 
     def trainer(self, config: NeuMFRun, data: TrainingSet) -> GradientTrainer:
         """Samples made on the device."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,39 +58,6 @@ def fold_in(matrix: scipy.sparse.csr_matrix, other: FixedFactors, sweep: ops.Swe
     return solved.numpy()
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Sparse rows, their entries one after another.
-
-    Args:
-        starts: int64 ``[B]``, where each row's entries begin.
-        lengths: int64 ``[B]``.
-        columns: int64 ``[nnz]``.
-        values: float32 ``[nnz]``, none 0.
-    """
-
-    starts: tf.Tensor
-    lengths: tf.Tensor
-    columns: tf.Tensor
-    values: tf.Tensor
-
-
-def sorted_rows(rows: tf.SparseTensor, least: int, width: int) -> Rows:
-    """The rows of a tensor ``[B, from least to width]`` whose entries are in any order, also inside a `tf.function`."""
-    message = f"Rows must have {width} columns, one for each item."
-    if rows.shape.rank != 2 or (rows.shape[1] is not None and not least <= rows.shape[1] <= width):
-        raise InputError(f"{message}\nReceived: shape {rows.shape}.")
-    columns = rows.dense_shape[1]
-    check = tf.debugging.Assert((columns >= least) & (columns <= width), [f"{message} Received:", columns])
-    with tf.control_dependencies([check]):
-        batch = tf.identity(rows.dense_shape[0])
-    # A stored zero is no entry, and those of a row must stand together.
-    rows = tf.sparse.reorder(tf.sparse.retain(rows, rows.values != tf.zeros([], rows.dtype)))
-    offsets = tf.searchsorted(rows.indices[:, 0], tf.range(batch + 1), out_type=tf.int64)
-    starts, lengths = offsets[:-1], offsets[1:] - offsets[:-1]
-    return Rows(starts, lengths, rows.indices[:, 1], tf.cast(rows.values, tf.float32))
-
-
 def solve_rows(rows: tf.SparseTensor, items: FixedFactors, least: int, sweep: ops.Sweep) -> tf.Tensor:
     """The same in TensorFlow alone, also inside a `tf.function`.
 
@@ -104,12 +70,24 @@ def solve_rows(rows: tf.SparseTensor, items: FixedFactors, least: int, sweep: op
     Returns:
         float32 ``[B, F]``.
     """
-    found = sorted_rows(rows, least, items.num_rows)
+    width = items.num_rows
+    message = f"Rows must have {width} columns, one for each item."
+    if rows.shape.rank != 2 or (rows.shape[1] is not None and not least <= rows.shape[1] <= width):
+        raise InputError(f"{message}\nReceived: shape {rows.shape}.")
+    columns = rows.dense_shape[1]
+    check = tf.debugging.Assert((columns >= least) & (columns <= width), [f"{message} Received:", columns])
+    with tf.control_dependencies([check]):
+        batch = tf.identity(rows.dense_shape[0])
+    # A stored zero is no entry, and those of a row must stand together.
+    rows = tf.sparse.reorder(tf.sparse.retain(rows, rows.values != tf.zeros([], rows.dtype)))
+    offsets = tf.searchsorted(rows.indices[:, 0], tf.range(batch + 1), out_type=tf.int64)
+    starts, lengths = offsets[:-1], offsets[1:] - offsets[:-1]
     table = tf.convert_to_tensor(items.table.value)
     y = tf.cast(table, tf.float32)
     gram = tf.matmul(y, y, transpose_a=True)
     exact = dataclasses.replace(sweep, solver="cholesky")
-    x = reference_solve(found.starts, found.lengths, found.columns, found.values, table, gram, None, exact)
+    columns, values = rows.indices[:, 1], tf.cast(rows.values, tf.float32)
+    x = reference_solve(starts, lengths, columns, values, table, gram, None, exact)
     x = tf.debugging.check_numerics(
         tf.cast(x, tf.float32), f"A row's factors are not finite{range_hint(items.factor_dtype)}"
     )

@@ -11,14 +11,12 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
-from tfrec import ops
 from tfrec.errors import InputError
 from tfrec.layers.als_factors import check_rows, first_factors, write_rows
 from tfrec.models.als import ALS
 from tfrec.models.als_fit import MAX_CONFIDENCE, Callback, range_hint
-from tfrec.models.als_rows import sorted_rows
-from tfrec.models.als_sharded_scores import all_scores, rows_of, solve
-from tfrec.models.als_sharded_sweep import Half, Traffic, half_sweep, largest, losses
+from tfrec.models.als_sharded_scores import ShardedScores
+from tfrec.models.als_sharded_sweep import Half, Traffic, half_sweep, largest, losses, row_chunks
 from tfrec.models.carry import numbers_in_old, other_class, other_form
 from tfrec.models.questions import count
 from tfrec.ops.als import row_regularization
@@ -47,7 +45,7 @@ class RowsOfRank(Protocol):
         """Over all ranks."""
 
 
-class ShardedALS:
+class ShardedALS(ShardedScores):
     """The fit of `tfrec.models.ALS` for tables that one process could not hold.
 
     Row r of a table is on rank ``r % size``. To solve its rows a rank fetches the rows of the other table that they
@@ -84,7 +82,6 @@ class ShardedALS:
     """
 
     name = "sharded_als"
-    takes_histories = True
 
     def __init__(self, settings: ALS, ranks: Ranks, block_mib: int = 64) -> None:
         if settings.num_users is not None:
@@ -106,12 +103,6 @@ class ShardedALS:
     def weights(self) -> list[keras.Variable]:
         """This rank's rows of the users and of the items."""
         return [] if self.num_users is None else [self.users, self.items]
-
-    @property
-    def factor_bytes(self) -> int:
-        """Of both tables, over all ranks."""
-        rows = (self.num_users or 0) + (self.num_items or 0)
-        return rows * self.factors * np.dtype(self.factor_dtype).itemsize
 
     @property
     def block_rows(self) -> int:
@@ -177,13 +168,13 @@ class ShardedALS:
         )
         found: list[float | None] = []
         try:
-            gram = self._gramian(self.items)
+            gram = self.gramian(self.items)
             for iteration in range(initial_iteration + 1, self.iterations + 1):
                 started = time.perf_counter()
                 self._solve(users, self.users, self.items, gram, "user")
-                gram = self._gramian(self.users)
+                gram = self.gramian(self.users)
                 self._solve(items, self.items, self.users, gram, "item")
-                gram = self._gramian(self.items)
+                gram = self.gramian(self.items)
                 seconds = time.perf_counter() - started
                 found.append(self._loss(users, matrix, gram) if calculate_training_loss else None)
                 if callback is not None:
@@ -211,9 +202,6 @@ class ShardedALS:
                 f"Received: up to {most:.3g}, with unobserved_weight={weight}.\nLower `alpha` or the values."
             )
 
-    def _gramian(self, table: keras.Variable) -> tf.Tensor:
-        return self.ranks.sum(ops.gramian(tf.convert_to_tensor(table.value)))
-
     def _solve(self, half: Half, target: keras.Variable, fixed: keras.Variable, gram: tf.Tensor, what: str) -> None:
         bad = half_sweep(half, target.value, fixed.value, gram, self.sweep)
         # A rank that failed tells the others, so that all stop.
@@ -230,70 +218,67 @@ class ShardedALS:
             (self.users, matrix.by_user, matrix.shape[1]),
             (self.items, matrix.by_item, matrix.shape[0]),
         ):
-            squares = tf.reduce_sum(tf.cast(table.value, tf.float64) ** 2, axis=1).numpy()
-            total += float(row_regularization(self.sweep, np.diff(rows.indptr), others) @ squares)
+            scale = row_regularization(self.sweep, np.diff(rows.indptr), others)
+            for first, chunk in row_chunks(table.value):
+                squares = tf.reduce_sum(tf.cast(chunk, tf.float64) ** 2, axis=1).numpy()
+                total += float(scale[first : first + len(squares)] @ squares)
         confidence = self.sweep.alpha * float(np.abs(matrix.by_user.data, dtype=np.float64).sum())
         total, confidence = self.ranks.sum(np.array([total, confidence]))
         pairs = matrix.shape[0] * matrix.shape[1]
         return float(total / (confidence + self.sweep.unobserved_weight * (pairs - matrix.num_entries)))
 
-    # ---- scores ----------------------------------------------------------------------------------------------------
-
-    @property
-    def exchanges_rows(self) -> bool:
-        """Whether other processes hold rows of its tables, so that scoring is a collective."""
-        return self.ranks.size > 1
-
-    def scores(self, queries: tf.Tensor | tf.SparseTensor, items: tf.Tensor | None = None) -> tf.Tensor:
-        """As `ALS.scores`, also inside a `tf.function`. Every rank must call it, each for users of its own or none.
-
-        Args:
-            queries: int64 ``[B]``, numbers of users; or their histories, a SparseTensor ``[B, I]``, which are folded
-                in.
-            items: int ``[B, C]``, candidates; None: all items, of whose factors a block at a time is gathered.
-
-        Returns:
-            float32 ``[B, I]``, or ``[B, C]``.
-        """
-        assert self.num_items is not None
-        table = self.items.value
-        if isinstance(queries, tf.SparseTensor):
-            histories = sorted_rows(queries, self.num_items, self.num_items)
-            x = solve(histories, table, self.num_items, self.ranks, self.sweep)
-        else:
-            x = tf.cast(rows_of(self.users.value, queries, self.ranks), tf.float32)
-        if items is None:
-            return all_scores(x, table, self.num_items, self.ranks, self.block_rows)
-        return tf.linalg.matvec(tf.cast(rows_of(table, items, self.ranks, begun=x), tf.float32), x)
-
-    # ---- from and as one model -------------------------------------------------------------------------------------
+    # ---- from and to one model -------------------------------------------------------------------------------------
 
     def carry_over(self, old: ALS, users: np.ndarray, items: np.ndarray) -> None:
-        """As `ALS.carry_over`; each rank reads the rows of ``old`` that it holds. No collective.
+        """As `ALS.carry_over`: each rank copies the rows that it holds. No collective.
 
         Args:
-            old: an ordinary model, whole on every rank.
+            old: an `ALS`, whole.
             users: int ``[U]``: each user's number in ``old``, -1 for a new one.
             items: int ``[I]``: the same for items.
 
         Raises:
-            InputError: a model of another class or form, or numbers that it does not have. Nothing has changed then.
+            InputError: a model of another class, width or type, or numbers that it does not have.
         """
-        if type(old) is not ALS:
+        if not isinstance(old, ALS):
             raise other_class(self.settings, old)
-        for name in ("factors", "factor_dtype"):
-            if getattr(old, name) != getattr(self, name):
-                raise other_form(getattr(self, name), getattr(old, name), name)
-        carried = (
-            (self.users, old.users, numbers_in_old(users, "users", self.num_users or 0, old.num_users)),
-            (self.items, old.items, numbers_in_old(items, "items", self.num_items or 0, old.num_items)),
-        )
-        for table, source, numbers in carried:
+        if (old.factors, old.factor_dtype) != (self.factors, self.factor_dtype):
+            raise other_form((self.factors, self.factor_dtype), (old.factors, old.factor_dtype), "factors of")
+        assert self.num_users is not None
+        assert self.num_items is not None
+        sides = [
+            (self.users, old.users, numbers_in_old(users, "users", self.num_users, old.num_users)),
+            (self.items, old.items, numbers_in_old(items, "items", self.num_items, old.num_items)),
+        ]
+        for table, source, numbers in sides:
             mine = numbers[self.ranks.rank :: self.ranks.size]
             known = np.flatnonzero(mine >= 0)
             for begin in range(0, len(known), self.block_rows):
-                places = known[begin : begin + self.block_rows]
-                table.value.scatter_nd_update(places[:, None], tf.gather(source.table.value, mine[places]))
+                some = known[begin : begin + self.block_rows]
+                table.value.scatter_nd_update(some[:, None], tf.gather(source.table.value, mine[some]))
+
+    def pieces(self, table: keras.Variable, num_rows: int, everywhere: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """A table of all ranks' parts, a block at a time: numbers and rows. Every rank must take all of them.
+
+        Args:
+            table: `users` or `items`.
+            num_rows: of the whole table.
+            everywhere: every rank gets the rows; else rank 0, and others none.
+        """
+        size, local = self.ranks.size, int(table.shape[0])
+        most = -(-num_rows // size)
+        step = max(1, self.block_rows // size)
+        for first in range(0, most, step):
+            last = min(first + step, most)
+            mine = tf.gather(table.value, tf.range(min(first, local), min(last, local)))
+            if everywhere:
+                rows = self.ranks.gather_rows(mine)
+            else:
+                counts = np.zeros(size, np.int32)
+                counts[0] = mine.shape[0]
+                rows, _ = self.ranks.exchange(mine, tf.constant(counts))
+            numbers = [np.arange(rank + size * first, min(num_rows, size * last), size) for rank in range(size)]
+            yield np.concatenate(numbers)[: len(rows)], rows.numpy()
 
     def gathered(self, everywhere: bool = False) -> ALS:
         """An ordinary model with all factors, on rank 0; others get one without tables. Every rank must call it.
@@ -308,26 +293,7 @@ class ShardedALS:
         if holds:
             whole.prepare(self.num_users, self.num_items)
         for table, num_rows, side in ((self.users, self.num_users, "users"), (self.items, self.num_items, "items")):
-            for numbers, rows in self._pieces(table, num_rows, everywhere):
+            for numbers, rows in self.pieces(table, num_rows, everywhere):
                 if holds:
                     getattr(whole, side).table.value.scatter_nd_update(numbers[:, None], rows)
         return whole
-
-    def _pieces(
-        self, table: keras.Variable, num_rows: int, everywhere: bool
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """A table of all ranks' parts, a block at a time: numbers and rows; no rows where nobody wants them."""
-        size, of_rank = self.ranks.size, -(-num_rows // self.ranks.size)
-        step = max(1, self.block_rows // size)
-        for first in range(0, of_rank, step):
-            last = min(first + step, of_rank)
-            numbers = [np.arange(rank + size * first, min(num_rows, size * last), size) for rank in range(size)]
-            # By gather: a slice would copy a variable into which rows were scattered.
-            mine = tf.gather(table.value, tf.range(first, first + len(numbers[self.ranks.rank])))
-            if everywhere:
-                yield np.concatenate(numbers), self.ranks.gather_rows(mine).numpy()
-            else:
-                counts = np.zeros(size, np.int32)
-                counts[0] = mine.shape[0]
-                rows, _ = self.ranks.exchange(mine, tf.constant(counts))
-                yield np.concatenate(numbers), rows.numpy()

@@ -17,6 +17,8 @@ from tfrec.ranks import Ranks
 
 #: Rows of a long row's piece whose products are added up at once.
 _PIECE_ROWS = 4_096
+#: Numbers of a table that are looked at together: 16 MiB in float32.
+_CHUNK = 1 << 22
 
 
 @dataclass
@@ -81,9 +83,10 @@ class Half:
         for step in range(self.steps):
             block = self.blocks.own[step] if step < len(self.blocks.own) else None
             if block is None:
-                yield None, fetch(table, np.zeros(0, np.int32), np.zeros(self.ranks.size, np.int32), self)
+                none = np.zeros(0, np.int32), np.zeros(self.ranks.size, np.int32)
+                yield None, fetch(table, *none, self.ranks, self.traffic)
             else:
-                yield block, fetch(table, block.needed, block.counts, self)
+                yield block, fetch(table, block.needed, block.counts, self.ranks, self.traffic)
 
     def entries(self, block: Block) -> ops.Entries:
         """The block's rows as the operations take them."""
@@ -109,25 +112,35 @@ def largest(ranks: Ranks, value: int) -> int:
     return int(np.max(ranks.gather_rows(tf.constant([value], tf.int64)).numpy()))
 
 
-def fetch(table: tf.Variable, needed: np.ndarray, counts: np.ndarray, half: Half) -> tf.Tensor:
+def fetch(table: tf.Variable, needed: np.ndarray, counts: np.ndarray, ranks: Ranks, traffic: Traffic) -> tf.Tensor:
     """Rows of a table that is spread over the ranks. Every rank must call it.
 
     Args:
         table: this rank's part.
         needed: int32 ``[C]``, by the rank that has them.
         counts: int32 ``[size]``.
-        half: who takes part.
+        ranks: who takes part.
+        traffic: is added to.
 
     Returns:
         ``[C, F]``.
     """
-    ranks, traffic = half.ranks, half.traffic
     wanted, wanted_counts = ranks.exchange(tf.constant(needed // ranks.size), tf.constant(counts))
     rows, _ = ranks.exchange(tf.gather(table, wanted), wanted_counts)
     others = len(needed) - int(counts[ranks.rank]), len(wanted) - int(counts[ranks.rank])
     traffic.rows += len(needed)
     traffic.bytes += sum(others) * (4 + table.shape[1] * table.dtype.size)
     return rows
+
+
+def row_chunks(table: tf.Variable) -> Iterator[tuple[int, tf.Tensor]]:
+    """The first row's number and the rows ``[n, F]`` of each of a table's chunks.
+
+    By gather: a slice, or the whole value, would copy a variable into which rows were scattered.
+    """
+    step = max(1, _CHUNK // int(table.shape[1]))
+    for first in range(0, int(table.shape[0]), step):
+        yield first, tf.gather(table, tf.range(first, min(first + step, int(table.shape[0]))))
 
 
 def half_sweep(half: Half, target: tf.Variable, fixed: tf.Variable, gram: tf.Tensor, sweep: ops.Sweep) -> int:
@@ -143,7 +156,11 @@ def half_sweep(half: Half, target: tf.Variable, fixed: tf.Variable, gram: tf.Ten
     Returns:
         the first row of ``target`` that is not finite, or -1.
     """
-    bad, long_row = -1, _LongRow(half, gram, sweep)
+    conditioned = None
+    if sweep.solver == "cg":
+        none = ops.Entries(_empty(0, 1), num_fixed=half.num_fixed, mean_length=half.mean_length)
+        conditioned = preconditioner(none, gram, sweep)
+    bad, long_row = -1, _LongRow(half, gram, sweep, conditioned)
     for block, rows in half.fetched(fixed):
         if block is None:
             continue
@@ -157,7 +174,7 @@ def half_sweep(half: Half, target: tf.Variable, fixed: tf.Variable, gram: tf.Ten
             # Rows without entries.
             rows = tf.zeros([1, target.shape[1]], target.dtype)
         found, _ = ops.half_sweep_in_place(
-            half.entries(block), rows, gram, target, block.first, sweep, 0, block.num_rows
+            half.entries(block), rows, gram, target, block.first, sweep, 0, block.num_rows, conditioned
         )
         bad = block.first + found if bad < 0 <= found else bad
     return bad
@@ -166,12 +183,14 @@ def half_sweep(half: Half, target: tf.Variable, fixed: tf.Variable, gram: tf.Ten
 class _LongRow:
     """The equations of a row that comes in pieces."""
 
-    def __init__(self, half: Half, gram: tf.Tensor, sweep: ops.Sweep) -> None:
+    def __init__(
+        self, half: Half, gram: tf.Tensor, sweep: ops.Sweep, conditioned: tuple[np.ndarray, float] | None
+    ) -> None:
         self._half, self._sweep = half, sweep
         self._gram = gram
         self._matrix = np.zeros([0, 0], np.float32)
         self._right = np.zeros(0, np.float32)
-        self._inverse: tf.Tensor | None = None
+        self._inverse = None if conditioned is None else tf.constant(conditioned[0])
 
     def add(self, block: Block, rows: tf.Tensor, target: tf.Variable) -> np.ndarray | None:
         """Add a piece; returns the solution ``[1, F]`` after the row's last one."""
@@ -191,14 +210,10 @@ class _LongRow:
             return None
         scale = row_regularization(sweep, np.array([end - begin]), self._half.num_fixed)[0]
         system = self._matrix + np.float32(scale) * np.eye(len(self._matrix), dtype=np.float32)
-        start = tf.zeros([1, len(system)]) if matrix.data[begin:end].max() <= 0 else target[block.first][None]
+        start = tf.zeros([1, len(system)]) if matrix.data[begin:end].max() <= 0 else tf.gather(target, [block.first])
         return self._solve(system, start)
 
     def _solve(self, system: np.ndarray, start: tf.Tensor) -> np.ndarray:
-        if self._inverse is None and self._sweep.solver == "cg":
-            half = self._half
-            none = ops.Entries(_empty(0, 1), num_fixed=half.num_fixed, mean_length=half.mean_length)
-            self._inverse = tf.constant(preconditioner(none, self._gram, self._sweep)[0])
         try:
             solved = solve_equations(
                 tf.constant(system[None]), tf.constant(self._right[None]), start, self._sweep, self._inverse
@@ -215,7 +230,7 @@ def losses(half: Half, own: tf.Variable, fixed: tf.Variable, gram: tf.Tensor, sw
         if block is None or len(block.needed) == 0:
             continue
         matrix = half.blocks.matrix
-        x = own[block.first : block.last]
+        x = tf.gather(own, tf.range(block.first, block.last))
         if block.piece and block.begin > matrix.indptr[block.first]:
             # What does not depend on the entries is counted with the first piece.
             gram_of_block: Any = tf.zeros_like(gram)

@@ -287,11 +287,23 @@ def half_sweep_in_place(
     sweep: Sweep,
     first: int,
     last: int,
+    conditioned: tuple[np.ndarray, float] | None = None,
 ) -> tuple[int, np.ndarray]:
     """The same with rows ``first_row ...`` of a variable as the start, which are overwritten.
 
     On the CPU, with the native library, the table is held only once. Where a row is not finite, others may have their
     new values already.
+
+    Args:
+        entries: N rows.
+        fixed: half or float ``[M, F]``.
+        gram: float32 ``[F, F]``, of ``fixed``.
+        table: the rows, of the type of ``fixed``.
+        first_row: of ``table``.
+        sweep: the objective and the solver.
+        first: first row of the entries.
+        last: behind the last row.
+        conditioned: the `preconditioner` of ``cg``, which all blocks of a half-sweep have in common; None: computed.
 
     Returns:
         the first row, counted from ``first``, that is not finite, or -1; and the threads' seconds.
@@ -304,7 +316,7 @@ def half_sweep_in_place(
         if bad < 0:
             table[first_row:end].assign(solved)
         return bad, seconds
-    inverse, shift = _preconditioner(entries, gram, sweep)
+    inverse, shift = conditioned or _preconditioner(entries, gram, sweep)
     zero = entries.disliked_only(first, last)
     if len(zero):  # as in `half_sweep`
         table.scatter_nd_update(first_row + zero[:, None], tf.zeros([len(zero), fixed.shape[1]], fixed.dtype))
