@@ -267,7 +267,7 @@ def als_sharded():
             model = ShardedALS(settings, ranks)
             losses = model.fit(mine, calculate_training_loss=True)
             whole = model.gathered()
-            if name != "one block":
+            if name == "one item" or (name == "pieces cg" and ranks.size <= 2):
                 scores = sharded_als.scored(model, whole, matrix)
                 found |= {f"als.{name}.scores of {what}": value for what, value in scores.items()}
         if ranks.rank == 0:

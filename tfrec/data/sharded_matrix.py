@@ -82,7 +82,7 @@ class ShardedMatrix:
     @classmethod
     def of_parquet(
         cls,
-        paths: Sequence[Path],
+        paths: Sequence[Path | str],
         shape: tuple[int, int],
         ranks: Ranks = ALONE,
         *,
