@@ -9,6 +9,7 @@ from unittest import mock
 from tfrec import commands
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
     commands.quiet_tensorflow()
 
 import keras
@@ -16,6 +17,7 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
+from tests.distributed import sharded_als
 from tfrec import distributed
 from tfrec.data.sharded_matrix import ShardedMatrix
 from tfrec.distributed import sharding
@@ -265,6 +267,9 @@ def als_sharded():
             model = ShardedALS(settings, ranks)
             losses = model.fit(mine, calculate_training_loss=True)
             whole = model.gathered()
+            if name == "one item" or (name == "pieces cg" and ranks.size <= 2):
+                scores = sharded_als.scored(model, whole, matrix)
+                found |= {f"als.{name}.scores of {what}": value for what, value in scores.items()}
         if ranks.rank == 0:
             found |= {f"als.{name}.users": whole.user_factors, f"als.{name}.items": whole.item_factors}
             found[f"als.{name}.loss"] = np.array(losses)
@@ -301,7 +306,7 @@ def checkpointed(folder):
 
 def everything(folder):
     gathered()
-    found = fitted() | neumf() | als_sharded() | overflow() | checkpointed(folder)
+    found = fitted() | neumf() | als_sharded() | overflow() | checkpointed(folder) | sharded_als.commands(folder)
     return found if distributed.size() > 2 else found | first() | own_loops() | predicted()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.distributed import sharded_ranks
+from tests.distributed import sharded_als, sharded_ranks
 from tfrec.runs.checkpoint import load_state
 
 pytestmark = pytest.mark.skipif(
@@ -37,9 +37,13 @@ def test_parts_of_tables_equal_whole_ones(folder, alone, ranks):
     with np.load(folder / f"found_{ranks}.npz") as arrays:
         found = dict(arrays)
     assert {"lazy.weight.0", "neumf.float32.dense", "overflow.state", "read.weight.0"} <= found.keys()
-    assert ranks > 2 or found.keys() == alone.keys()
+    continued = {name for name in found if name.startswith("als.resumed")}
+    assert {"als.one item.scores of rows", "als.resumed.items", "als.resumed.test.ndcg@3"} <= found.keys()
+    assert ranks > 2 or found.keys() - continued == {name for name in alone if not name.startswith("als.run")}
     # Of the same parts, whose float16 gradients are the same.
     expected = alone | sharded_ranks.neumf_in_parts(ranks)
+    # A run that goes on ends as one that was not stopped.
+    expected |= {name: alone[name.replace("resumed", "run")] for name in continued}
     for name in found:
         # float16 on the wire rounds, and bfloat16 sums in another order; all else agrees to float32 rounding.
         tolerance = 1e-3 if name.startswith(("float16", "bfloat16", "loop.bfloat16")) else 1e-5
@@ -56,3 +60,5 @@ def test_parts_of_tables_equal_whole_ones(folder, alone, ranks):
     load_state(folder / f"of_{ranks}.npz", model, optimizer=True)
     for name, value in sharded_ranks.values(model, "read").items():
         np.testing.assert_allclose(value, alone[name], atol=1e-5, err_msg=name)
+    for name, value in sharded_als.resumed(folder / f"als_stopped_{ranks}").items():
+        np.testing.assert_allclose(value, expected[name], atol=1e-5, err_msg=name)

@@ -17,7 +17,7 @@ CASES = [
     ("popularity", {}),
     ("ease", {}),
     ("als", {"factors": 8}),
-    ("als", {"factors": 24, "factor_dtype": "float32"}),
+    ("als", {"factors": 24, "factor_dtype": "float32", "sharded": True}),
     ("vae-cf", {"hidden_dims": (24,), "latent_dim": 10, "pipeline": "host"}),
     ("vae-cf", {"hidden_dims": (), "latent_dim": 7, "l2": 1e-3, "backward_passes_per_step": 2}),
     ("neumf", {"mf_dim": 8, "layer_dims": (16, 8)}),

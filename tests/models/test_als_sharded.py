@@ -1,10 +1,13 @@
 """ALS with its tables spread over ranks, here on one: blocks, pieces of long rows, and what is rejected."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import scipy.sparse
 
 from tests.models.test_als import random_matrix
+from tfrec.data.sharded_files import read_share
 from tfrec.data.sharded_matrix import ShardedMatrix
 from tfrec.errors import InputError
 from tfrec.models import ALS
@@ -106,3 +109,48 @@ def test_rejects(random):
         model.fit(ShardedMatrix.of_matrix(random_matrix(random)))
     with pytest.raises(InputError, match="must have entries"):
         model.fit(ShardedMatrix.of_matrix(scipy.sparse.csr_matrix((3, 3), dtype=np.float32)))
+
+
+def test_each_rank_reads_its_share_of_the_files(random, tmp_path):
+    """Row groups of two files, dealt: all of them once; a rank too many reads nothing."""
+    matrix = random_matrix(random)
+    entries = matrix.tocoo()
+    table = pa.table({"u": entries.row, "i": entries.col.astype(np.int64), "plays": entries.data})
+    paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    pa.parquet.write_table(table[:50], paths[0], row_group_size=20)
+    pa.parquet.write_table(table[50:], paths[1], row_group_size=1_000)
+    columns = {"user": "u", "item": "i", "value": "plays"}
+    shares = [read_share(paths, columns, rank, 5) for rank in range(5)]
+    assert [len(users) for users, _, _ in shares] == [20, 20, 10, matrix.nnz - 50, 0]
+    users, items, values = (np.concatenate(parts) for parts in zip(*shares, strict=True))
+    assert abs(scipy.sparse.coo_matrix((values, (users, items)), matrix.shape) - matrix).max() == 0
+    found = ShardedMatrix.of_parquet(paths, matrix.shape, user="u", item="i", value=None)
+    assert abs(found.by_user - (matrix != 0)).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"user": [0.5], "item": [0]}, "Column `user` of .* must hold whole numbers without gaps"),
+        ({"user": [0], "item": [None]}, "whole numbers without gaps.\nReceived: null, 1 of them missing"),
+        ({"user": [2**31], "item": [0]}, "numbers from 0 to 2,147,483,647"),
+        ({"user": [0], "thing": [0]}, "item"),
+        (None, "must be a Parquet file"),
+    ],
+)
+def test_files_that_are_rejected(tmp_path, columns, message):
+    path = tmp_path / "plays.parquet"
+    path.write_bytes(b"no") if columns is None else pa.parquet.write_table(pa.table(columns), path)
+    with pytest.raises(InputError, match=message):
+        ShardedMatrix.of_parquet([path], (3, 2), value=None)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_ranks_own_their_rows_of_a_matrix_that_all_have(random, size):
+    matrix = random_matrix(random)
+    for rank in range(size):
+        found = ShardedMatrix.of_matrix(matrix, Ranks(rank, size))
+        for rows, expected in ((found.by_user, matrix), (found.by_item, matrix.T.tocsr())):
+            assert abs(rows - expected[rank::size]).max() == 0
+            assert rows.has_sorted_indices
+            assert not np.shares_memory(rows.indices, matrix.indices)

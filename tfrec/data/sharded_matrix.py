@@ -5,17 +5,21 @@ Row r is on rank ``r % size``, there at place ``r // size``. A rank holds its us
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
+from tfrec.data.sharded_files import Entries, read_share
 from tfrec.errors import InputError
 from tfrec.ranks import ALONE, Ranks
 
 #: Entries that a rank sends at once.
 _SENT = 1 << 17
+_NOTHING: Entries = (np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32))
 
 
 @dataclass
@@ -76,6 +80,45 @@ class ShardedMatrix:
         return cls((int(shape[0]), int(shape[1])), parts[0], parts[1], stored)
 
     @classmethod
+    def of_parquet(
+        cls,
+        paths: Sequence[Path | str],
+        shape: tuple[int, int],
+        ranks: Ranks = ALONE,
+        *,
+        user: str = "user",
+        item: str = "item",
+        value: str | None = "value",
+        add_repeated: bool = False,
+    ) -> ShardedMatrix:
+        """From Parquet files, of which each rank reads every size-th row group. Every rank must call it.
+
+        Write at least as many row groups as there are ranks, of about equal size: ``row_group_size`` of PyArrow.
+
+        Args:
+            paths: of the files, which all ranks see.
+            shape: U and I.
+            ranks: who takes part.
+            user: column of the users' numbers, from 0.
+            item: column of the items' numbers, from 0.
+            value: column of the values; None: each is 1.
+            add_repeated: as in `of_entries`.
+
+        Raises:
+            InputError: on every rank: a file that cannot be read, a column that is missing or of another type, or as
+                in `of_entries`.
+        """
+        columns = {"user": user, "item": item, **({} if value is None else {"value": value})}
+        found, problem = _NOTHING, ""
+        try:
+            found = read_share([Path(path) for path in paths], columns, ranks.rank, ranks.size)
+        except InputError as error:
+            problem = str(error)
+        if ranks.sum(np.array([float(bool(problem))]))[0]:
+            raise InputError(problem or "Another rank cannot read its share of the files.\nSee its message.")
+        return cls.of_entries(*found, shape, ranks, add_repeated=add_repeated)
+
+    @classmethod
     def of_matrix(cls, matrix: scipy.sparse.csr_matrix, ranks: Ranks = ALONE) -> ShardedMatrix:
         """This rank's rows of a matrix that every rank has; no exchange.
 
@@ -83,8 +126,10 @@ class ShardedMatrix:
             matrix: float32 CSR ``[U, I]``, columns ascending and each once, no zeros stored.
             ranks: who takes part.
         """
-        parts = [_owned(m, ranks) for m in (matrix, matrix.T.tocsr())]
-        return cls(matrix.shape, parts[0], parts[1], matrix.nnz)
+        by_user = matrix[ranks.rank :: ranks.size]
+        # Fitting changes the columns in place for a while, so they must not be the caller's.
+        by_user = by_user if by_user.indices.base is None and by_user is not matrix else by_user.copy()
+        return cls(matrix.shape, by_user, _by_item(matrix, ranks), matrix.nnz)
 
 
 def _problem(users: np.ndarray, items: np.ndarray, values: np.ndarray, shape: tuple[int, int]) -> str:
@@ -139,7 +184,14 @@ def _rows_of(
     return matrix, repeated
 
 
-def _owned(matrix: scipy.sparse.csr_matrix, ranks: Ranks) -> scipy.sparse.csr_matrix:
-    found = matrix[ranks.rank :: ranks.size]
-    # Fitting changes the columns in place for a while, so they must not be the caller's.
-    return found if found.indices.base is None and found is not matrix else found.copy()
+def _by_item(matrix: scipy.sparse.csr_matrix, ranks: Ranks) -> scipy.sparse.csr_matrix:
+    """The rank's rows of the transpose, which is not made as a whole."""
+    if ranks.size == 1:
+        return matrix.T.tocsr()
+    mine = matrix.indices % ranks.size == ranks.rank
+    users = np.repeat(np.arange(matrix.shape[0], dtype=np.int32), np.diff(matrix.indptr))[mine]
+    places = matrix.indices[mine] // ranks.size
+    local = len(range(ranks.rank, matrix.shape[1], ranks.size))
+    found = scipy.sparse.csr_matrix((matrix.data[mine], (places, users)), shape=(local, matrix.shape[0]))
+    found.sort_indices()
+    return found
