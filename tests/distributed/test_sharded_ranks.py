@@ -27,7 +27,7 @@ def alone(folder):
     return sharded_ranks.everything(folder)
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_parts_of_tables_equal_whole_ones(folder, alone, ranks):
     """Weights, slots, losses and states: unequal and empty batches, ranks that send nothing, a rank without a row."""
     command = [sys.executable, str(Path(sys.executable).with_name("horovodrun")), "-np", str(ranks)]
