@@ -45,7 +45,7 @@ def test_is_the_integer_model_in_floats():
     assert np.abs(found - whole).mean() < 0.1 * np.abs(exact - whole).mean()
 
 
-@pytest.mark.parametrize("product", ["exact", "quantized"])
+@pytest.mark.parametrize("product", [pytest.param("exact", marks=pytest.mark.slow), "quantized"])
 def test_fine_tuning_gains_back_what_three_bits_lose(product):
     keras.utils.set_random_seed(0)
     train = positives()
