@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfrec.quiet import load_tensorflow
 
@@ -33,6 +33,9 @@ from tfrec.printing import printable
 from tfrec.runs.loading import load_model
 from tfrec.runs.report import save_model
 from tfrec.runs.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from tfrec.serving.served import Served
 
 #: Users that are answered at once.
 _BLOCK = 1_024
@@ -328,26 +331,39 @@ class Recommender:
         model = load_model(folder / "model.keras")
         return cls(model, Vocabulary.load(folder / "items.arrow", folder / "users.arrow"))
 
-    def export(self, folder: str | Path, *, raw_ids: bool = True) -> Path:
+    def export(
+        self,
+        folder: str | Path,
+        *,
+        k: Sequence[int] = (),
+        raw_ids: bool = True,
+        served: Served | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> Path:
         """Write a SavedModel that needs TensorFlow alone, see `tfrec.serving`.
 
         Args:
-            folder: a new one; for TensorFlow Serving ``NAME/1``.
+            folder: a new one; for a server ``NAME/1``.
+            k: lengths of the lists of signatures ``top_K``; the first is that of ``recommend``. Default: 10.
             raw_ids: the data's ids; False: numbers from 0.
+            served: what `served` gave, in place of ``k`` and ``raw_ids``.
+            about: put into ``signatures.json`` besides.
         """
         from tfrec.serving import export
 
-        return export(self.served(raw_ids), Path(folder))
+        return export(self.served(raw_ids, k) if served is None else served, Path(folder), about)
 
-    def served(self, raw_ids: bool = True) -> Any:
+    def served(self, raw_ids: bool = True, k: Sequence[int] = ()) -> Served:
         """What `export` writes: asked by user where the model has all of them, else by history."""
         from tfrec.serving import ServedHistories, ServedUsers
 
         known, v = getattr(self.model, "num_users", None), self.vocabulary
         if known is not None and (known == len(v.user_ids) or not self.model.takes_histories):
-            seen = _pattern(v.histories[:known])
-            return ServedUsers(self.model, v.user_ids[:known], v.item_ids, v.labels, v.popularity, seen, raw_ids)
-        return ServedHistories(self.model, v.item_ids, v.labels, v.popularity, raw_ids)
+            users, seen = v.user_ids[:known], _pattern(v.histories[:known])
+            return ServedUsers(
+                self.model, users, v.item_ids, v.labels, v.popularity, seen, raw_ids, weights=v.weights, ks=k
+            )
+        return ServedHistories(self.model, v.item_ids, v.labels, v.popularity, raw_ids, weights=v.weights, ks=k)
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 

@@ -197,6 +197,10 @@ class EASE(Recommends, Model):
         entries = tf.cast(rows.values != 0, tf.int32)
         return tf.math.unsorted_segment_sum(entries, rows.indices[:, 0], rows.dense_shape[0]) > 0
 
+    def similarities(self, items: tf.Tensor) -> tf.Tensor:
+        """The weights ``B_ij`` of items ``[B]``; see `similar_items`."""
+        return tf.gather(tf.convert_to_tensor(self.item_weights), items)
+
     def similar_items(
         self,
         items: Numbers,
@@ -226,10 +230,9 @@ class EASE(Recommends, Model):
         itself = scipy.sparse.csr_matrix(
             (np.ones(len(numbers), np.float32), (np.arange(len(numbers)), numbers)), (len(numbers), self.num_items)
         )
-        weights = tf.convert_to_tensor(self.item_weights)
 
         def rows(first: int, last: int) -> tf.Tensor:
-            return tf.gather(weights, numbers[first:last])
+            return self.similarities(numbers[first:last])
 
         best = best_by_scores(rows, len(numbers), self.num_items, count(k), itself, choice)
         return answer(*best, np.ndim(items) == 0)

@@ -79,6 +79,17 @@ class Recommends:
         scores = tf.matmul(q, y, transpose_b=True)
         return of_candidates(scores if bias is None else scores + bias, items)
 
+    def similarities(self, items: tf.Tensor) -> tf.Tensor:
+        """How similar all items are to some, in a graph too, where that is not the cosine of `item_vectors`.
+
+        Args:
+            items: int ``[B]``.
+
+        Returns:
+            float32 ``[B, I]``.
+        """
+        raise self.cannot("has no vectors to compare items by", "Use als, vae-cf or ease")
+
     def link(self, best: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
         """What is shown with the winners, as a probability: here the scores as they are.
 
@@ -230,7 +241,7 @@ class Recommends:
             InputError: the model has no vectors of items, or unknown items.
         """
         if not self.has_item_vectors():
-            raise self.cannot("has no vectors to compare items by", "Use als, vae-cf or ease")
+            self.similarities(items)  # says which models can
         numbers = row_numbers(items, "items", self.num_items)
         choice = Choice.of(self.num_items, ("among", among), ("filter_items", filter_items))
         table, _ = self.item_vectors()
@@ -280,6 +291,10 @@ class Recommends:
     def has_item_vectors(self) -> bool:
         """Whether the scores are inner products."""
         return type(self).item_vectors is not Recommends.item_vectors
+
+    def compares_items(self) -> bool:
+        """Whether items have a similarity."""
+        return self.has_item_vectors() or type(self).similarities is not Recommends.similarities
 
     def item_choice(self, items: Any, filter_items: Any) -> Choice:
         """Which items may be recommended."""
