@@ -40,7 +40,7 @@ def json_of(path, **changes):
 READERS = {
     "config.json": ("evaluate", "recommend", "export"),
     "model.keras": ("evaluate", "recommend", "export"),
-    "metrics.json": ("evaluate",),
+    "metrics.json": ("evaluate", "export"),
     "items.arrow": ("recommend", "export"),
     "users.arrow": ("recommend", "export"),
 }
