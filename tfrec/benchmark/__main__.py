@@ -33,6 +33,7 @@ class Arguments:
             "sharded",
             "data",
             "first-list",
+            "inference",
         ],
         tyro.conf.Positional,
     ]
@@ -49,7 +50,10 @@ class Arguments:
     and float16; how well a model predicts those it was not fitted on; its plan for 8, 16 and 64 GPUs (Linux, root).
     sharded: a table of 16 million rows on two ranks: memory, bytes sent and seconds of a step, against whole tables.
     data: reading 20 million ratings from CSV and from the cache.
-    first-list: from a pandas frame to ten recommendations, whole processes, against implicit and import tensorflow."""
+    first-list: from a pandas frame to ten recommendations, whole processes, against implicit and import tensorflow.
+    inference: the exports of finished runs (name their folders): latency, throughput, cold start and memory."""
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """inference: the folders of the runs."""
     json: Path | None = None
     """Write the result here too."""
     rounds: int = 5
@@ -124,6 +128,10 @@ def main() -> None:
             from tfrec.benchmark.first_list import benchmark_first_list
 
             result = benchmark_first_list(arguments.rounds)
+        elif arguments.name == "inference":
+            from tfrec.benchmark.inference import benchmark_inference
+
+            result = benchmark_inference(arguments.runs, arguments.rounds)
         else:
             from tfrec.benchmark.data import benchmark_data
 

@@ -1,0 +1,128 @@
+"""How fast the export of a run answers: latency, throughput, cold start and memory.
+
+The requests are users of the run's data, drawn at random: by id, or by 64 of their items at most, as the export is
+asked. Each export is asked in processes of its own that have TensorFlow alone, in turns; one caller waits for each
+answer.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfrec.benchmark.timing import spread
+from tfrec.errors import InputError
+from tfrec.printing import printable
+
+#: Users in one request.
+BATCHES = (1, 8, 64, 512)
+#: Different requests of each size, asked in turn.
+REQUESTS = 16
+#: Items of a history at most.
+HISTORY = 64
+
+_CLIENT = Path(__file__).with_name("inference_client.py")
+
+
+def benchmark_inference(runs: Sequence[Path], rounds: int, seconds: float = 2.0) -> dict[str, Any]:
+    """Measure the exports of finished runs.
+
+    Args:
+        runs: their folders.
+        rounds: processes for each.
+        seconds: how long each process asks requests of one size, 20 at least.
+
+    Returns:
+        for each run: of each batch size the percentiles of a request's milliseconds over all processes, and users
+        answered per second, a process each; seconds to the first answer; MiB.
+
+    Raises:
+        InputError: no run, or an export that cannot be asked.
+    """
+    if not runs:
+        raise InputError("inference measures finished runs.\nReceived: none.\nName them: tfrec benchmark inference RUN")
+    from tfrec.fitting import load_recommender
+    from tfrec.runs.folder import RunFolder
+
+    with tempfile.TemporaryDirectory(prefix="tfrec-benchmark-") as temporary:
+        exported = []
+        for number, run in enumerate(runs):
+            recommender = load_recommender(RunFolder.existing(run))
+            export, requests = Path(temporary) / f"run{number}" / "1", Path(temporary) / f"run{number}.npz"
+            recommender.export(export)
+            np.savez(requests, allow_pickle=False, **_requests(recommender))
+            exported.append((export, requests, sum(p.stat().st_size for p in export.rglob("*") if p.is_file())))
+        found: list[list[dict[str, Any]]] = [[] for _ in runs]
+        for round_ in range(rounds):
+            for (export, requests, _), of_run, run in zip(exported, found, runs, strict=True):
+                print(f"round {round_ + 1} of {rounds}: {printable(run)}", flush=True)
+                of_run.append(_ask(export, requests, seconds))
+    return {
+        "runs": {
+            str(run): {"export_mib": round(size / 2**20, 1), **_summary(of_run)}
+            for run, (_, _, size), of_run in zip(runs, exported, found, strict=True)
+        }
+    }
+
+
+def _requests(recommender: Any) -> dict[str, np.ndarray]:
+    """Batch size -> ids of the requests, ``[REQUESTS, B]`` or ``[REQUESTS, B, HISTORY]``."""
+    from tfrec.serving.signatures import input_specs
+
+    v, random = recommender.vocabulary, np.random.default_rng(0)
+    by_user = "user_ids" in input_specs(recommender.served(), "recommend")
+    found = {}
+    for batch in BATCHES:
+        users = random.integers(len(v.user_ids), size=(REQUESTS, batch))
+        if by_user:
+            found[str(batch)] = _plain(v.user_ids[users])
+            continue
+        text = v.item_ids.dtype == object
+        ids = np.full((REQUESTS, batch, HISTORY), "" if text else -1, object if text else np.int64)
+        for place, user in np.ndenumerate(users):
+            items = v.histories[int(user)].indices[-HISTORY:]
+            ids[place][: len(items)] = v.item_ids[items]
+        found[str(batch)] = _plain(ids)
+    return found
+
+
+def _plain(ids: np.ndarray) -> np.ndarray:
+    """Text as NumPy's own type, which needs no pickle."""
+    return ids.astype(str) if ids.dtype == object else ids
+
+
+def _ask(export: Path, requests: Path, seconds: float) -> dict[str, Any]:
+    command = [sys.executable, str(_CLIENT), str(export), str(requests), str(seconds)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise InputError(
+            f"An export could not be asked.\nReceived: exit status {done.returncode} and\n{done.stderr[-1_000:]}\n"
+            "Look at the end of that message."
+        )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _summary(of_run: list[dict[str, Any]]) -> dict[str, Any]:
+    batches = {}
+    for name in of_run[0]["times"]:
+        times = 1e3 * np.concatenate([p["times"][name] for p in of_run])
+        points = np.percentile(times, [50, 90, 95, 99])
+        batches[name] = {
+            "requests": len(times),
+            **{f"p{p}_ms": round(float(t), 3) for p, t in zip((50, 90, 95, 99), points, strict=True)},
+            "users_per_second": spread([int(name) / float(np.mean(p["times"][name])) for p in of_run]),
+        }
+    return {
+        "batch": batches,
+        "import_tensorflow_seconds": spread([p["import_seconds"] for p in of_run]),
+        "load_and_first_answer_seconds": spread([p["first_answer_seconds"] for p in of_run]),
+        "loaded_mib": spread([p["loaded_bytes"] / 2**20 for p in of_run]),
+        "peak_mib": spread([p["peak_bytes"] / 2**20 for p in of_run]),
+    }
