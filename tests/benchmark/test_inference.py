@@ -12,7 +12,9 @@ from tfrec.errors import InputError
 def test_exports_by_user_and_by_history(tmp_path, monkeypatch):
     monkeypatch.setattr(inference, "BATCHES", (1, 3))
     data = tfrec.Interactions.from_frame(
-        {"user": [f"ü{n % 50}" for n in range(900)], "item": [n * n % 467 for n in range(900)]}, user="user", item="item"
+        {"user": [f"ü{n % 50}" for n in range(900)], "item": [n * n % 467 for n in range(900)]},
+        user="user",
+        item="item",
     )
     runs = [tfrec.fit(name, data, output_dir=tmp_path / name).folder for name in ("als", "ease")]
     found = inference.benchmark_inference(runs, rounds=1, seconds=0)["runs"]
