@@ -13,6 +13,7 @@ COMMANDS = {
     "evaluate": "measure a run again",
     "compare": "runs side by side, with intervals and p-values",
     "export": "write a run as a SavedModel",
+    "serve": "answer over HTTP from runs",
     "quantize": "make a run's model int8",
     "compress": "make NeuMF's tables tensor trains",
     "benchmark": "measure parts of tfrec on this machine",

@@ -92,20 +92,18 @@ class ItemNames:
             found[_folded(label)].append(number)
         return found
 
-    def number(self, name: Any) -> int:
-        """The number of the item with this title or raw id.
+    def find(self, name: Any) -> int | None:
+        """The number of the item with this title or raw id, or None.
 
         Raises:
-            InputError: there is none, or several; the message names near ones.
+            InputError: there are several.
         """
         if isinstance(name, int | np.integer):
-            if str(name) in self._by_id:
-                return self._by_id[str(name)]
-            raise InputError(f"The item must be one of the model's.\nReceived: {name}.")
+            return self._by_id.get(str(name))
         name = str(name)
-        if not name.strip():
-            raise InputError(f"An item's title or id must not be empty.\nReceived: {name!r}.")
         for wanted in dict.fromkeys((name, name.strip())):
+            if not wanted:
+                continue
             by_id = self._by_id.get(wanted)
             for table, key in ((self._by_title, wanted), (self._by_folded, _folded(wanted))):
                 titled = table.get(key, []) if table is self._by_title or by_id is None else []
@@ -114,6 +112,22 @@ class ItemNames:
                     return found
             if by_id is not None:
                 return by_id
+        return None
+
+    def number(self, name: Any) -> int:
+        """The same, where there must be one.
+
+        Raises:
+            InputError: there is none, or several; the message names near ones.
+        """
+        if not isinstance(name, int | np.integer) and not str(name).strip():
+            raise InputError(f"An item's title or id must not be empty.\nReceived: {str(name)!r}.")
+        found = self.find(name)
+        if found is not None:
+            return found
+        if isinstance(name, int | np.integer):
+            raise InputError(f"The item must be one of the model's.\nReceived: {name}.")
+        name = str(name)
         raise InputError(
             f"The item must be the title or id of one of the model's items.\nReceived: {name!r}.\n{self._near(name)}"
         )

@@ -91,6 +91,11 @@ class Served(tf.Module):
         return self._items
 
     @property
+    def share(self) -> tf.Tensor:
+        """Each item's part of all interactions, float32 ``[I]``: what is popular."""
+        return self._share
+
+    @property
     def layers(self) -> list[keras.layers.Layer]:
         """All layers of the model, for `export`."""
         return list(self.model._flatten_layers())
@@ -185,7 +190,12 @@ class Served(tf.Module):
         count = tf.math.unsorted_segment_sum(tf.ones_like(row, tf.float32), row, batch)
         return rows, count > 0, (row, item)
 
-    def lists(
+    def lists(self, *arguments: Any) -> dict[str, tf.Tensor]:
+        """`numbered_lists` with ``ids`` in place of numbers."""
+        found = self.numbered_lists(*arguments)
+        return {"ids": self._items.ids(found.pop("numbers")), **found}
+
+    def numbered_lists(
         self,
         scores: tf.Tensor,
         of_model: tf.Tensor,
@@ -196,7 +206,7 @@ class Served(tf.Module):
         exclude: tf.Tensor | None,
         among: tf.Tensor | None,
     ) -> dict[str, tf.Tensor]:
-        """The k best of each row.
+        """The k best of each row, as ``numbers [B, k]``, I in a place that nothing fills.
 
         Args:
             scores: float32 ``[B, I]``, to rank by.
@@ -226,7 +236,7 @@ class Served(tf.Module):
         # The few that won, after ranking: as probabilities different scores may round to one number.
         shown = tf.where(known[:, None], self.model.link(best, of_model), best)
         return {
-            "ids": self._items.ids(tf.where(there, number, self._num_items)),
+            "numbers": tf.where(there, number, self._num_items),
             "scores": tf.where(there, shown, 0.0),
             "counts": tf.cast(true_in_row(there), tf.int32),
             "known": known,
@@ -241,14 +251,17 @@ class Served(tf.Module):
         with tf.control_dependencies([check]):
             return tf.identity(ids)
 
+    def similarities(self, number: tf.Tensor) -> tf.Tensor:
+        """Cosine of items by number with all items, float32 ``[B, I]``."""
+        if self._lengths is None:
+            return self.model.similarities(number)
+        table = tf.cast(self.model.item_vectors()[0], tf.float32)
+        similar = tf.matmul(tf.gather(table, number), table, transpose_b=True)
+        return similar * self._lengths[None, :] * tf.gather(self._lengths, number)[:, None]
+
     def _similar(self, item_ids: tf.Tensor) -> dict[str, tf.Tensor]:
         number, known = self._items.number(item_ids)
-        if self._lengths is None:
-            similar = self.model.similarities(number)
-        else:
-            table = tf.cast(self.model.item_vectors()[0], tf.float32)
-            similar = tf.matmul(tf.gather(table, number), table, transpose_b=True)
-            similar *= self._lengths[None, :] * tf.gather(self._lengths, number)[:, None]
+        similar = self.similarities(number)
         itself = (tf.range(tf.size(number, out_type=tf.int64)), number)
         found = self.lists(similar, similar, tf.zeros_like(known), ~known, itself, self.ks[0], None, None)
         return {**found, "known": known}

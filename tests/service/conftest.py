@@ -1,0 +1,51 @@
+"""Two small runs, and services around them."""
+
+import contextlib
+import shutil
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+import tfrec
+from tfrec.data import Interactions
+from tfrec.service.limits import Limits
+from tfrec.service.metrics import Metrics
+from tfrec.service.models import Batching, Models
+from tfrec.service.routes import Service, Settings
+
+PLAYS = Path(__file__).parents[2] / "examples" / "plays.csv"
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    data = Interactions.from_table(PLAYS, user="listener", item="track", title="name")
+    tfrec.fit("als", data, factors=8, iterations=2, output_dir=folder / "als")
+    tfrec.fit("ease", data, output_dir=folder / "ease")
+    return folder
+
+
+@contextlib.contextmanager
+def serving(paths, limits=None, token=None, reload_s=0.0, batching=None):
+    """A client, the models, and nothing left afterwards."""
+    limits, metrics = limits or Limits(), Metrics()
+    models = Models(paths, limits, batching or Batching(), metrics)
+    try:
+        with TestClient(Service(models, metrics, Settings(limits, token, reload_s)).application()) as client:
+            client.models = models
+            yield client
+    finally:
+        models.close()
+
+
+@pytest.fixture(scope="session")
+def client(runs):
+    with serving({"als": runs / "als", "ease": runs / "ease"}) as found:
+        yield found
+
+
+@pytest.fixture
+def copied(runs, tmp_path):
+    """A run that a test may change."""
+    return Path(shutil.copytree(runs / "ease", tmp_path / "ease"))

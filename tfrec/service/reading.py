@@ -1,0 +1,118 @@
+"""Requests into values: a body of JSON, the fields of an address."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from starlette.requests import Request
+
+from tfrec.service.limits import Limits, Refused, shown
+
+#: Of a body that is too large this many times the limit is read, so that its sender gets to see the answer.
+_DRAINED = 8
+
+
+async def read_json(request: Request, limits: Limits) -> Any:
+    """The body as JSON.
+
+    Raises:
+        Refused: 413 for one that is too large, 400 for one that is no JSON, or has NaN or infinity.
+    """
+    length = request.headers.get("content-length", "")
+    if length.isascii() and length.isdigit() and len(length) < 20 and int(length) > _DRAINED * limits.body_bytes:
+        raise _too_large(limits)
+    size, parts = 0, []
+    async for part in request.stream():
+        size += len(part)
+        if size <= limits.body_bytes:
+            parts.append(part)
+        elif size > _DRAINED * limits.body_bytes:
+            break
+    if size > limits.body_bytes:
+        raise _too_large(limits)
+    try:
+        return json.loads(b"".join(parts).decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        raise Refused(
+            400, "body", f"The body must be JSON in UTF-8, without NaN or infinity: {_why(error)}."
+        ) from error
+
+
+class Fields:
+    """The fields of an address, each known and given as often as it may be.
+
+    Args:
+        request: with them.
+        single: names that may be given once.
+        several: names that may be given again and again.
+        limits: bounds.
+
+    Raises:
+        Refused: another name, one that is given twice, or too many.
+    """
+
+    def __init__(self, request: Request, single: Iterable[str], several: Iterable[str], limits: Limits) -> None:
+        single, several = tuple(single), tuple(several)
+        self._values: dict[str, list[str]] = {}
+        for name, value in request.query_params.multi_items():
+            if name not in single and name not in several:
+                known = ", ".join((*single, *several))
+                raise Refused(400, name[:80], f"Unknown field {shown(name)}. There are {known}.")
+            self._values.setdefault(name, []).append(value)
+        for name, values in self._values.items():
+            most = 1 if name in single else limits.ids
+            if len(values) > most:
+                raise Refused(400, name, f"{name} may be given {most} times. Received: {len(values)}.")
+
+    def one(self, name: str) -> str | None:
+        """The value of a field, None where it is not given."""
+        return self._values[name][0] if name in self._values else None
+
+    def needed(self, name: str) -> str:
+        """The value of a field that must be given."""
+        found = self.one(name)
+        if found is None:
+            raise Refused(400, name, f"{name} must be given.")
+        return found
+
+    def all(self, name: str) -> list[str] | None:
+        """The values of a field, None where it is not given."""
+        return self._values.get(name)
+
+    def count(self, name: str, default: int, most: int) -> int:
+        """A whole number from 1 to ``most``; where it is not given, ``default`` or ``most``, what is less."""
+        text = self.one(name)
+        if text is None:
+            return min(default, most)
+        if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= most:
+            raise Refused(400, name, f"{name} must be a whole number from 1 to {most}. Received: {shown(text)}.")
+        return int(text)
+
+
+def _too_large(limits: Limits) -> Refused:
+    return Refused(413, "body", f"The body may have {limits.body_bytes} bytes.")
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"it has {name}")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value - value != 0:
+        raise ValueError("it has a number that is not finite")
+    return value
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at place {error.pos}"
+    text = str(error)
+    return text if text.startswith("it has") else "it has a number of too many digits"
