@@ -221,6 +221,7 @@ def test_why_it_does_not_import_is_said(scripts, tmp_path, monkeypatch):
 OF_TENSORFLOW = re.compile(r"10tensorflow|3tsl|4absl|15stream_executor|3xla")
 
 
+@pytest.mark.slow
 def test_the_gpu_code_that_uses_tensorflow_compiles_and_lacks_nothing(scripts, tensorflow, tmp_path):
     """Horovod's own CMake is configured for GPUs; what meets TensorFlow, and the CUDA kernels, are built and linked.
 

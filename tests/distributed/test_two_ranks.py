@@ -77,7 +77,8 @@ def test_neumf_on_device_samples(tmp_path):
         np.testing.assert_allclose(two[name], one[name], atol=tolerance, err_msg=name)
 
 
-@pytest.mark.parametrize("ranks", [3, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [3, 4])
 def test_rows_that_all_ranks_share(tmp_path, ranks):
     """Three and more parts of a sum: the same bits on every rank, and the sum of one rank."""
     one, several = run("shared_rows", tmp_path, 1), run("shared_rows", tmp_path, ranks)

@@ -17,6 +17,8 @@ from tfrec.runs.vocabulary import Vocabulary
 from tfrec.serving import export, signatures
 
 K = 6
+#: All models; those that differ in their numbers alone are a study.
+MODELS = [pytest.param(n, marks=pytest.mark.slow if n.endswith(("int8", "-tt")) else ()) for n in FAMILIES]
 ITEM_IDS = np.array([f"títle {i}" for i in range(SIZE)], dtype=object)
 USER_IDS = np.arange(SIZE) + 1_000
 
@@ -72,7 +74,7 @@ def query(name, users):
     return {"item_ids": padded([history(u) for u in users], SIZE)}
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", MODELS)
 def test_lists_have_the_order_of_python(name):
     users = np.array([0, 3, 7])
     python, model = recommender(name), learned(name)
@@ -97,7 +99,7 @@ def assert_same_order(found, wanted, scores):
         np.testing.assert_allclose(row[[number[i] for i in a]], row[[number[i] for i in b]], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [n for n in FAMILIES if FAMILIES[n].similar])
+@pytest.mark.parametrize("name", [m for m in MODELS if FAMILIES[m.values[0]].similar])
 def test_similar_items_have_the_order_of_python(name):
     items = ["títle 4", "títle 9"]
     answer = ask(name, "similar_items", item_ids=[*items, "no such"])
@@ -109,7 +111,7 @@ def test_similar_items_have_the_order_of_python(name):
     assert all(item not in row for item, row in zip(items, lists(answer), strict=False))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", MODELS)
 def test_scores_of_candidates(name):
     candidates = padded([["títle 2", "no such", "títle 5"]] * 2)
     argument = "item_ids" if by_user(name) else "candidate_ids"
