@@ -78,7 +78,7 @@ def test_recommend(finished):
 def test_export_serves(finished):
     folder, _, _ = finished
     out, _ = run("export", "run", "served/1", cwd=folder)
-    assert "Signature score: user_ids raw [B], item_ids raw [B, C]" in out
+    assert "Signature score: user_ids [B], item_ids [B, C]" in out
     served = tf.saved_model.load(str(folder / "served/1"))
     answer = served.signatures["serving_default"](user_ids=tf.constant([3, 999], tf.int64), k=tf.constant(400))
     vocabulary = Vocabulary.load(folder / "run" / "items.arrow", folder / "run" / "users.arrow")

@@ -159,7 +159,7 @@ def test_export(finished):
     folder, _ = finished
     (folder / "served" / ".1.abcd1234.part").mkdir(parents=True)  # a killed process has left it
     out, _ = run("export", "run", "served/1", cwd=folder)
-    assert os.listdir(folder / "served") == ["1"]
+    assert sorted(os.listdir(folder / "served")) == ["1", "config.pbtxt", "models.config"]
     assert "150 items" in out
     assert (folder / "served" / "1" / "saved_model.pb").is_file()
     _, err = run("export", "run", "served/1", cwd=folder, code=2)

@@ -1,7 +1,7 @@
 """How fast the export of a run answers: latency, throughput, cold start and memory.
 
 The requests are users of the run's data, drawn at random: by id, or by 64 of their items at most, as the export is
-asked. Each export is asked in processes of its own that have TensorFlow alone, in turns; one caller waits for each
+asked. Each export is asked in processes of its own that have TensorFlow alone, alternating; one caller waits for each
 answer.
 """
 
@@ -47,7 +47,7 @@ def benchmark_inference(runs: Sequence[Path], rounds: int, seconds: float = 2.0)
         InputError: no run, or an export that cannot be asked.
     """
     if not runs:
-        raise InputError("inference measures finished runs.\nReceived: none.\nName them: tfrec benchmark inference RUN")
+        raise InputError("inference measures finished runs.\nReceived: none.\nName one: tfrec benchmark inference RUN.")
     from tfrec.fitting import load_recommender
     from tfrec.runs.folder import RunFolder
 

@@ -81,7 +81,7 @@ class Batcher(Generic[Q, A]):
         return await waiting.answer
 
     async def _run(self) -> None:
-        """Answer until nobody waits."""
+        """Answer until no request waits."""
         try:
             while self._queue:
                 assert self._full is not None

@@ -167,7 +167,7 @@ class Models:
         return next(iter(self.by_name.values()))
 
     async def watch(self, every_s: float) -> None:
-        """Look at the runs again and again, beside the answers."""
+        """Look at the runs again and again, while requests are answered."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(every_s)
