@@ -5,8 +5,9 @@ one norm makes it a search by distance, Bachrach et al., "Speeding Up the Xbox R
 Transformation for Inner-Product Spaces", RecSys 2014; on factors of ALS, whose norms lie far apart, that found a tenth
 of the items in the same time.) Two kinds:
 
-- ``ivf``: vectors in lists around centroids, of which the nearest lists are read (Jégou, Douze and Schmid, "Product
-  Quantization for Nearest Neighbor Search", TPAMI 2011; here with whole vectors);
+- ``ivf``: vectors in lists around centroids, of which the best lists are read (Jégou, Douze and Schmid, "Product
+  Quantization for Nearest Neighbor Search", TPAMI 2011; here with whole vectors). A vector is in the list of its
+  nearest centroid; lists are chosen by the centroids' inner products with the query, so centroids keep their norms;
 - ``hnsw``: a graph of neighbours that is walked from the top (Malkov and Yashunin, TPAMI 2020; by inner product:
   Morozov and Babenko, "Non-metric Similarity Graphs for Maximum Inner Product Search", NeurIPS 2018).
 
@@ -38,7 +39,7 @@ _CHUNK = 1 << 16
 #: Training vectors of each centroid, and rounds of k-means.
 _PER_CENTROID, _ROUNDS = 64, 8
 #: Neighbours of a vector in the graph, and candidates while it is built.
-_NEIGHBOURS, _CANDIDATES = 32, 100
+_NEIGHBOURS, _CANDIDATES = 16, 100
 #: Bytes of vectors that are held at once while what was found is scored again.
 _BLOCK_BYTES = 1 << 26
 
@@ -125,14 +126,12 @@ class AnnIndex:
         _check(table, sample, kind, dtype, recall)
         started = time.perf_counter()
         rows: np.ndarray = table.numpy()
-        index = _empty(kind, dtype, *rows.shape, seed)
-        rng = np.random.default_rng(seed)
-        if not index.is_trained:
-            wanted = _PER_CENTROID * max(getattr(index, "nlist", 1), 1_024)
-            chosen = np.sort(rng.choice(len(rows), min(wanted, len(rows)), replace=False))
-            index.train(np.ascontiguousarray(rows[chosen], np.float32))
+        index = _empty(kind, dtype, *rows.shape)
+        some = _PER_CENTROID * max(getattr(index, "nlist", 1), 1_024)
+        chosen = np.sort(np.random.default_rng(seed).choice(len(rows), min(some, len(rows)), replace=False))
+        nearest = _train(index, np.ascontiguousarray(rows[chosen], np.float32), seed)
         for first in range(0, len(rows), _CHUNK):
-            index.add(np.ascontiguousarray(rows[first : first + _CHUNK], np.float32))
+            _add(index, np.ascontiguousarray(rows[first : first + _CHUNK], np.float32), nearest)
             if progress is not None:
                 progress(min(first + _CHUNK, len(rows)), len(rows))
         seconds = time.perf_counter() - started
@@ -153,9 +152,10 @@ class AnnIndex:
 
     def efforts(self) -> list[int]:
         """Efforts worth trying, rising."""
-        most = self.index.nlist if self.report.kind == "ivf" else min(max(len(self._rows), 1), 4_096)
-        steps = [1, *(n for power in range(1, 13) for n in (2**power, 3 * 2 ** (power - 1)))]
-        return [n for n in steps if n < most] + [most]
+        # A graph keeps at least as many candidates as are fetched.
+        least, most = (1, self.index.nlist) if self.report.kind == "ivf" else (_fetched(_K), 4_096)
+        steps = [least, *(n for power in range(1, 20) for n in (2**power, 3 * 2 ** (power - 1)))]
+        return [n for n in steps if least <= n < most] + [most]
 
     # ---- to search -------------------------------------------------------------------------------------------------
 
@@ -196,7 +196,7 @@ class AnnIndex:
         ids = np.full((num, k), -1, np.int32)
         scores = np.full((num, k), -np.inf, np.float32)
         effort = self.report.effort if effort is None else effort
-        todo, fetch = np.arange(num), min(2 * k + 16, num_items)
+        todo, fetch = np.arange(num), min(_fetched(k), num_items)
         while len(todo):
             found = self._nearest(queries[todo], fetch, effort)
             allowed = (found >= 0) & ~_has(keys, todo[:, None] * num_items + found) & ~_has(without, found)
@@ -270,8 +270,13 @@ class AnnIndex:
         ids[rows], scores[rows] = self.exact(queries[rows], k, own, np.concatenate(lists))
 
 
+def _fetched(k: int) -> int:
+    """How many are fetched at first for a list of k: more, as the index ranks by vectors that are rounded."""
+    return 2 * k + 16
+
+
 def recall_of(found: np.ndarray, truth: np.ndarray) -> float:
-    """Which share of the true items ``[Q, k]`` was found, mean over the queries; places without an item do not count."""
+    """The share of the true items ``[Q, k]`` that was found, mean over queries; places without an item do not count."""
     shares = [np.isin(t[t >= 0], f).mean() for f, t in zip(found, truth, strict=True) if (t >= 0).any()]
     return float(np.mean(shares)) if shares else 1.0
 
@@ -284,7 +289,7 @@ def _has(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.asarray(ascending[place] == values)
 
 
-def _empty(kind: str, dtype: str, num_items: int, width: int, seed: int) -> Any:
+def _empty(kind: str, dtype: str, num_items: int, width: int) -> Any:
     """An index without vectors."""
     library = faiss()
     stored = {"float16": library.ScalarQuantizer.QT_fp16, "int8": library.ScalarQuantizer.QT_8bit}
@@ -300,13 +305,42 @@ def _empty(kind: str, dtype: str, num_items: int, width: int, seed: int) -> Any:
     # Some 4 sqrt(I) lists balance looking for lists and reading them; k-means wants 39 vectors of each.
     lists = max(1, min(round(4 * num_items**0.5), num_items // 39))
     centroids = library.IndexFlatIP(width)
-    index = (
-        library.IndexIVFFlat(centroids, width, lists, metric)
-        if dtype == "float32"
-        else library.IndexIVFScalarQuantizer(centroids, width, lists, stored[dtype], metric)
+    if dtype == "float32":
+        return library.IndexIVFFlat(centroids, width, lists, metric)
+    return library.IndexIVFScalarQuantizer(centroids, width, lists, stored[dtype], metric, False)
+
+
+def _train(index: Any, some: np.ndarray, seed: int) -> Any:
+    """Prepare an index with some of the vectors.
+
+    Returns:
+        of lists, what finds the centroid nearest to a vector; of a graph, None.
+    """
+    library = faiss()
+    if not hasattr(index, "nlist"):
+        if not index.is_trained:
+            index.train(some)
+        return None
+    means = library.Kmeans(
+        some.shape[1], index.nlist, niter=_ROUNDS, seed=seed + 1, max_points_per_centroid=_PER_CENTROID
     )
-    index.cp.niter, index.cp.max_points_per_centroid, index.cp.seed = _ROUNDS, _PER_CENTROID, seed + 1
-    return index
+    means.train(some)
+    # With centroids in it, the index trains only how it stores vectors.
+    index.quantizer.add(means.centroids)
+    index.train(some)
+    nearest = library.IndexFlatL2(some.shape[1])
+    nearest.add(means.centroids)
+    return nearest
+
+
+def _add(index: Any, rows: np.ndarray, nearest: Any) -> None:
+    if nearest is None:
+        index.add(rows)
+        return
+    library = faiss()
+    lists = np.ascontiguousarray(nearest.search(rows, 1)[1][:, 0])
+    pointers = [library.swig_ptr(array) for array in (rows, lists)]
+    index.add_core(len(rows), pointers[0], None, pointers[1])
 
 
 def _check(table: tf.Tensor, sample: np.ndarray, kind: str, dtype: str, recall: float) -> None:

@@ -18,5 +18,5 @@ def faiss() -> Any:
         return importlib.import_module("faiss")
     except ImportError as error:
         raise InputError(
-            f"An index needs the package faiss-cpu.\nReceived: {error}.\nInstall it: pip install 'tfrec[retrieval]'."
+            f"An index needs the package faiss-cpu.\nReceived: {error}.\nInstall it: pip install 'tfrec[index]'."
         ) from error

@@ -34,6 +34,7 @@ class Arguments:
             "data",
             "first-list",
             "inference",
+            "ann",
         ],
         tyro.conf.Positional,
     ]
@@ -51,7 +52,8 @@ class Arguments:
     sharded: a table of 16 million rows on two ranks: memory, bytes sent and seconds of a step, against whole tables.
     data: reading 20 million ratings from CSV and from the cache.
     first-list: from a pandas frame to ten recommendations, whole processes, against implicit and import tensorflow.
-    inference: the exports of finished runs (name their folders): latency, throughput, cold start and memory."""
+    inference: the exports of finished runs (name their folders): latency, throughput, cold start and memory.
+    ann: indexes of generated vectors of items against a full search, hnswlib and usearch (extra `benchmark`)."""
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """inference: the folders of the runs."""
     json: Path | None = None
@@ -60,11 +62,11 @@ class Arguments:
     """How often each alternative is timed."""
     parts: tuple[str, ...] = ()
     """als: of ml-1m, lastfm-2k, generated-10m, memory and balance; tt-quality: of low_rank, low_rank_5, low_rank_20,
-    pairs and three_cores. Default: all."""
+    pairs and three_cores; ann: of the names of its results, such as ivf_float16. Default: all."""
     batch: int | None = None
     """vae-cf: users per step, default 2,000. scaling: samples per step of one GPU of the plan, default 2^18."""
-    items: int = 5_000
-    """ease: number of items."""
+    items: int | None = None
+    """ease: number of items, default 5,000. ann: the same, default 1,000,000."""
     rows: int = 16_000_000
     """sharded: rows of the table."""
     samples_per_second: float = 6.2e6
@@ -102,7 +104,7 @@ def main() -> None:
         elif arguments.name == "ease":
             from tfrec.benchmark.ease import benchmark_ease
 
-            result = benchmark_ease(arguments.items, arguments.rounds)
+            result = benchmark_ease(arguments.items or 5_000, arguments.rounds)
         elif arguments.name == "quantization":
             from tfrec.benchmark.quantization import benchmark_quantization
 
@@ -128,6 +130,10 @@ def main() -> None:
             from tfrec.benchmark.first_list import benchmark_first_list
 
             result = benchmark_first_list(arguments.rounds)
+        elif arguments.name == "ann":
+            from tfrec.benchmark.ann import benchmark_ann
+
+            result = benchmark_ann(arguments.items or 1_000_000, arguments.parts, arguments.rounds)
         elif arguments.name == "inference":
             from tfrec.benchmark.inference import benchmark_inference
 
