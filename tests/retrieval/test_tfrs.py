@@ -68,7 +68,9 @@ def test_a_scann_that_does_not_load(monkeypatch, tmp_path):
         "import tensorflow as tf\nraise tf.errors.NotFoundError(None, None, 'undefined symbol: _ZN4absl\\nmore')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(InputError, match=r"(?s)scann.*Received: NotFoundError: undefined symbol: _ZN4absl\..*uninstall"):
+    with pytest.raises(
+        InputError, match=r"(?s)scann.*Received: NotFoundError: undefined symbol: _ZN4absl\..*uninstall"
+    ):
         load_tfrs()
     assert VARIABLE not in os.environ
 

@@ -7,12 +7,13 @@ import json
 import sys
 import tempfile
 import traceback
+from functools import cache
 
 import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
-from tests.models.test_contract import BOARD, FAMILIES, SIZE
+from tests.models.test_contract import BOARD, FAMILIES, SIZE, learned
 from tfrec import Interactions, Recommender
 from tfrec.errors import InputError
 from tfrec.models import ALS
@@ -30,19 +31,10 @@ METRICS = ("recall@1", "ndcg@5", "auc", "coverage@3")
 TOLERANCE = 1e-5
 
 
+@cache
 def recommender(family, text=False):
     """One that has learned; of items with text for ids where asked for."""
-    model = FAMILIES[family].make(SIZE, SIZE)
-    model = FAMILIES[family].learn(model) or model
-    model = model if hasattr(model, "num_items") else made(family)
-    return Recommender(model, vocabulary(text))
-
-
-def made(family):
-    """A model whose `learn` gives a history in place of the model."""
-    model = FAMILIES[family].make(SIZE, SIZE)
-    FAMILIES[family].learn(model)
-    return model
+    return Recommender(learned(family), vocabulary(text))
 
 
 def vocabulary(text=False):
@@ -53,41 +45,37 @@ def vocabulary(text=False):
     return Vocabulary(ids, None, popularity, np.array(USERS[:-1], dtype=object), histories)
 
 
-def same_order(ours, theirs):
-    """Lists of (item, score), best first: equal, but for items whose scores are as good as equal."""
-    assert len(ours) == len(theirs), (ours, theirs)
-    score = dict(ours)
-    for (item, of_item), (other, of_other) in zip(ours, theirs, strict=True):
-        assert item == other or abs(score.get(other, np.inf) - of_item) <= TOLERANCE, (ours, theirs)
-        assert abs(of_item - of_other) <= TOLERANCE * max(1, abs(of_item)), (ours, theirs)
+def same_order(scores, ours, theirs):
+    """Items in one order, but for those whose scores are as good as equal, and with the scores of the model.
+
+    Args:
+        scores: item -> the model's score.
+        ours: items, best first.
+        theirs: items and scores, best first.
+    """
+    assert len(ours) == len(theirs) == len({item for item, _ in theirs}), (ours, theirs)
+    for item, (other, given) in zip(ours, theirs, strict=True):
+        near = TOLERANCE * max(1, abs(given))
+        assert item == other or abs(scores[item] - scores[other]) <= near, (ours, theirs)
+        assert abs(scores[other] - given) <= near, (ours, theirs)
 
 
-def own_scores(recommender, user, items):
-    """What the model ranks these items by."""
-    number = USERS.index(user)
-    if number == len(USERS) - 1:
-        scores = recommender.vocabulary.popularity / recommender.vocabulary.popularity.sum()
-    else:
-        scores = recommender._scores(np.array([number]))[0]
-        if user == "new without" or (user == "new with some" and not recommender.model.takes_histories):
-            scores = scores / recommender.vocabulary.popularity.sum()
-        elif type(recommender.model).__name__ == "Popularity":
-            scores = scores / scores.sum()
-    return scores[[recommender.vocabulary.item_ids.tolist().index(i) for i in items]].tolist()
+def model_scores(recommender, user):
+    """Item -> what the model ranks it by, where anything is known of the user; else what is popular."""
+    counts, number = recommender.vocabulary.popularity, USERS.index(user)
+    popular = user in ("unknown", "new without") or type(recommender.model).__name__ == "Popularity"
+    scores = counts / counts.sum() if user in ("unknown", "new without") else recommender._scores(np.array([number]))[0]
+    if popular and scores.max() > 1:
+        scores = scores / scores.sum()
+    return dict(zip(recommender.vocabulary.item_ids.tolist(), scores.tolist(), strict=True))
 
 
-def lists(recommender, k):
-    """User -> (item, score the model ranks by), as `recommend` gives them."""
-    table = recommender.recommend(USERS, k=k)
-    found = {user: [] for user in USERS}
-    for user, item in zip(table["user"].to_pylist(), table["item"].to_pylist(), strict=True):
-        found[user].append(item)
-    return {
-        user: list(zip(items, own_scores(recommender, user, items), strict=True)) for user, items in found.items()
-    }
+def items(found):
+    return [item for item, _ in found]
 
 
 def pairs(answer):
+    """Items and scores of each row of a layer's answer."""
     scores, ids = (np.asarray(part) for part in answer)
     ids = [[i.decode() if isinstance(i, bytes) else i for i in row] for row in ids.tolist()]
     return [list(zip(i, s, strict=True)) for i, s in zip(ids, scores.tolist(), strict=True)]
@@ -96,18 +84,9 @@ def pairs(answer):
 def check_order(family):
     """What a user has left out, TFRS gives what `recommend` gives, at once as one by one, and after it was saved."""
     ours = recommender(family, text=family == "vae-cf")
-    wanted = lists(ours, 6)
+    table = ours.recommend(USERS, k=6)
     index = to_tfrs(ours, k=6)
-    queries = index.query_model
-    users = tf.constant(USERS)
-    together = pairs(index.query_with_exclusions(users, queries.exclusions(users)))
-    for user, found in zip(USERS, together, strict=True):
-        same_order(wanted[user], found)
-        one = tf.constant([user])
-        same_order(found, pairs(index.query_with_exclusions(one, queries.exclusions(one)))[0])
-    whole = pairs(index(users))
-    for found, streamed in zip(whole, pairs(to_tfrs(ours, "streaming", k=6)(users)), strict=True):
-        same_order(found, streamed)
+    queries, users = index.query_model, tf.constant(USERS)
     recommend = tf.function(
         lambda users: index.query_with_exclusions(users, queries.exclusions(users, width=SIZE - 6)),
         input_signature=[queries.signature],
@@ -115,12 +94,21 @@ def check_order(family):
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(index, folder, signatures={"recommend": recommend})
         read = tf.saved_model.load(folder)
-        for found, again in zip(whole, pairs(read(users)), strict=True):
-            same_order(found, again)
-        named = read.signatures["recommend"](users)
-        answer = (named["output_0"], named["output_1"])
-        for found, again in zip(together, pairs(answer), strict=True):
-            same_order(found, again)
+        saved = pairs(read(users))
+        signature = read.signatures["recommend"](users)
+    whole, streamed = pairs(index(users)), pairs(to_tfrs(ours, "streaming", k=6)(users))
+    together = pairs(index.query_with_exclusions(users, queries.exclusions(users)))
+    left_out = pairs((signature["output_0"], signature["output_1"]))
+    for row, user in enumerate(USERS):
+        scores = model_scores(ours, user)
+        wanted = [i for u, i in zip(*(table[c].to_pylist() for c in ("user", "item")), strict=True) if u == user]
+        same_order(scores, wanted, together[row])
+        same_order(scores, wanted, left_out[row])
+        one = tf.constant([user])
+        same_order(scores, wanted, pairs(index.query_with_exclusions(one, queries.exclusions(one)))[0])
+        same_order(scores, sorted(scores, key=lambda item: -scores[item])[:6], whole[row])
+        same_order(scores, items(whole[row]), streamed[row])
+        same_order(scores, items(whole[row]), saved[row])
 
 
 def check_vectors(family):
@@ -131,7 +119,7 @@ def check_vectors(family):
     np.testing.assert_allclose(vectors, index.query_model(tf.constant(USERS)), rtol=1e-5, atol=1e-6)
     products = vectors @ ours.item_vectors().T
     for user, row in zip(USERS, products, strict=True):
-        np.testing.assert_allclose(row, own_scores(ours, user, ITEM_IDS.tolist()), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(row, [*model_scores(ours, user).values()], rtol=1e-4, atol=1e-5)
 
 
 def check_histories(family):
@@ -141,20 +129,18 @@ def check_histories(family):
     index = to_tfrs(ours, k=20, by="histories")
     # An unknown item counts for nothing, one that occurs twice counts once.
     padded = [[*row, *row[:1], 77, *[-1] * 4][:5] for row in histories]
+    asked = tf.constant(padded, tf.int64)
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(index, folder)
-        read = tf.saved_model.load(folder)
-        answers = pairs(index(tf.constant(padded, tf.int64)))
-        for found, again in zip(answers, pairs(read(tf.constant(padded, tf.int64))), strict=True):
-            same_order(found, again)
+        saved = pairs(tf.saved_model.load(folder)(asked))
     vectors = ours.query_vectors(histories=histories)
-    np.testing.assert_allclose(vectors, index.query_model(tf.constant(padded, tf.int64)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(vectors, index.query_model(asked), rtol=1e-5, atol=1e-6)
     table = ours.recommend_to(histories, k=4)
-    scores = vectors @ ours.item_vectors().T
-    for row, (history, answer) in enumerate(zip(histories, answers, strict=True)):
-        wanted = [item for user, item in zip(*(table[c].to_pylist() for c in ("user", "item")), strict=True) if user == row]
-        left = [(item, score) for item, score in answer if item not in history][: len(wanted)]
-        same_order([(item, scores[row, item - 1_000]) for item in wanted], left)
+    for row, (history, answer) in enumerate(zip(histories, pairs(index(asked)), strict=True)):
+        scores = dict(zip(ITEM_IDS.tolist(), (ours.item_vectors() @ vectors[row]).tolist(), strict=True))
+        wanted = [i for u, i in zip(*(table[c].to_pylist() for c in ("user", "item")), strict=True) if u == row]
+        same_order(scores, wanted, [pair for pair in answer if pair[0] not in history][: len(wanted)])
+        same_order(scores, items(answer), saved[row])
 
 
 def check_refused(family):
@@ -196,10 +182,11 @@ def check_float16():
     ours = Recommender(model, Vocabulary(np.arange(50) + 7, None, popularity, ids, matrix))
     index = to_tfrs(ours, k=5)
     asked = tf.constant(ids[users])
-    table = ours.recommend(ids[users], k=5)
-    answer = index.query_with_exclusions(asked, index.query_model.exclusions(asked))
-    found = [pair for row in pairs(answer) for pair in row]
-    same_order(list(zip(table["item"].to_pylist(), table["score"].to_pylist(), strict=True)), found)
+    found = pairs(index.query_with_exclusions(asked, index.query_model.exclusions(asked)))
+    for row, user in enumerate(ids[users].tolist()):
+        wanted = ours.recommend([user], k=5)["item"].to_pylist()
+        scores = dict(zip(range(7, 57), ours._scores(np.array([user // 3]))[0].tolist(), strict=True))
+        same_order(scores, wanted, found[row])
 
 
 def error_of(call):
@@ -213,45 +200,51 @@ def error_of(call):
 def check_an_index_of_somewhere_else():
     """Without a query model, its own ids, a part of the catalogue, padding."""
     ours = recommender("als")
-    items, ids = ours.item_vectors(), ITEM_IDS
+    table, ids = ours.item_vectors(), ITEM_IDS
     layers = load_tfrs().layers.factorized_top_k
 
     def vectors(users):
         return tf.constant(ours.query_vectors(users))
 
     wanted = ours.evaluate(targets(), METRICS)
-    as_text = layers.BruteForce().index(tf.constant(items), tf.constant([str(i) for i in ids]))
+    as_text = layers.BruteForce().index(tf.constant(table), tf.constant([str(i) for i in ids]))
     data = ours.vocabulary
     rows, columns = data.histories.nonzero()
-    interactions = Interactions.from_frame({"user": data.user_ids[rows], "item": ids[columns]}, user="user", item="item")
+    interactions = Interactions.from_frame(
+        {"user": data.user_ids[rows], "item": ids[columns]}, user="user", item="item"
+    )
     for given in (ours, interactions):
         found = from_tfrs(as_text, given, targets(), ("ndcg@5",), queries=vectors)
         if given is ours:
             assert abs(found.metrics["ndcg@5"] - wanted.metrics["ndcg@5"]) <= 1e-6
-    stranger = layers.BruteForce().index(tf.constant(items), tf.constant(ids + 5))
+    stranger = layers.BruteForce().index(tf.constant(table), tf.constant(ids + 5))
     assert "ids of the catalogue's items.\nReceived: 104" in error_of(
         lambda: from_tfrs(stranger, ours, targets(), ("ndcg@5",), queries=vectors)
     )
-    part = layers.BruteForce().index(tf.constant(items[:10]), tf.constant(ids[:10]))
+    part = layers.BruteForce().index(tf.constant(table[:10]), tf.constant(ids[:10]))
     assert "must give lists of 24 items" in error_of(
         lambda: from_tfrs(part, ours, targets(), ("ndcg@5",), queries=vectors)
     )
 
     def padded(queries, k):
         """Finds nothing but a user's own number."""
-        place = tf.argmax(tf.matmul(queries, items, transpose_b=True), axis=1)
+        place = tf.argmax(tf.matmul(queries, table, transpose_b=True), axis=1)
         first = tf.gather(tf.constant(ids), place)[:, None]
         return tf.concat([tf.ones_like(first, tf.float32), tf.zeros([len(first), 3])], 1), tf.pad(
             first, [[0, 0], [0, 3]], constant_values=-1
         )
 
     found = from_tfrs(padded, ours, targets(), ("recall@5",), queries=vectors)
-    best = np.asarray(ours.query_vectors(USERS[:-1]) @ items.T).argmax(axis=1)
+    best = np.asarray(ours.query_vectors(USERS[:-1]) @ table.T).argmax(axis=1)
     had = ours.vocabulary.histories.toarray()[np.arange(SIZE + 2), best] > 0
     hits = [
         np.mean([1_000 + b == t and not h for t in wanted_of]) * len(wanted_of) / min(5, len(wanted_of))
         for user, b, h in zip(USERS[:-1], best, had, strict=True)
-        if (wanted_of := [t for t in targets()[user] if t != 99 and not ours.vocabulary.histories[USERS.index(user), t - 1_000]])
+        if (
+            wanted_of := [
+                t for t in targets()[user] if t != 99 and not ours.vocabulary.histories[USERS.index(user), t - 1_000]
+            ]
+        )
     ]
     assert abs(found.metrics["recall@5"] - np.mean(hits)) <= 1e-6, (found, np.mean(hits))
     for metric in ("coverage@5", "auc"):

@@ -192,7 +192,7 @@ class EASE(Recommends, Model):
         return tf.ensure_shape(tf.cond(few, one_by_one, from_all), items.shape)
 
     def inner_products(self) -> tuple[Callable[[Any], tf.Tensor], tf.Tensor]:
-        """Dense histories ``[B, I]`` and the weights' columns ``[I, I]``: 4 I^2 bytes; see `Recommends.inner_products`."""
+        """Dense histories ``[B, I]`` and the columns of the weights ``[I, I]``, 4 I^2 bytes."""
         return self._dense, tf.transpose(tf.convert_to_tensor(self.item_weights))
 
     def _dense(self, queries: Any) -> tf.Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 #: Public name -> the module with it.
 _NAMES = {"from_tfrs": "tfrs", "load_tfrs": "legacy_keras", "to_tfrs": "tfrs"}
 
-__all__ = ["from_tfrs", "load_tfrs", "to_tfrs"]  # noqa: F822
+__all__ = ["from_tfrs", "load_tfrs", "to_tfrs"]
 
 
 def __getattr__(name: str) -> Any:

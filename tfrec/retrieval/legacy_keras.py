@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tfrec.errors import InputError
+from tfrec.quiet import load_tensorflow
 
 _VARIABLE = "TF_USE_LEGACY_KERAS"
 #: What TensorFlow takes for yes.
@@ -38,6 +39,7 @@ def load_tfrs() -> Any:
             "TensorFlow Recommenders and tf-keras must be installed.\n"
             f"Received: no {' and no '.join(missing)}.\nInstall both: pip install 'tfrec[retrieval]'."
         )
+    load_tensorflow()
     with _legacy_keras():
         _check_scann()
         return importlib.import_module("tensorflow_recommenders")

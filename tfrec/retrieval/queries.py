@@ -77,7 +77,9 @@ class Queries(tf.Module):
         self.items = IdTable(vocabulary.item_ids, raw=True)
         self.users = IdTable(vocabulary.user_ids, raw=True, padded=False)
         histories = scipy.sparse.csr_matrix(vocabulary.histories)
-        self._seen = _Rows(scipy.sparse.csr_matrix((np.ones_like(histories.data), *_places(histories)), histories.shape))
+        self._seen = _Rows(
+            scipy.sparse.csr_matrix((np.ones_like(histories.data), *_places(histories)), histories.shape)
+        )
         liked = histories.copy()
         liked.eliminate_zeros()
         # Where the model knows everybody by number, no history is asked.

@@ -42,14 +42,14 @@ def to_tfrs(recommender: Recommender, kind: Kind = "brute-force", k: int = 10, *
         kind: ``brute-force`` (`tfrs.layers.factorized_top_k.BruteForce`), or ``streaming``, which holds the scores of
             8,192 items at once.
         k: length of the lists, from 1.
-        by: what queries are: raw ids of ``users`` ``[B]``; or ``histories``, raw ids of items ``[B, L]``, filled up with
-            -1 or ``""``.
+        by: what queries are: raw ids of ``users`` ``[B]``; or ``histories``, raw ids of items ``[B, L]``, filled up
+            with -1 or ``""``.
 
     Returns:
         the layer: ``layer(queries)`` gives scores and raw ids, ``[B, k]`` each.
 
     Raises:
-        InputError: a model whose scores are no inner products, as NeuMF's; a number of items that ``k`` exceeds; or what
+        InputError: a model whose scores are no inner products, as NeuMF's; ``k`` beyond the number of items; or what
             `load_tfrs` raises.
     """
     if kind not in get_args(Kind):

@@ -272,9 +272,7 @@ def history_rows(
     unique, _ = tf.unique(tf.sort(row * num_items + item))
     row, item = unique // num_items, unique % num_items
     values = tf.ones_like(row, tf.float32) if weights is None else tf.gather(weights, item)
-    rows = tf.SparseTensor(
-        tf.stack([row, item], axis=1), values, tf.stack([batch, tf.constant(num_items, tf.int64)])
-    )
+    rows = tf.SparseTensor(tf.stack([row, item], axis=1), values, tf.stack([batch, tf.constant(num_items, tf.int64)]))
     # In float32: a GPU has no sum of int64 by segments.
     count = tf.math.unsorted_segment_sum(tf.ones_like(row, tf.float32), row, batch)
     return rows, count > 0, (row, item)
