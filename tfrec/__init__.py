@@ -25,6 +25,7 @@ _PARTS = (
     "ops",
     "optimizers",
     "quantization",
+    "retrieval",
     "serving",
     "tasks",
 )

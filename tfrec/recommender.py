@@ -96,7 +96,7 @@ class Recommender:
 
     def __init__(self, model: keras.Model, data: Interactions | Vocabulary) -> None:
         self.model: Any = model
-        self.vocabulary = _vocabulary(data) if isinstance(data, Interactions) else data
+        self.vocabulary = vocabulary_of(data) if isinstance(data, Interactions) else data
         known = getattr(model, "num_users", None)
         sizes = [("items", model.num_items, len(self.vocabulary.item_ids))]
         if known is not None and known > len(self.vocabulary.user_ids):
@@ -173,11 +173,7 @@ class Recommender:
         Raises:
             InputError: the model answers for its training users only.
         """
-        if not self.model.takes_histories:
-            raise InputError(
-                f"{type(self.model).__name__} recommends to its training users only, not to a list of items.\n"
-                "Ask for users of the data, or train vae-cf, als or ease."
-            )
+        self.check_takes_histories()
         rows = self._history_rows(histories)
         ids, scores = self._answer(np.full(len(histories), -1), rows, k, exclude, among)
         return self._table({"user": np.arange(len(histories))}, ids, scores)
@@ -291,7 +287,7 @@ class Recommender:
             The metrics; targets of users or items unknown to the model, and those that a user has already, are
             left out and counted.
         """
-        wanted, left_out = self._targets(targets)
+        wanted, left_out = wanted_items(self.vocabulary, targets)
         rows = np.flatnonzero(np.diff(wanted.indptr))
         if len(rows) == 0:
             raise InputError(f"No target is left to measure.\nReceived: {left_out or 'none'}.")
@@ -302,6 +298,65 @@ class Recommender:
 
         report = evaluate_full_ranking(score, seen, wanted[rows], metrics, ties=ties)
         return Evaluated(report.metrics, report.users, left_out)
+
+    # ---- vectors ---------------------------------------------------------------------------------------------------
+
+    def item_vectors(self) -> np.ndarray:
+        """Vectors of the items, for an index of another library: it ranks by inner product as `recommend` does.
+
+        Returns:
+            float32 ``[I, G + 1]``: those of `tfrec.models.recommends.Recommends.inner_products`, and a last column with
+            each item's share of all interactions, by which users of whom nothing is known are answered.
+
+        Raises:
+            InputError: the model's scores are no inner products.
+        """
+        table = self.model.inner_products()[1].numpy()
+        return np.concatenate([table, _share(self.vocabulary)[:, None]], axis=1)
+
+    def query_vectors(
+        self, users: Sequence[Any] | None = None, *, histories: Sequence[Sequence[Any]] | None = None
+    ) -> np.ndarray:
+        """Vectors of users by raw id, or of new users by their items, for `item_vectors`.
+
+        What a user has already is among an index's answers, and must be left out of them.
+
+        Args:
+            users: raw ids. Either these
+            histories: or, of each new user, the items by raw id or title.
+
+        Returns:
+            float32 ``[B, G + 1]``. Whoever is not known has a 1 in the last column and zeros elsewhere, others a 0.
+
+        Raises:
+            InputError: neither or both, or a model whose scores are no inner products, or that takes no histories.
+        """
+        if (users is None) == (histories is None):
+            given = "neither" if users is None else "both"
+            raise InputError(f"Give `users`, or `histories` of new users.\nReceived: {given}.")
+        vectors, table = self.model.inner_products()
+        if histories is not None:
+            self.check_takes_histories()
+            numbers, rows = np.full(len(histories), -1), self._history_rows(histories)
+        else:
+            found = [self._users.find(user) for user in _several(users, "users")]
+            numbers = np.array([-1 if n is None else n for n in found], np.int64)
+            rows = self._rows_of(numbers)
+        by_number, by_history = self._ways(numbers, rows)
+        made = np.zeros((len(numbers), table.shape[1] + 1), np.float32)
+        made[:, -1] = 1.0
+        for chosen, queries in ((by_number, numbers), (by_history, _liked(rows))):
+            if len(chosen):
+                made[chosen, :-1], made[chosen, -1] = vectors(queries[chosen]).numpy(), 0.0
+        return made
+
+    def check_takes_histories(self) -> None:
+        """Raise InputError for a model that answers for its training users only."""
+        if not self.model.takes_histories:
+            raise InputError(
+                f"{type(self.model).__name__} recommends to its training users only, not to a list of items.\n"
+                "Ask for users of the data, or train vae-cf, als or ease."
+            )
 
     # ---- to disk ---------------------------------------------------------------------------------------------------
 
@@ -422,8 +477,8 @@ class Recommender:
 
     def _popular(self, seen: scipy.sparse.csr_matrix, k: int, choice: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """What most users have, with its share of all interactions."""
-        counts, (num_users, num_items) = self.vocabulary.popularity, seen.shape
-        share = tf.constant(counts / max(float(counts.sum()), 1.0), tf.float32)
+        num_users, num_items = seen.shape
+        share = tf.constant(_share(self.vocabulary))
         chosen = Choice.of(num_items, ("among", choice.get("items")), ("exclude", choice.get("filter_items")))
         return best_by_scores(
             lambda first, last: tf.tile(share[None], [last - first, 1]), num_users, num_items, k, seen, chosen
@@ -483,39 +538,6 @@ class Recommender:
         offsets = np.concatenate([[0], np.cumsum([len(items) for items in lists])]).astype(np.int64)
         return scipy.sparse.csr_matrix((values, columns, offsets), shape=(len(lists), len(self.vocabulary.item_ids)))
 
-    def _targets(
-        self, targets: Interactions | Mapping[Any, Iterable[Any]]
-    ) -> tuple[scipy.sparse.csr_matrix, dict[str, int]]:
-        """Targets ``[V, I]``, and why others were left out."""
-        if isinstance(targets, Interactions):
-            pairs = targets.positives()
-            user_ids, item_ids = pairs.user_ids[pairs.user_index], pairs.item_ids[pairs.item_index]
-        else:
-            listed = [
-                (user, item)
-                for user, items in targets.items()
-                for item in _several(list(items) if isinstance(items, set | frozenset) else items, "targets")
-            ]
-            user_ids, item_ids = _raw([u for u, _ in listed]), _raw([i for _, i in listed])
-        of_user = {raw: self._users.find(raw) for raw in np.unique(user_ids.astype(object)).tolist()}
-        of_item = {str(raw): number for number, raw in enumerate(self.vocabulary.item_ids.tolist())}
-        rows = np.array([-1 if (n := of_user[u]) is None else n for u in user_ids.tolist()], np.int64)
-        columns = np.array([of_item.get(str(i), -1) for i in item_ids.tolist()], np.int64)
-        known = (rows >= 0) & (columns >= 0)
-        shape = self.vocabulary.histories.shape
-        ones = np.ones(int(known.sum()), np.float32)
-        wanted = scipy.sparse.coo_matrix((ones, (rows[known], columns[known])), shape=shape).tocsr()
-        wanted.data[:] = 1.0
-        had = wanted.multiply(_pattern(self.vocabulary.histories))
-        left = scipy.sparse.csr_matrix(wanted - had)
-        left.eliminate_zeros()
-        counts = {
-            "of users unknown to the model": int((rows < 0).sum()),
-            "of items unknown to the model": int(((rows >= 0) & (columns < 0)).sum()),
-            "that the user has already": int(had.nnz),
-        }
-        return left, {reason: count for reason, count in counts.items() if count}
-
     def _table(self, names: dict[str, np.ndarray], ids: np.ndarray, scores: np.ndarray, prefix: str = "") -> pa.Table:
         row, place = np.nonzero(ids >= 0)
         chosen = ids[row, place]
@@ -530,7 +552,43 @@ class Recommender:
         )
 
 
-def _vocabulary(data: Interactions) -> Vocabulary:
+def wanted_items(
+    vocabulary: Vocabulary, targets: Interactions | Mapping[Any, Iterable[Any]]
+) -> tuple[scipy.sparse.csr_matrix, dict[str, int]]:
+    """Targets ``[V, I]``, and why others were left out."""
+    users = UserNames(vocabulary.user_ids)
+    if isinstance(targets, Interactions):
+        pairs = targets.positives()
+        user_ids, item_ids = pairs.user_ids[pairs.user_index], pairs.item_ids[pairs.item_index]
+    else:
+        listed = [
+            (user, item)
+            for user, items in targets.items()
+            for item in _several(list(items) if isinstance(items, set | frozenset) else items, "targets")
+        ]
+        user_ids, item_ids = _raw([u for u, _ in listed]), _raw([i for _, i in listed])
+    of_user = {raw: users.find(raw) for raw in np.unique(user_ids.astype(object)).tolist()}
+    of_item = {str(raw): number for number, raw in enumerate(vocabulary.item_ids.tolist())}
+    rows = np.array([-1 if (n := of_user[u]) is None else n for u in user_ids.tolist()], np.int64)
+    columns = np.array([of_item.get(str(i), -1) for i in item_ids.tolist()], np.int64)
+    known = (rows >= 0) & (columns >= 0)
+    shape = vocabulary.histories.shape
+    ones = np.ones(int(known.sum()), np.float32)
+    wanted = scipy.sparse.coo_matrix((ones, (rows[known], columns[known])), shape=shape).tocsr()
+    wanted.data[:] = 1.0
+    had = wanted.multiply(_pattern(vocabulary.histories))
+    left = scipy.sparse.csr_matrix(wanted - had)
+    left.eliminate_zeros()
+    counts = {
+        "of users unknown to the model": int((rows < 0).sum()),
+        "of items unknown to the model": int(((rows >= 0) & (columns < 0)).sum()),
+        "that the user has already": int(had.nnz),
+    }
+    return left, {reason: count for reason, count in counts.items() if count}
+
+
+def vocabulary_of(data: Interactions) -> Vocabulary:
+    """What a recommender keeps of the data that its model was fitted to."""
     matrix = data.to_csr()
     popularity = np.bincount(matrix.indices[matrix.data > 0], minlength=data.num_items).astype(np.float32)
     return Vocabulary(data.item_ids, data.item_titles, popularity, data.user_ids, matrix)
@@ -542,6 +600,12 @@ def _liked(histories: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
         histories = histories.copy()
         histories.eliminate_zeros()
     return histories
+
+
+def _share(vocabulary: Vocabulary) -> np.ndarray:
+    """Each item's part of all interactions, float32 ``[I]``."""
+    counts = vocabulary.popularity
+    return (counts / max(float(counts.sum()), 1.0)).astype(np.float32)
 
 
 def _pattern(histories: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:

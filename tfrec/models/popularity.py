@@ -90,6 +90,12 @@ class Popularity(Recommends, Model):
         counts = tf.convert_to_tensor(self.counts)
         return tf.tile(counts[None, :], [rows, 1]) if items is None else tf.gather(counts, items)
 
+    def inner_products(self) -> tuple[Callable[[Any], tf.Tensor], tf.Tensor]:
+        """A 1 for anybody, and each item's share of all interactions ``[I, 1]``; see `Recommends.inner_products`."""
+        counts = tf.convert_to_tensor(self.counts)
+        share = counts / tf.maximum(tf.reduce_sum(counts), 1.0)
+        return lambda queries: tf.cast(self.answerable(queries), tf.float32)[:, None], share[:, None]
+
     def link(self, best: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
         """Each item's share of all interactions, float32 ``[B, k]``."""
         return best / tf.maximum(tf.reduce_sum(scores, axis=1, keepdims=True), 1.0)

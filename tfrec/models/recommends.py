@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -59,6 +59,30 @@ class Recommends:
             InputError: the model has none.
         """
         raise self.cannot("has no vectors of items")
+
+    def inner_products(self) -> tuple[Callable[[Any], tf.Tensor], tf.Tensor]:
+        """The scores as inner products and nothing else: for an index that knows no bias.
+
+        Returns:
+            what makes vectors float32 ``[B, G]`` of queries, in a graph too; and vectors float32 ``[I, G]`` of the
+            items. A bias is one more column, with a 1 in each query.
+
+        Raises:
+            InputError: the scores are no inner products.
+        """
+        if not self.has_item_vectors():
+            raise self.cannot(
+                "has scores that are no inner product of a user's and an item's vector",
+                "Use als, ease, vae-cf or popularity",
+            )
+        table, bias = self.item_vectors()
+        table = tf.cast(table, tf.float32)
+
+        def vectors(queries: Any) -> tf.Tensor:
+            q = tf.cast(self.query_vectors(queries), tf.float32)
+            return q if bias is None else tf.pad(q, [[0, 0], [0, 1]], constant_values=1.0)
+
+        return vectors, table if bias is None else tf.concat([table, tf.cast(bias, tf.float32)[:, None]], axis=1)
 
     def scores(self, queries: Any, items: Any = None) -> tf.Tensor:
         """What items are ranked by: higher is better.

@@ -110,6 +110,14 @@ class QuantizedItems(Recommends, Model):
         """The vectors ``[I, F]`` and the bias that the integers stand for. `scores` rounds the query, too."""
         return self.rows.dequantize()
 
+    def inner_products(self) -> tuple[Callable[[Any], tf.Tensor], tf.Tensor]:
+        """Refused: the query is rounded, too.
+
+        Raises:
+            InputError: always.
+        """
+        raise self.cannot("ranks by integers, not by inner products of float vectors", "Use the float model")
+
     def scores(self, queries: Any, items: Any = None) -> tf.Tensor:
         """The product of integers, times both scales; see `Recommends.scores`."""
         return self.rows.scores(self.query_vectors(queries), items)

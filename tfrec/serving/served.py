@@ -177,18 +177,7 @@ class Served(tf.Module):
 
     def history(self, pairs: Pairs, batch: tf.Tensor) -> tuple[tf.SparseTensor, tf.Tensor, Pairs]:
         """Rows ``[B, I]`` as the model takes them, which of them have an entry, and the entries, each once."""
-        row, item = pairs
-        # In order of row and item: what a SparseTensor has to be.
-        unique, _ = tf.unique(tf.sort(row * self._num_items + item))
-        row, item = unique // self._num_items, unique % self._num_items
-        weights = self._entry_weights
-        values = tf.ones_like(row, tf.float32) if weights is None else tf.gather(weights, item)
-        rows = tf.SparseTensor(
-            tf.stack([row, item], axis=1), values, tf.stack([batch, tf.constant(self._num_items, tf.int64)])
-        )
-        # In float32: a GPU has no sum of int64 by segments.
-        count = tf.math.unsorted_segment_sum(tf.ones_like(row, tf.float32), row, batch)
-        return rows, count > 0, (row, item)
+        return history_rows(pairs, batch, self._num_items, self._entry_weights)
 
     def lists(self, *arguments: Any) -> dict[str, tf.Tensor]:
         """`numbered_lists` with ``ids`` in place of numbers."""
@@ -265,6 +254,28 @@ class Served(tf.Module):
         itself = (tf.range(tf.size(number, out_type=tf.int64)), number)
         found = self.lists(similar, similar, tf.zeros_like(known), ~known, itself, self.ks[0], None, None)
         return {**found, "known": known}
+
+
+def history_rows(
+    pairs: Pairs, batch: tf.Tensor, num_items: int, weights: tf.Tensor | None
+) -> tuple[tf.SparseTensor, tf.Tensor, Pairs]:
+    """Rows ``[batch, num_items]`` as a model takes them, which have an entry, and the entries, each once.
+
+    Args:
+        pairs: row and item of each entry, in any order.
+        batch: B, int64.
+        num_items: I.
+        weights: ``[I]``, the value of an item's entry; None: 1.
+    """
+    row, item = pairs
+    # In order of row and item: what a SparseTensor has to be.
+    unique, _ = tf.unique(tf.sort(row * num_items + item))
+    row, item = unique // num_items, unique % num_items
+    values = tf.ones_like(row, tf.float32) if weights is None else tf.gather(weights, item)
+    rows = tf.SparseTensor(tf.stack([row, item], axis=1), values, tf.stack([batch, tf.constant(num_items, tf.int64)]))
+    # In float32: a GPU has no sum of int64 by segments.
+    count = tf.math.unsorted_segment_sum(tf.ones_like(row, tf.float32), row, batch)
+    return rows, count > 0, (row, item)
 
 
 def _inverse_lengths(table: tf.Tensor) -> tf.Tensor:
