@@ -12,6 +12,7 @@ COMMANDS = {
     "recommend": "recommend from a run to users, or to who has some items; similar items, reasons, tables",
     "evaluate": "measure a run again",
     "compare": "runs side by side, with intervals and p-values",
+    "index": "build an index of a run's items, for large catalogues",
     "export": "write a run as a SavedModel",
     "serve": "answer over HTTP from runs",
     "quantize": "make a run's model int8",

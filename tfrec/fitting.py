@@ -479,8 +479,8 @@ def load_config(folder: RunFolder, data_dir: Path | None = None) -> RunConfig:
     return replace(config, data=replace(config.data, dir=data_dir))
 
 
-def load_recommender(folder: RunFolder) -> Recommender:
-    """What a finished run ships.
+def load_recommender(folder: RunFolder, with_index: bool = True) -> Recommender:
+    """What a finished run ships; by default with the index that `tfrec index` built, where there is one.
 
     Raises:
         InputError: it is damaged, or of another family or version than stated.
@@ -491,7 +491,10 @@ def load_recommender(folder: RunFolder) -> Recommender:
 
     family = family_named(str(folder.read_config()["family"]))
     vocabulary = load_vocabulary(folder)
-    return Recommender(load_run_model(folder, family.models, vocabulary), vocabulary)
+    recommender = Recommender(load_run_model(folder, family.models, vocabulary), vocabulary)
+    if with_index:
+        recommender.read_index(folder.path)
+    return recommender
 
 
 def read_split(folder: RunFolder, config: RunConfig) -> Split:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ import pyarrow as pa
 import scipy.sparse
 import tensorflow as tf
 
+from tfrec.ann import AnnIndex, IndexedLists, IndexReport, exclusions, read_index, remove_index, write_index
 from tfrec.data import Interactions
 from tfrec.data.csr import to_sparse_tensor
 from tfrec.data.files import atomic_folder
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 #: Users that are answered at once.
 _BLOCK = 1_024
+#: Users whose lists say how well an index finds.
+_SAMPLE = 512
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ class Recommender:
     def __init__(self, model: keras.Model, data: Interactions | Vocabulary) -> None:
         self.model: Any = model
         self.vocabulary = vocabulary_of(data) if isinstance(data, Interactions) else data
+        self._indexed: IndexedLists | None = None
         known = getattr(model, "num_users", None)
         sizes = [("items", model.num_items, len(self.vocabulary.item_ids))]
         if known is not None and known > len(self.vocabulary.user_ids):
@@ -358,14 +362,110 @@ class Recommender:
                 "Ask for users of the data, or train vae-cf, als or ease."
             )
 
+    # ---- large catalogues ------------------------------------------------------------------------------------------
+
+    def index(
+        self,
+        kind: str = "hnsw",
+        dtype: str = "float16",
+        *,
+        recall: float = 0.95,
+        seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> IndexReport:
+        """Answer from an index of the items' vectors from now on, without scoring all of them.
+
+        `recommend`, `recommend_to` and `write` use it, but for a choice ``among`` items. What a user has, and
+        ``exclude``, is left out; k are given whenever k are left. Scores are inner products: of VAE-CF logits, no
+        probabilities. `evaluate` and `similar_items` go on scoring all items. `save` writes the index, too.
+
+        Args:
+            kind: ``hnsw``, a graph, the faster one to ask; ``ivf``, lists around centroids, the faster one to build;
+                ``exact``: no index any more.
+            dtype: how the index stores vectors, ``float32``, ``float16`` or ``int8``.
+            recall: recall@10 against all scores that is wanted, in (0, 1]: the mean over up to 512 users, without what
+                they have.
+            seed: which users these are, and that of k-means.
+            progress: is told how many items of how many are in.
+
+        Returns:
+            what was built, with the recall that was reached.
+
+        Raises:
+            InputError: faiss is not installed, the model's scores are no inner products, or a kind, a type or a recall
+                that there is not.
+
+        Example:
+            >>> import tfrec
+            >>> data = tfrec.load("synthetic", num_users=60, num_items=30)
+            >>> model = tfrec.ALS(factors=4, iterations=2)
+            >>> _ = model.fit(data.to_csr(), verbose=0)
+            >>> recommender = tfrec.Recommender(model, data)
+            >>> report = recommender.index("ivf", recall=1.0)
+            >>> report.recall, recommender.recommend([0], k=5).num_rows
+            (1.0, 5)
+        """
+        if kind == "exact":
+            self._indexed = None
+            return IndexReport("exact", "float32", self.model.num_items, 0, 1.0, recall, 0.0)
+        vectors, table = self.model.inner_products()
+        rng = np.random.default_rng(seed)
+        users = np.sort(rng.permutation(len(self.vocabulary.user_ids))[:_SAMPLE])
+        histories = self._rows_of(users)
+        by_number, by_history = self._ways(users, histories)
+        asked = ((by_number, users), (by_history, _liked(histories)))
+        sample = [vectors(queries[chosen]).numpy() for chosen, queries in asked if len(chosen)]
+        seen = exclusions(_pattern(histories[np.concatenate([by_number, by_history])]))
+        if not sample:
+            raise InputError(
+                "An index is tried out on users of whose taste something is known.\n"
+                "Received: a recommender without any.\nGive it the interactions that the model was trained on."
+            )
+        index = AnnIndex.build(
+            table,
+            np.concatenate(sample),
+            kind,
+            dtype,
+            offsets=seen[0],
+            excluded=seen[1],
+            recall=recall,
+            seed=seed,
+            progress=progress,
+        )
+        self._indexed = IndexedLists(self.model, index)
+        return index.report
+
+    @property
+    def indexed(self) -> IndexReport | None:
+        """What index answers; None: all items are scored."""
+        return None if self._indexed is None else self._indexed.index.report
+
+    def write_index(self, folder: str | Path) -> None:
+        """Write the index, or remove what is there where there is none."""
+        if self._indexed is None:
+            remove_index(Path(folder))
+        else:
+            write_index(self._indexed.index, Path(folder))
+
+    def read_index(self, folder: str | Path) -> IndexReport | None:
+        """Answer from the index in a folder, where there is one.
+
+        Raises:
+            InputError: it is damaged, or of another model.
+        """
+        index = read_index(Path(folder), lambda: self.model.inner_products()[1])
+        self._indexed = None if index is None else IndexedLists(self.model, index)
+        return self.indexed
+
     # ---- to disk ---------------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> Path:
-        """Write the model with its ids and titles, for `load`; whole or not at all."""
+        """Write the model with its ids, titles and index, for `load`; whole or not at all."""
         folder = Path(folder)
         with atomic_folder(folder) as temporary:
             save_model(self.model, temporary / "model.keras")
             self.vocabulary.save(temporary / "items.arrow", temporary / "users.arrow")
+            self.write_index(temporary)
             (temporary / "recommender.json").write_text(json.dumps({"format": 1}))
         return folder
 
@@ -384,7 +484,9 @@ class Recommender:
                 "Give the folder of a finished run, or one that Recommender.save wrote."
             )
         model = load_model(folder / "model.keras")
-        return cls(model, Vocabulary.load(folder / "items.arrow", folder / "users.arrow"))
+        made = cls(model, Vocabulary.load(folder / "items.arrow", folder / "users.arrow"))
+        made.read_index(folder)
+        return made
 
     def export(
         self,
@@ -438,23 +540,57 @@ class Recommender:
         """
         histories = self._rows_of(users) if rows is None else rows
         choice = self._choice(exclude, among)
-        k = self._count(k)
+        return self.best_items(users, histories, _pattern(histories), self._count(k), choice)[:2]
+
+    def best_items(
+        self,
+        users: np.ndarray,
+        histories: scipy.sparse.csr_matrix,
+        seen: scipy.sparse.csr_matrix,
+        k: int,
+        choice: Mapping[str, Any],
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Lists by numbers, for callers that have checked them.
+
+        Args:
+            users: numbers ``[B]``; -1: no user of the data.
+            histories: ``[B, I]``, what they have; not read for users whom the model knows by number.
+            seen: ``[B, I]``, what is left out.
+            k: from 1 to I.
+            choice: ``filter_items``, numbers of items to leave out for everybody, or ``items``, those to choose among.
+
+        Returns:
+            items int32 ``[B, k]``, -1 where there is none, scores float32 ``[B, k]``, and bool ``[B]``: whether a taste
+            is known; False: these are popular items.
+        """
         by_number, by_history = self._ways(users, histories)
         ids = np.full((len(users), k), -1, np.int32)
         scores = np.full((len(users), k), -np.inf, np.float32)
-        seen = _pattern(histories)
+        known = np.zeros(len(users), bool)
         for chosen, queries in ((by_number, users), (by_history, _liked(histories))):
             if len(chosen):
-                found = self.model.recommend(queries[chosen], seen[chosen], k=k, linked=True, **choice)
+                found = self._found(queries[chosen], seen[chosen], k, choice)
                 width = found[0].shape[1]
                 ids[chosen, :width], scores[chosen, :width] = found
-        # Of the others' taste nothing is known.
-        others = np.setdiff1d(np.arange(len(users)), np.concatenate([by_number, by_history]))
+                known[chosen] = True
+        others = np.flatnonzero(~known)
         if len(others):
             found = self._popular(seen[others], k, choice)
             width = found[0].shape[1]
             ids[others, :width], scores[others, :width] = found
-        return ids, scores
+        return ids, scores, known
+
+    def _found(
+        self, queries: Any, seen: scipy.sparse.csr_matrix, k: int, choice: Mapping[str, Any]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if self._indexed is None or "items" in choice:
+            # Next to an index's inner products no probabilities.
+            found: tuple[np.ndarray, np.ndarray] = self.model.recommend(
+                queries, seen, k=k, linked=self._indexed is None, **choice
+            )
+            return found
+        without = np.unique(np.array(choice.get("filter_items", ()), np.int64))
+        return self._indexed.best(queries, seen, k, without)
 
     def _ways(self, users: np.ndarray, histories: scipy.sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
         """Who can be asked for by number, and who by history."""
@@ -475,7 +611,9 @@ class Recommender:
             scores[by_history] = self.model.scores(to_sparse_tensor(_liked(histories)[by_history])).numpy()
         return scores
 
-    def _popular(self, seen: scipy.sparse.csr_matrix, k: int, choice: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    def _popular(
+        self, seen: scipy.sparse.csr_matrix, k: int, choice: Mapping[str, Any]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """What most users have, with its share of all interactions."""
         num_users, num_items = seen.shape
         share = tf.constant(_share(self.vocabulary))

@@ -2,5 +2,16 @@
 
 from tfrec.ann.files import read_index, remove_index, write_index
 from tfrec.ann.index import DTYPES, KINDS, AnnIndex, IndexReport
+from tfrec.ann.lists import IndexedLists, exclusions
 
-__all__ = ["DTYPES", "KINDS", "AnnIndex", "IndexReport", "read_index", "remove_index", "write_index"]
+__all__ = [
+    "DTYPES",
+    "KINDS",
+    "AnnIndex",
+    "IndexReport",
+    "IndexedLists",
+    "exclusions",
+    "read_index",
+    "remove_index",
+    "write_index",
+]

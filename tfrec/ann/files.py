@@ -18,6 +18,7 @@ from tfrec.ann.index import DTYPES, KINDS, AnnIndex, IndexReport
 from tfrec.ann.library import faiss
 from tfrec.data.files import DAMAGE, atomic_path, atomic_write, checksum, read_json, reason
 from tfrec.errors import InputError
+from tfrec.runs.folder import INDEX_FILES
 
 _FORMAT = 1
 #: Rows of a table that tell it from another.
@@ -75,20 +76,18 @@ def read_index(folder: Path, table: Any) -> AnnIndex | None:
     return AnnIndex(index, vectors, report)
 
 
-def remove_index(folder: Path) -> bool:
-    """Remove an index; False where there is none."""
-    found = _about(folder).exists() or _vectors(folder).exists()
-    _about(folder).unlink(missing_ok=True)
-    _vectors(folder).unlink(missing_ok=True)
-    return found
+def remove_index(folder: Path) -> None:
+    """Remove an index, where there is one."""
+    for path in (_about(folder), _vectors(folder)):
+        path.unlink(missing_ok=True)
 
 
 def _vectors(folder: Path) -> Path:
-    return folder / "index.faiss"
+    return folder / INDEX_FILES[0]
 
 
 def _about(folder: Path) -> Path:
-    return folder / "index.json"
+    return folder / INDEX_FILES[1]
 
 
 def _fingerprint(table: np.ndarray) -> str:

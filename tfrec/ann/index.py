@@ -17,6 +17,7 @@ and only what it does not find is lost.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,9 +71,10 @@ class IndexReport:
         if self.kind == "exact":
             return f"No index: all {self.items:,} items are scored."
         short = "" if self.recall >= self.asked else f", below the {self.asked:g} that was asked for"
+        # Rounded down: 1.000 is nothing missed.
         return (
             f"Index {self.kind} of {self.items:,} items in {self.dtype}, effort {self.effort}: "
-            f"recall@{_K} {self.recall:.3f}{short}; built in {self.seconds:.1f} s."
+            f"recall@{_K} {math.floor(self.recall * 1_000) / 1_000:.3f}{short}; built in {self.seconds:.1f} s."
         )
 
 
@@ -105,6 +107,8 @@ class AnnIndex:
         kind: str = "hnsw",
         dtype: str = "float16",
         *,
+        offsets: np.ndarray | None = None,
+        excluded: np.ndarray | None = None,
         recall: float = 0.95,
         seed: int = 0,
         progress: Callable[[int, int], None] | None = None,
@@ -116,6 +120,8 @@ class AnnIndex:
             sample: ``[Q, F]``, queries to measure with.
             kind: ``ivf`` or ``hnsw``.
             dtype: ``float32``, ``float16`` or ``int8``: how the index stores vectors.
+            offsets: int64 ``[Q + 1]``, where the items begin that a query of the sample is not answered with.
+            excluded: int32, ascending within a query.
             recall: recall@10 wanted, in (0, 1].
             seed: of k-means, and of the vectors that it sees. (A graph also depends on the order of threads.)
             progress: is told how many vectors of how many are in.
@@ -136,16 +142,19 @@ class AnnIndex:
                 progress(min(first + _CHUNK, len(rows)), len(rows))
         seconds = time.perf_counter() - started
         made = cls(index, table, IndexReport(kind, dtype, len(rows), 1, 0.0, recall, seconds))
-        effort, reached = made._least_effort(sample, recall)
+        effort, reached = made._least_effort(sample, recall, offsets, excluded)
         made.report = IndexReport(kind, dtype, len(rows), effort, reached, recall, seconds)
         return made
 
-    def _least_effort(self, sample: np.ndarray, wanted: float) -> tuple[int, float]:
+    def _least_effort(
+        self, sample: np.ndarray, wanted: float, offsets: np.ndarray | None, excluded: np.ndarray | None
+    ) -> tuple[int, float]:
         """The least effort with this recall; where none has it, the largest."""
-        truth = self.exact(sample, min(_K, len(self._rows)))[0]
+        truth = self.exact(sample, min(_K, len(self._rows)), offsets, excluded)[0]
         reached, effort = 0.0, 0
         for effort in self.efforts():
-            reached = recall_of(self.search(sample, truth.shape[1], effort=effort)[0], truth)
+            found = self.search(sample, truth.shape[1], offsets, excluded, effort=effort)[0]
+            reached = recall_of(found, truth)
             if reached >= wanted:
                 break
         return effort, reached

@@ -10,6 +10,8 @@
     users.arrow          raw ids of users, and their histories
     test_users.arrow     the test metrics of each user
     report.html          the run on one page
+    index.faiss          an index of the items' vectors, where `tfrec index` built one
+    index.json           what it is
     metrics.json         the report; written last, so a folder with it is complete
 
 Every file is written next to its place and renamed.
@@ -23,6 +25,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,6 +33,8 @@ from tfrec.data.files import DAMAGE, atomic_write, make_folder, read_json, reaso
 from tfrec.errors import InputError
 from tfrec.settings import differences
 
+#: Files of an index; without the last there is none.
+INDEX_FILES = ("index.faiss", "index.json")
 #: Changes whenever a folder of an earlier version cannot be read any more.
 FORMAT = 2
 
@@ -49,6 +54,7 @@ class RunFolder:
         self.items = path / "items.arrow"
         self.users = path / "users.arrow"
         self.test_users = path / "test_users.arrow"
+        self.index = tuple(path / name for name in INDEX_FILES)
         self.metrics = path / "metrics.json"
         self.token = path / ".rank0"
         self._lock: IO | None = None
@@ -150,16 +156,7 @@ class RunFolder:
             InputError: as `look`, or another process trains into it, or the data changed since an earlier start.
         """
         make_folder(self.path, "the run (--output-dir)")
-        try:
-            self._lock = (self.path / ".lock").open("a")
-        except OSError as error:
-            raise InputError(f"{self.path} cannot be written: {error}.\nName another --output-dir.") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"Another process is writing into {self.path}.\nWait for it, or name another --output-dir."
-            ) from error
+        self._take("name another --output-dir")
         self.look(identity, resume)
         if self._is_run() and not resume:
             self._clear()
@@ -173,6 +170,29 @@ class RunFolder:
             return
         with atomic_write(self.config, "w") as stream:
             json.dump({**identity, "data_sha256": data_sha256, "format": FORMAT}, stream, indent=2)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from writing into a finished run.
+
+        Raises:
+            InputError: another process is writing into it, or it cannot be written.
+        """
+        self._take("build it in a copy of the run")
+        try:
+            yield
+        finally:
+            self.release()
+
+    def _take(self, instead: str) -> None:
+        try:
+            self._lock = (self.path / ".lock").open("a")
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be written: {error}.\n{instead.capitalize()}.") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"Another process is writing into {self.path}.\nWait for it, or {instead}.") from error
 
     def release(self) -> None:
         """Let others write into the folder again."""
@@ -221,7 +241,7 @@ class RunFolder:
 
     def check_not_inside(self, path: Path) -> None:
         """Raise InputError where ``path``, that is going to be written, is one of the run's own files."""
-        own = [*self._files(), self.last, self.best]
+        own = [*self._files(), *self.index, self.last, self.best]
         own += [self.path / name for name in ("statistics.yaml", "quantization.json", "compression.json", "ranges.png")]
         if os.path.realpath(path) in {os.path.realpath(p) for p in own}:
             raise InputError(f"{path} is a file of the run.\nName another file.")
@@ -274,10 +294,18 @@ class RunFolder:
             )
         return found
 
+    def remove_index(self) -> bool:
+        """Remove the index; False where there is none."""
+        found = [path for path in reversed(self.index) if path.exists()]
+        for path in found:
+            path.unlink()
+        return bool(found)
+
     def _clear(self) -> None:
         """Remove what a run has written, and nothing else."""
         for file in reversed(self._files()):
             file.unlink(missing_ok=True)
+        self.remove_index()
         for folder in (self.logs, self.last.parent):
             if folder.is_symlink():  # to a larger disk: the link stays
                 for path in folder.glob("*.npz" if folder == self.last.parent else "events.*"):

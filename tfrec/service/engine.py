@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 import tensorflow as tf
 
 from tfrec.errors import InputError
@@ -163,6 +164,8 @@ class Engine:
         return items[order], v.histories.data[first:last][order].astype(np.float32)
 
     def _ask(self, kind: str, questions: Sequence[ListQuestion]) -> list[ListAnswer]:
+        if kind != "similar" and self.recommender.indexed is not None:
+            return self._ask_index(questions)
         seen, among, of_history = _Rows(), _Rows(), _Rows()
         values: list[np.ndarray] = [np.zeros(0, np.float32)]
         for row, question in enumerate(questions):
@@ -192,3 +195,30 @@ class Engine:
             count = min(int(counts[row]), question.k)
             answers.append(ListAnswer(numbers[row, :count].tolist(), scores[row, :count].tolist(), bool(known[row])))
         return answers
+
+    def _ask_index(self, questions: Sequence[ListQuestion]) -> list[ListAnswer]:
+        """Lists for users, from the index; a choice among items is scored in full, one question at a time."""
+        of_index = [place for place, question in enumerate(questions) if question.among is None]
+        blocks = [of_index] if of_index else []
+        blocks += [[place] for place, question in enumerate(questions) if question.among is not None]
+        found: dict[int, ListAnswer] = {}
+        for block in blocks:
+            asked = [questions[place] for place in block]
+            users = np.array([-1 if q.user is None else q.user for q in asked], np.int64)
+            rows = [self._history(q.user, q.history) for q in asked]
+            histories = self._matrix([items for items, _ in rows], [values for _, values in rows])
+            left_out = [np.union1d(items, q.exclude) for (items, _), q in zip(rows, asked, strict=True)]
+            seen = self._matrix(left_out, [np.ones(len(items), np.float32) for items in left_out])
+            choice = {} if asked[0].among is None else {"items": sorted(set(asked[0].among) - set(asked[0].exclude))}
+            k = max(q.k for q in asked)
+            ids, scores, known = self.recommender.best_items(users, histories, seen, k, choice)
+            for row, (place, question) in enumerate(zip(block, asked, strict=True)):
+                count = min(int((ids[row] >= 0).sum()), question.k)
+                found[place] = ListAnswer(ids[row, :count].tolist(), scores[row, :count].tolist(), bool(known[row]))
+        return [found[place] for place in range(len(questions))]
+
+    def _matrix(self, items: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> scipy.sparse.csr_matrix:
+        offsets = np.concatenate([[0], np.cumsum([len(row) for row in items])])
+        columns = np.concatenate([np.zeros(0, np.int32), *items]).astype(np.int32)
+        data = np.concatenate([np.zeros(0, np.float32), *values]).astype(np.float32)
+        return scipy.sparse.csr_matrix((data, columns, offsets), shape=(len(items), self.num_items))

@@ -210,11 +210,12 @@ def run_state(path: Path) -> State | None:
     """What tells whether a run has changed; None where it is not there."""
     folder = RunFolder(path)
     found = []
-    for file in (folder.config, folder.model, folder.items, folder.users, folder.metrics):
+    may_be_missing = (folder.metrics, *folder.index)
+    for file in (folder.config, folder.model, folder.items, folder.users, *may_be_missing):
         try:
             status = file.stat()
         except OSError:
-            if file == folder.metrics:
+            if file in may_be_missing:
                 continue
             return None
         found.append((file.name, status.st_size, status.st_mtime_ns, status.st_ino))
