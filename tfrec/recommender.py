@@ -583,14 +583,11 @@ class Recommender:
     def _found(
         self, queries: Any, seen: scipy.sparse.csr_matrix, k: int, choice: Mapping[str, Any]
     ) -> tuple[np.ndarray, np.ndarray]:
-        if self._indexed is None or "items" in choice:
-            # Next to an index's inner products no probabilities.
-            found: tuple[np.ndarray, np.ndarray] = self.model.recommend(
-                queries, seen, k=k, linked=self._indexed is None, **choice
-            )
+        if self._indexed is None:
+            found: tuple[np.ndarray, np.ndarray] = self.model.recommend(queries, seen, k=k, linked=True, **choice)
             return found
         without = np.unique(np.array(choice.get("filter_items", ()), np.int64))
-        return self._indexed.best(queries, seen, k, without)
+        return self._indexed.best(queries, seen, k, without, choice.get("items"))
 
     def _ways(self, users: np.ndarray, histories: scipy.sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
         """Who can be asked for by number, and who by history."""

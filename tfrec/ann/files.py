@@ -33,7 +33,7 @@ def write_index(index: AnnIndex, folder: Path) -> None:
     about = {
         "format": _FORMAT,
         **asdict(index.report),
-        "table": _fingerprint(index.table),
+        "table": _fingerprint(index.table.numpy()),
         "sha256": checksum(_vectors(folder)),
     }
     with atomic_write(_about(folder), "w") as stream:
@@ -60,6 +60,7 @@ def read_index(folder: Path, table: Any) -> AnnIndex | None:
         report = IndexReport(**fields)
         if said["format"] != _FORMAT or report.kind not in KINDS or report.dtype not in DTYPES:
             raise ValueError(f"it is of format {said['format']}")
+        report.check()
         if checksum(path) != said["sha256"]:
             raise ValueError("its SHA-256 is another one")
     except InputError:
@@ -69,8 +70,11 @@ def read_index(folder: Path, table: Any) -> AnnIndex | None:
     vectors: tf.Tensor = table()
     if _fingerprint(vectors.numpy()) != said["table"]:
         raise InputError(f"The index in {folder} was built for another model than {folder} has.\n{remedy}")
+    library = faiss()
     try:
-        index = faiss().read_index(str(path))
+        index = library.read_index(str(path))
+        if index.ntotal != report.items or index.d != vectors.shape[1]:
+            raise RuntimeError(f"it has {index.ntotal} vectors, and {report.items} are stated")
     except RuntimeError as error:
         raise InputError(f"The index in {folder} is damaged: {reason(error)}.\n{remedy}") from error
     return AnnIndex(index, vectors, report)

@@ -41,6 +41,8 @@ _CHUNK = 1 << 16
 _PER_CENTROID, _ROUNDS = 64, 8
 #: Neighbours of a vector in the graph, and candidates while it is built.
 _NEIGHBOURS, _CANDIDATES = 16, 100
+#: Scores this close, as a part of the largest, are equal.
+_ROUNDING = 1e-6
 #: Bytes of vectors that are held at once while what was found is scored again.
 _BLOCK_BYTES = 1 << 26
 
@@ -67,6 +69,15 @@ class IndexReport:
     asked: float
     seconds: float
 
+    def check(self) -> None:
+        """Raise ValueError for a report that says what cannot be, read from a file."""
+        wrong = [
+            name for name in ("items", "effort") if type(getattr(self, name)) is not int or getattr(self, name) < 1
+        ]
+        wrong += [name for name in ("recall", "asked", "seconds") if type(getattr(self, name)) not in (int, float)]
+        if wrong:
+            raise ValueError(f"`{wrong[0]}` is {getattr(self, wrong[0])!r}")
+
     def __str__(self) -> str:
         if self.kind == "exact":
             return f"No index: all {self.items:,} items are scored."
@@ -89,13 +100,8 @@ class AnnIndex:
 
     def __init__(self, index: Any, table: tf.Tensor, report: IndexReport) -> None:
         self.index, self.report = index, report
-        self._table = table
+        self.table = table
         self._rows: np.ndarray = table.numpy()
-
-    @property
-    def table(self) -> np.ndarray:
-        """``[I, F]``."""
-        return self._rows
 
     # ---- to build --------------------------------------------------------------------------------------------------
 
@@ -150,10 +156,10 @@ class AnnIndex:
         self, sample: np.ndarray, wanted: float, offsets: np.ndarray | None, excluded: np.ndarray | None
     ) -> tuple[int, float]:
         """The least effort with this recall; where none has it, the largest."""
-        truth = self.exact(sample, min(_K, len(self._rows)), offsets, excluded)[0]
+        truth = self.exact(sample, min(_K, len(self._rows)), offsets, excluded)[1]
         reached, effort = 0.0, 0
         for effort in self.efforts():
-            found = self.search(sample, truth.shape[1], offsets, excluded, effort=effort)[0]
+            found = self.search(sample, truth.shape[1], offsets, excluded, effort=effort)[1]
             reached = recall_of(found, truth)
             if reached >= wanted:
                 break
@@ -228,7 +234,7 @@ class AnnIndex:
         excluded: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `search`, by a full search."""
-        return dot_top_k(tf.constant(queries, self._table.dtype), self._table, k, offsets, excluded)
+        return dot_top_k(tf.constant(queries, self.table.dtype), self.table, k, offsets, excluded)
 
     def _nearest(self, queries: np.ndarray, fetch: int, effort: int) -> np.ndarray:
         """Numbers ``[B, fetch]`` of items that the index finds, -1 where it finds no more."""
@@ -285,9 +291,26 @@ def _fetched(k: int) -> int:
 
 
 def recall_of(found: np.ndarray, truth: np.ndarray) -> float:
-    """The share of the true items ``[Q, k]`` that was found, mean over queries; places without an item do not count."""
-    shares = [np.isin(t[t >= 0], f).mean() for f, t in zip(found, truth, strict=True) if (t >= 0).any()]
-    return float(np.mean(shares)) if shares else 1.0
+    """recall@k: the share of the k best that was found, mean over queries.
+
+    What has the score of the last of the k best counts as one of them, whatever its number (Aumüller, Bernhardsson and
+    Faithfull, "ANN-Benchmarks", Information Systems 2020). Places without an item, -infinity in ``truth``, do not
+    count, nor do queries that have no other.
+
+    Args:
+        found: scores ``[Q, k]`` of different items.
+        truth: the best scores ``[Q, k]``.
+    """
+    wanted = np.isfinite(truth)
+    asked = wanted.any(axis=1)
+    found, truth, wanted = found[asked], truth[asked], wanted[asked]
+    if not len(truth):
+        return 1.0
+    last = np.min(truth, axis=1, where=wanted, initial=np.inf)
+    # Two ways of adding up may differ in the last digits.
+    last -= _ROUNDING * np.abs(truth).max(axis=1, where=wanted, initial=0)
+    count = wanted.sum(axis=1)
+    return float(np.mean(np.minimum((found >= last[:, None]).sum(axis=1), count) / count))
 
 
 def _has(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -119,12 +119,16 @@ def measure(name: str, table: tf.Tensor, queries: np.ndarray, rounds: int) -> di
     def full(q: np.ndarray) -> np.ndarray:
         return ops.dot_top_k(tf.constant(q), table, _K)[0]
 
-    truth = full(queries)
+    def scores(ids: np.ndarray) -> np.ndarray:
+        vectors = tf.gather(table, ids.astype(np.int64)).numpy()
+        return np.where(ids >= 0, np.einsum("qkf,qf->qk", vectors, queries), -np.inf)
+
+    truth = scores(full(queries))
     before = _resident()
     seconds, searches = CANDIDATES[name](table, queries)
     found: dict[str, Any] = {"build_seconds": round(seconds, 1), "mib": round(_resident() - before)}
     for effort, search in searches:
-        recall = recall_of(search(queries), truth)
+        recall = recall_of(scores(search(queries)), truth)
         found |= {"effort": effort, "recall@10": round(recall, 4)}
         if recall >= _RECALL:
             break
