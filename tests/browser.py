@@ -72,17 +72,20 @@ class Browser:
         os.close(self._to)
         os.close(self._from)
 
-    def open(self, page: Path, width: int, height: int = 900, dark: bool = False) -> Seen:
-        """Open a file in a window of this size, in pixels."""
+    def open(self, page: Path | str, width: int, height: int = 900, dark: bool = False) -> Seen:
+        """Open a file, or an address, in a window of this size, in pixels."""
         self._seen = Seen()
         self._ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._ask("Emulation.setEmulatedMedia", features=[scheme])
-        self._loaded = False
-        self._ask("Page.navigate", url=page.absolute().as_uri())
-        end = time.monotonic() + self._limit_s
-        while not self._loaded:
-            self._receive(end)
+        url = page.absolute().as_uri() if isinstance(page, Path) else page
+        # By way of an empty page: of an address that differs after "#" only, nothing would be loaded.
+        for address in ("about:blank", url):
+            self._loaded, end = False, time.monotonic() + self._limit_s
+            self._ask("Page.navigate", url=address)
+            while not self._loaded:
+                self._receive(end)
+        self._seen.requests = [r for r in self._seen.requests if r != "about:blank"]
         self.value("1")  # what the page has reported until here has arrived
         return self._seen
 
@@ -91,6 +94,35 @@ class Browser:
         answer = self._ask("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def wait(self, expression: str) -> None:
+        """Until an expression is true.
+
+        Raises:
+            AssertionError: it does not become so.
+        """
+        end = time.monotonic() + self._limit_s
+        while not self.value(expression):
+            assert time.monotonic() < end, f"never true: {expression}"
+            time.sleep(0.02)
+
+    def type(self, text: str) -> None:
+        """Type into what has the focus."""
+        self._ask("Input.insertText", text=text)
+
+    def press(self, key: str) -> None:
+        """Press a key: Enter, Tab, Escape, ArrowDown, ..."""
+        code = {"Enter": 13, "Tab": 9, "Escape": 27, " ": 32, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39}
+        text = {"text": "\r"} if key == "Enter" else {"text": key} if len(key) == 1 else {}
+        number = code.get(key, 40)
+        for kind, more in (("keyDown", text), ("keyUp", {})):
+            self._ask("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=number, **more)
+
+    def names(self) -> list[tuple[str, str]]:
+        """Role and accessible name of everything on the page that a screen reader tells."""
+        nodes = self._ask("Accessibility.getFullAXTree")["nodes"]
+        shown = [node for node in nodes if not node.get("ignored")]
+        return [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in shown]
 
     def picture(self, to: Path, top: float = 0.0, height: float | None = None) -> None:
         """Write the page as PNG, from ``top`` on, in pixels; ``height`` None: to its end."""

@@ -27,16 +27,22 @@ def runs(tmp_path_factory):
 
 
 @contextlib.contextmanager
-def serving(paths, limits=None, token=None, reload_s=0.0, batching=None):
-    """A client, the models, and nothing left afterwards."""
+def service(paths, limits=None, token=None, reload_s=0.0, batching=None):
+    """A service, and nothing left afterwards."""
     limits, metrics = limits or Limits(), Metrics()
     models = Models(paths, limits, batching or Batching(), metrics)
     try:
-        with TestClient(Service(models, metrics, Settings(limits, token, reload_s)).application()) as client:
-            client.models = models
-            yield client
+        yield Service(models, metrics, Settings(limits, token, reload_s))
     finally:
         models.close()
+
+
+@contextlib.contextmanager
+def serving(paths, **options):
+    """A client, and the models."""
+    with service(paths, **options) as made, TestClient(made.application()) as client:
+        client.models = made.models
+        yield client
 
 
 @pytest.fixture(scope="session")

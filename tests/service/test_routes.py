@@ -58,6 +58,53 @@ def test_unknown_items_are_left_out_and_told(client):
     assert answer["items"] == []
 
 
+def test_names_are_found_by_their_parts(client):
+    def found(**fields):
+        answer = client.get("/search", params=fields).json()
+        return [entry.get("title", entry.get("user")) for entry in answer.get("items", answer.get("users"))]
+
+    assert found(q="late TAXI")[0] == "Late Taxi"
+    assert found(q="taxi late")[0] == "Late Taxi"
+    assert found(q="t001", k=1) == [client.get("/explain", params={"user": "ada1", "item": "t001"}).json()["title"]]
+    assert found(what="users", q="ada1", k=2) == ["ada1", "ada10"]
+    assert found(q="no such title") == []
+    popular = client.get("/search", params={"k": 5}).json()["items"]
+    assert [i["item"] for i in popular] == [i["item"] for i in client.get("/recommend?user=nobody&k=5").json()["items"]]
+
+
+def test_what_a_user_has(client, runs):
+    recommender = tfrec.Recommender.load(runs / "als")
+    answer = client.get("/history", params={"user": "ada1", "k": 1_000}).json()
+    row = recommender.vocabulary.histories[recommender.vocabulary.user_ids.tolist().index("ada1")]
+    assert {i["item"] for i in answer["items"]} == set(recommender.vocabulary.item_ids[row.indices])
+    assert answer["count"] == row.nnz
+    counts = [i["popularity"] for i in answer["items"]]
+    assert counts == sorted(counts, reverse=True)
+    assert client.get("/history?user=nobody").json() | {"model": 0, "version": 0} == {
+        "model": 0, "version": 0, "user": "nobody", "known": False, "count": 0, "items": []
+    }  # fmt: skip
+
+
+def test_popular_items_can_be_left_out(client):
+    most = {i["item"] for i in client.get("/search", params={"k": 30, "model": "ease"}).json()["items"]}
+    answer = client.get("/recommend", params={"user": "ada1", "k": 10, "exclude_popular": 30, "model": "ease"}).json()
+    assert len(answer["items"]) == 10
+    assert not most & {i["item"] for i in answer["items"]}
+
+
+def test_models_say_what_they_can_be_asked(client):
+    found = {m["name"]: m for m in client.get("/models").json()["models"]}
+    assert list(found) == ["als", "ease"]
+    assert found["ease"]["explains"]
+    assert found["ease"]["compares_items"]
+    assert found["ease"]["index"] is None
+    run = found["als"]["run"]
+    assert run["recipe"] == "als"
+    assert 0 < run["test"]["recall@20"]["popularity"] < 1
+    assert run["data"]["name"] == "plays.csv" or "/" not in run["data"]["name"]
+    assert run["split"] != found["ease"]["run"]["split"]
+
+
 def test_batched_is_single(runs, client):
     questions = [
         {"user": user, "k": k, "exclude": exclude}
@@ -171,9 +218,9 @@ def test_refused_bodies(client, body, status, field):
 
 
 def test_time_and_queue(runs):
-    with serving({"als": runs / "als"}, Limits(seconds=1e-9)) as client:
+    with serving({"als": runs / "als"}, limits=Limits(seconds=1e-9)) as client:
         assert client.get("/recommend?user=ada1").status_code == 504
-    with serving({"als": runs / "als"}, Limits(queue=1)) as client:
+    with serving({"als": runs / "als"}, limits=Limits(queue=1)) as client:
         body = {"signature_name": "recommend", "instances": ["a", "b"]}
         answer = client.post("/v1/models/als:predict", json=body)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")

@@ -11,9 +11,11 @@ import scipy.sparse
 import tensorflow as tf
 
 from tfrec.errors import InputError
+from tfrec.models.recommends import Recommends
 from tfrec.names import ItemNames, UserNames
 from tfrec.recommender import Recommender
 from tfrec.service.limits import Refused
+from tfrec.service.searching import Names
 from tfrec.serving.any_length import AnyLength
 
 
@@ -88,10 +90,17 @@ class Engine:
         #: Ids as JSON has them, and what is shown.
         self.item_ids, self.user_ids = v.item_ids.tolist(), v.user_ids.tolist()
         self.titles = [str(label) for label in v.labels]
+        #: How many interactions each item has, and the items, the most popular first.
+        self.popularity = v.popularity.astype(np.int64).tolist()
+        self.by_popularity = np.argsort(-v.popularity, kind="stable")
+        self.item_search = Names(self.titles, [str(raw) for raw in self.item_ids], v.popularity)
+        user_names = [str(raw) for raw in self.user_ids]
+        self.user_search = Names(user_names, user_names)
         self.served = recommender.served()
         self.lists = AnyLength(self.served)
         self.takes_histories = bool(recommender.model.takes_histories)
         self.compares_items = bool(recommender.model.compares_items())
+        self.explains = type(recommender.model).reasons is not Recommends.reasons
         self._known_users = recommender.model.num_users if self.lists.answers_users else 0
 
     @property
@@ -149,6 +158,12 @@ class Engine:
         if question.history is None and question.user is not None and question.user < self._known_users:
             return "user"
         return "history" if self.takes_histories else "user"
+
+    def history(self, user: int, k: int) -> tuple[int, list[int]]:
+        """How many items a user has, and the k most popular of them."""
+        items = self._history(user, None)[0]
+        most = items[np.argsort(-self.recommender.vocabulary.popularity[items], kind="stable")][:k]
+        return len(items), most.tolist()
 
     def _history(self, user: int | None, history: tuple[int, ...] | None) -> tuple[np.ndarray, np.ndarray]:
         """Item numbers, rising, and their values, float32."""

@@ -18,6 +18,7 @@ from tfrec.printing import printable
 from tfrec.runs.folder import RunFolder
 from tfrec.service.batching import Batcher
 from tfrec.service.engine import Engine
+from tfrec.service.facts import run_facts
 from tfrec.service.limits import Limits
 from tfrec.service.metrics import Metrics
 from tfrec.service.predict import answer_predicts
@@ -48,10 +49,17 @@ class Loaded:
         engine: that answers.
         version: from 1.
         batcher: makes a queue: its name, what answers.
+        facts: see `tfrec.service.facts.run_facts`.
     """
 
-    def __init__(self, engine: Engine, version: int, batcher: Callable[[str, Any], Batcher[Any, Any]]) -> None:
-        self.engine, self.version = engine, version
+    def __init__(
+        self,
+        engine: Engine,
+        version: int,
+        batcher: Callable[[str, Any], Batcher[Any, Any]],
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        self.engine, self.version, self.facts = engine, version, facts
         self.since = time.time()
         self.lists = batcher("lists", engine.answer_lists)
         self.reasons = batcher("explain", engine.explain)
@@ -90,7 +98,7 @@ class Model:
         engine.warm_up()
         self._metrics.version.labels(self.name).set(version)
         self._metrics.stale.labels(self.name).set(0)
-        return Loaded(engine, version, self._batcher)
+        return Loaded(engine, version, self._batcher, run_facts(self.path))
 
     def look(self) -> None:
         """Load the run again where it has changed, and keep the old model where that cannot be done.

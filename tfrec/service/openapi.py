@@ -9,6 +9,8 @@ from tfrec.service.limits import Limits
 _ID = {"oneOf": [{"type": "string"}, {"type": "integer"}]}
 _SCORE = {"type": ["number", "null"]}
 _RANK = {"type": "integer", "minimum": 1}
+_COUNT = {"type": "integer", "minimum": 0}
+_NAMED = {"item": _ID, "title": {"type": "string"}, "popularity": _COUNT}
 
 
 def openapi(limits: Limits, models: list[str], token: bool) -> dict[str, Any]:
@@ -26,6 +28,8 @@ def openapi(limits: Limits, models: list[str], token: bool) -> dict[str, Any]:
         _several("exclude", "Raw ids or titles that are left out.", limits),
         _several("among", "Raw ids or titles to choose among.", limits),
     ]
+    popular = {"type": "integer", "minimum": 0, "maximum": limits.ids}
+    filters.append({**_field("exclude_popular", "Leaves out this many of the most popular items."), "schema": popular})
     common = [
         {**_field("k", "Length of the list."), "schema": {"type": "integer", "minimum": 1, "maximum": limits.k}},
         {**_field("model", "Name of the model; the first, where none is given."), "schema": _names(models)},
@@ -45,6 +49,24 @@ def openapi(limits: Limits, models: list[str], token: bool) -> dict[str, Any]:
                 "rank": _RANK, "item": _ID, "title": {"type": "string"}, "contribution": _SCORE
             })},
         }),
+        "/search": _get("Items or users by a part of their names.", [
+            _field("q", "What was typed; nothing: what is popular."),
+            {**_field("what", "What is looked for."), "schema": {"type": "string", "enum": ["items", "users"]}},
+            *common,
+        ], {
+            "items": {"type": "array", "items": _object(_NAMED)},
+            "users": {"type": "array", "items": _object({"user": _ID})},
+        }),
+        "/history": _get("What a user has, the most popular items first.", [{**user, "required": True}, *common], {
+            "user": _ID, "known": {"type": "boolean"}, "count": _COUNT,
+            "items": {"type": "array", "items": _object(_NAMED)}
+        }),
+        "/models": _get("What the models can be asked, and how their runs did.", [], {
+            "models": {"type": "array", "items": _object({"name": {"type": "string"}, "version": _RANK})}
+        }),
+        "/": {"get": {"summary": "A page to look at recommendations.", "responses": {"200": {
+            "description": "HTML.", "content": {"text/html": {"schema": {"type": "string"}}}
+        }}}},
         "/v1/models/{name}": _get("Status, as TensorFlow Serving gives it.", [name], {}),
         "/v1/models/{name}/metadata": _get("Signatures, as TensorFlow Serving gives them.", [name], {}),
         "/v1/models/{name}:predict": {"post": {
@@ -70,7 +92,7 @@ def openapi(limits: Limits, models: list[str], token: bool) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": {
-                "Listed": _object({"rank": _RANK, "item": _ID, "title": {"type": "string"}, "score": _SCORE}),
+                "Listed": _object({"rank": _RANK, "score": _SCORE, **_NAMED}),
                 "Error": _object({"error": {"type": "string"}, "field": {"type": "string"}}),
             }
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,18 +14,22 @@ from tfrec.service.models import Loaded
 from tfrec.service.reading import Fields
 
 #: Fields of each address: those that may be given once, and those that may be given several times.
-RECOMMEND = (("user", "k", "model"), ("history", "exclude", "among"))
-SIMILAR = (("item", "k", "model"), ("exclude", "among"))
+RECOMMEND = (("user", "k", "exclude_popular", "model"), ("history", "exclude", "among"))
+SIMILAR = (("item", "k", "exclude_popular", "model"), ("exclude", "among"))
 EXPLAIN = (("user", "item", "k", "model"), ("history",))
+SEARCH = (("q", "what", "k", "model"), ())
+HISTORY = (("user", "k", "model"), ())
 
 _K = 10
+#: Characters of a search.
+_LONGEST = 200
 
 
 async def recommend(fields: Fields, loaded: Loaded, limits: Limits) -> dict[str, Any]:
     """Items for a user of the data, or for a new one by a history."""
     engine, unknown = loaded.engine, _Unknown()
     about, who = _who(fields, engine, unknown)
-    question = ListQuestion(_k(fields, engine, limits), **who, **_filters(fields, engine, unknown))
+    question = ListQuestion(_k(fields, engine, limits), **who, **_filters(fields, engine, unknown, limits))
     answer = await loaded.lists.ask(question)
     return {**about, "known": answer.known, **unknown.said(), "items": listed(engine, answer)}
 
@@ -35,7 +40,7 @@ async def similar(fields: Fields, loaded: Loaded, limits: Limits) -> dict[str, A
     if not engine.compares_items:
         raise Refused(400, "model", "This model cannot compare items.")
     number = _item(fields.needed("item"), engine)
-    question = ListQuestion(_k(fields, engine, limits), similar_to=number, **_filters(fields, engine, unknown))
+    question = ListQuestion(_k(fields, engine, limits), similar_to=number, **_filters(fields, engine, unknown, limits))
     answer = await loaded.lists.ask(question)
     return {**named(engine, number), **unknown.said(), "items": listed(engine, answer)}
 
@@ -55,10 +60,53 @@ async def explain(fields: Fields, loaded: Loaded, limits: Limits) -> dict[str, A
     return {**about, **named(engine, number), "score": finite(score), **unknown.said(), "because": because}
 
 
+async def search(fields: Fields, loaded: Loaded, limits: Limits) -> dict[str, Any]:
+    """Items or users whose names have what was typed."""
+    engine, what = loaded.engine, fields.one("what") or "items"
+    if what not in ("items", "users"):
+        raise Refused(400, "what", f"what must be items or users. Received: {shown(what)}.")
+    text, k = fields.one("q") or "", fields.count("k", _K, limits.k)
+    if len(text) > _LONGEST:
+        raise Refused(400, "q", f"q may have {_LONGEST} characters. Received: {len(text)}.")
+    names = engine.item_search if what == "items" else engine.user_search
+    # Not in the thread that asks TensorFlow: typing waits for no batch.
+    found = await asyncio.to_thread(names.find, text, k)
+    if what == "users":
+        return {"users": [{"user": engine.user_ids[number]} for number in found]}
+    return {"items": [{**named(engine, number), "popularity": engine.popularity[number]} for number in found]}
+
+
+async def history(fields: Fields, loaded: Loaded, limits: Limits) -> dict[str, Any]:
+    """What a user has, the most popular items first; nothing for a user that the data does not have."""
+    engine = loaded.engine
+    user, k = fields.needed("user"), fields.count("k", _K, limits.k)
+    number = engine.users.find(user)
+    if number is None:
+        return {"user": user, "known": False, "count": 0, "items": []}
+    count, items = engine.history(number, k)
+    found = [{**named(engine, item), "popularity": engine.popularity[item]} for item in items]
+    return {"user": engine.user_ids[number], "known": True, "count": count, "items": found}
+
+
+def about(loaded: Loaded) -> dict[str, Any]:
+    """What a model can be asked, and how its run did."""
+    engine = loaded.engine
+    index = engine.recommender.indexed
+    return {
+        "num_items": engine.num_items,
+        "num_users": len(engine.user_ids),
+        "takes_histories": engine.takes_histories,
+        "compares_items": engine.compares_items,
+        "explains": engine.explains,
+        "index": None if index is None else {"kind": index.kind, "dtype": index.dtype, "recall": index.recall},
+        "run": loaded.facts,
+    }
+
+
 def listed(engine: Engine, answer: ListAnswer) -> list[dict[str, Any]]:
     """A list as JSON has it."""
     return [
-        {"rank": rank, **named(engine, item), "score": finite(score)}
+        {"rank": rank, **named(engine, item), "score": finite(score), "popularity": engine.popularity[item]}
         for rank, (item, score) in enumerate(zip(answer.items, answer.scores, strict=True), 1)
     ]
 
@@ -107,10 +155,11 @@ def _who(fields: Fields, engine: Engine, unknown: _Unknown) -> tuple[dict[str, A
     return {}, {"history": unknown.numbers("history", history, engine)}
 
 
-def _filters(fields: Fields, engine: Engine, unknown: _Unknown) -> dict[str, Any]:
+def _filters(fields: Fields, engine: Engine, unknown: _Unknown, limits: Limits) -> dict[str, Any]:
     among: Sequence[str] | None = fields.all("among")
+    popular = engine.by_popularity[: fields.count("exclude_popular", 0, limits.ids, least=0)].tolist()
     return {
-        "exclude": unknown.numbers("exclude", fields.all("exclude") or (), engine),
+        "exclude": (*unknown.numbers("exclude", fields.all("exclude") or (), engine), *popular),
         "among": None if among is None else unknown.numbers("among", among, engine),
     }
 

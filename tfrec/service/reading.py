@@ -82,13 +82,13 @@ class Fields:
         """The values of a field, None where it is not given."""
         return self._values.get(name)
 
-    def count(self, name: str, default: int, most: int) -> int:
-        """A whole number from 1 to ``most``; where it is not given, ``default`` or ``most``, what is less."""
+    def count(self, name: str, default: int, most: int, least: int = 1) -> int:
+        """A whole number from ``least`` to ``most``; where it is not given, ``default`` or ``most``, what is less."""
         text = self.one(name)
         if text is None:
             return min(default, most)
-        if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= most:
-            raise Refused(400, name, f"{name} must be a whole number from 1 to {most}. Received: {shown(text)}.")
+        if not re.fullmatch("[0-9]{1,9}", text) or not least <= int(text) <= most:
+            raise Refused(400, name, f"{name} must be a whole number from {least} to {most}. Received: {shown(text)}.")
         return int(text)
 
 

@@ -23,6 +23,8 @@ from tfrec.service.limits import Limits, Refused, shown
 from tfrec.service.metrics import CONTENT_TYPE, Metrics
 from tfrec.service.models import Model, Models
 from tfrec.service.openapi import openapi
+from tfrec.service.page import HEADERS as PAGE_HEADERS
+from tfrec.service.page import files
 from tfrec.service.predict import metadata, read_predict, status
 from tfrec.service.reading import Fields, read_json
 
@@ -64,6 +66,9 @@ class Service:
             ("/recommend", self._question(questions.recommend, questions.RECOMMEND)),
             ("/similar", self._question(questions.similar, questions.SIMILAR)),
             ("/explain", self._question(questions.explain, questions.EXPLAIN)),
+            ("/search", self._question(questions.search, questions.SEARCH)),
+            ("/history", self._question(questions.history, questions.HISTORY)),
+            ("/models", self._models),
             ("/metrics", self._metrics),
             ("/openapi.json", self._openapi),
             ("/v1/models/{name}", self._status),
@@ -73,6 +78,8 @@ class Service:
         ]
         post = ["/v1/models/{name}:predict", "/v1/models/{name}/versions/{version}:predict"]
         routes = [Route("/healthz", self._guarded("/healthz", self._health, is_open=True))]
+        # Without anything of the models: it asks for the token itself.
+        routes += [Route(path, self._guarded(path, self._file(*file), is_open=True)) for path, file in files().items()]
         routes += [Route(path, self._guarded(path, self._predict), methods=["POST"]) for path in post]
         routes += [Route(path, self._guarded(path, handler)) for path, handler in get]
         return Starlette(routes=routes, exception_handlers={HTTPException: self._no_route}, lifespan=self._lifespan)
@@ -148,6 +155,19 @@ class Service:
             return as_json({"model": model.name, "version": loaded.version, **found})
 
         return answer
+
+    def _file(self, content: bytes, kind: str) -> Handler:
+        async def answer(request: Request) -> Response:
+            return Response(content, headers={**_HEADERS, **PAGE_HEADERS, "content-type": kind})
+
+        return answer
+
+    async def _models(self, request: Request) -> Response:
+        models = [
+            {"name": name, "version": model.current.version, **questions.about(model.current)}
+            for name, model in self.models.by_name.items()
+        ]
+        return as_json({"models": models})
 
     async def _predict(self, request: Request) -> Response:
         loaded = self._versioned(request).current
