@@ -15,6 +15,8 @@ from tfrec import commands
 from tfrec.errors import InputError
 from tfrec.printing import printable
 
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -26,6 +28,9 @@ class Arguments:
     """Address to listen at; 0.0.0.0 for all of this machine's."""
     port: int = 8000
     """Port to listen at; 0: any that is free."""
+    host_names: tuple[str, ...] = ()
+    """Names by which a request may call the service (its header Host), `*` for any. By default those of this machine's
+    loopback where it listens there, so that no page of another site can ask it by a name of its own; else any."""
     token_file: Path | None = None
     """File with a token that each request must bring as `Authorization: Bearer TOKEN`."""
     reload_s: float = 5.0
@@ -54,6 +59,8 @@ def serve(arguments: Arguments) -> None:
     check(a)
     token = read_token(a.token_file) if a.token_file is not None else None
     try:
+        import httptools  # noqa: F401
+        import orjson  # noqa: F401
         import prometheus_client  # noqa: F401
         import starlette  # noqa: F401
         import uvicorn
@@ -66,16 +73,17 @@ def serve(arguments: Arguments) -> None:
         from tfrec.service.limits import Limits
         from tfrec.service.metrics import Metrics
         from tfrec.service.models import Batching, Models, named_runs
+        from tfrec.service.protocol import bounded
         from tfrec.service.routes import Service, Settings
 
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
         limits = Limits(a.max_body_bytes, a.max_k, a.max_ids, a.max_instances, a.timeout_s, a.max_queue)
         metrics = Metrics()
         models = Models(named_runs(a.runs), limits, Batching(a.batch, a.wait_ms), metrics)
-        app = Service(models, metrics, Settings(limits, token, a.reload_s)).application()
+        app = Service(models, metrics, Settings(limits, token, a.reload_s, host_names(a))).application()
         config = uvicorn.Config(
             app,
-            http="h11",
+            http=bounded(a.timeout_s),
             ws="none",
             log_level="warning",
             access_log=False,
@@ -95,6 +103,16 @@ def serve(arguments: Arguments) -> None:
         finally:
             models.close()
         print("Stopped.", flush=True)
+
+
+def host_names(arguments: Arguments) -> frozenset[str] | None:
+    """Names by which the service may be called, None for any."""
+    names = arguments.host_names
+    if "*" in names:
+        return None
+    if not names and arguments.host not in _LOOPBACK:
+        return None
+    return frozenset(name.lower() for name in (*names, *_LOOPBACK, arguments.host))
 
 
 def check(arguments: Arguments) -> None:

@@ -15,6 +15,7 @@ from tests.reporting.test_browser import BEYOND
 from tests.service.conftest import service
 from tfrec import Interactions
 from tfrec.service.page import HEADERS, files
+from tfrec.service.protocol import bounded
 
 TITLES = [
     "Amélie", "Amour", "<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", "\u202egnp.exe", "نور",
@@ -40,7 +41,7 @@ def runs(tmp_path_factory):
 def listening(paths, token=None):
     """The address of a service."""
     with service(paths, token=token) as made:
-        server = uvicorn.Server(uvicorn.Config(made.application(), port=0, log_level="error"))
+        server = uvicorn.Server(uvicorn.Config(made.application(), port=0, log_level="error", http=bounded(5.0)))
         thread = threading.Thread(target=server.run)
         thread.start()
         try:

@@ -200,7 +200,7 @@ def test_refused_addresses(client, address, status, field):
         ('{"inputs": {"user_ids": ["a"], "k": 99999999999}}', 400, "k"),
         ('{"inputs": {"user_ids": ["a"], "k": true}}', 400, "k"),
         ('{"inputs": {"user_ids": ["a"], "k": 500}}', 400, "k"),
-        ('{"inputs": {"user_ids": ["\\ud800"], "k": 5}}', 400, "user_ids"),
+        ('{"inputs": {"user_ids": ["\\ud800"], "k": 5}}', 400, "body"),
         ('{"inputs": {"user_ids": [5], "k": 5}}', 400, "user_ids"),
         ('{"inputs": {"k": 5}}', 400, "inputs"),
         ('{"instances": [{"user_ids": "a"}]}', 400, "instances"),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any
 
+import orjson
 from starlette.requests import Request
 
 from tfrec.service.limits import Limits, Refused, shown
@@ -34,11 +34,10 @@ async def read_json(request: Request, limits: Limits) -> Any:
     if size > limits.body_bytes:
         raise _too_large(limits)
     try:
-        return json.loads(b"".join(parts).decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
-    except (ValueError, RecursionError) as error:
-        raise Refused(
-            400, "body", f"The body must be JSON in UTF-8, without NaN or infinity: {_why(error)}."
-        ) from error
+        return orjson.loads(b"".join(parts))
+    except orjson.JSONDecodeError as error:
+        why = f"{error.msg} at place {error.pos}"
+        raise Refused(400, "body", f"The body must be JSON in UTF-8, without NaN or infinity: {why}.") from error
 
 
 class Fields:
@@ -94,25 +93,3 @@ class Fields:
 
 def _too_large(limits: Limits) -> Refused:
     return Refused(413, "body", f"The body may have {limits.body_bytes} bytes.")
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"it has {name}")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if value - value != 0:
-        raise ValueError("it has a number that is not finite")
-    return value
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    if isinstance(error, UnicodeDecodeError):
-        return "it is not UTF-8"
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at place {error.pos}"
-    text = str(error)
-    return text if text.startswith("it has") else "it has a number of too many digits"

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -44,6 +45,8 @@ class Settings:
     """What a request must bring as `Authorization: Bearer TOKEN`; None: nothing."""
     reload_s: float = 5.0
     """How often the runs are looked at; 0: never."""
+    host_names: frozenset[str] | None = None
+    """What a request may have as its Host, without the port; None: anything."""
 
 
 class Service:
@@ -104,6 +107,7 @@ class Service:
         async def answer(request: Request) -> Response:
             started = time.perf_counter()
             try:
+                self._check_host(request)
                 if not is_open:
                     self._check_token(request)
                 async with asyncio.timeout(self.limits.seconds):
@@ -121,6 +125,13 @@ class Service:
             return response
 
         return answer
+
+    def _check_host(self, request: Request) -> None:
+        names = self.settings.host_names
+        given = request.headers.get("host", "").lower()
+        name = given[1 : given.find("]")] if given.startswith("[") else given.partition(":")[0]
+        if names is not None and name not in names:
+            raise Refused(421, "host", f"The service does not answer for the host {shown(name)}: see --host-names.")
 
     def _check_token(self, request: Request) -> None:
         if self._token is None:
@@ -219,7 +230,10 @@ class Service:
 
 def as_json(content: Any, code: int = 200, headers: Any = None) -> Response:
     """An answer."""
-    text = json.dumps(content, allow_nan=False, separators=(",", ":"))
+    try:
+        text = orjson.dumps(content)
+    except TypeError:  # halves of characters in titles, which orjson does not write
+        text = json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
     return Response(text, code, headers={**(headers or {}), **_HEADERS, "content-type": "application/json"})
 
 
