@@ -9,21 +9,27 @@ from tfrec.benchmark import inference
 from tfrec.errors import InputError
 
 
-def test_exports_by_user_and_by_history(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["ease", pytest.param("als", marks=pytest.mark.slow)])
+def test_an_export_and_a_service(name, tmp_path, monkeypatch):
+    """By history, and by user."""
     monkeypatch.setattr(inference, "BATCHES", (1, 3))
     data = tfrec.Interactions.from_frame(
         {"user": [f"ü{n % 50}" for n in range(900)], "item": [n * n % 467 for n in range(900)]},
         user="user",
         item="item",
     )
-    runs = [tfrec.fit(name, data, output_dir=tmp_path / name).folder for name in ("als", "ease")]
-    found = inference.benchmark_inference(runs, rounds=1, seconds=0)["runs"]
+    run = tfrec.fit(name, data, output_dir=tmp_path / name).folder
+    found = inference.benchmark_inference([run], rounds=1, seconds=0.2)["runs"]
     assert json.loads(json.dumps(found)) == found
-    for run in runs:
-        said = found[str(run)]
-        assert set(said["batch"]) == {"1", "3"}
-        assert all(b["requests"] >= 20 and b["p50_ms"] <= b["p99_ms"] for b in said["batch"].values())
-        assert said["peak_mib"]["median"] > said["loaded_mib"]["median"] > 0
+    said = found[str(run)]
+    assert set(said["batch"]) == {"1", "3"}
+    assert all(b["requests"] >= 20 and b["p50_ms"] <= b["p99_ms"] for b in said["batch"].values())
+    service = said["service"]
+    assert set(service["batch"]) == {"1", "3"}
+    assert all(b["requests"] >= 3 and b["part_of_the_export"]["median"] > 0 for b in service["batch"].values())
+    assert service["load"]["failed"] == 0
+    assert service["load"]["requests"] > 0
+    assert said["peak_mib"]["median"] > said["loaded_mib"]["median"] > 0
 
 
 def test_no_run():

@@ -52,7 +52,7 @@ class Arguments:
     sharded: a table of 16 million rows on two ranks: memory, bytes sent and seconds of a step, against whole tables.
     data: reading 20 million ratings from CSV and from the cache.
     first-list: from a pandas frame to ten recommendations, whole processes, against implicit and import tensorflow.
-    inference: the exports of finished runs (name their folders): latency, throughput, cold start and memory.
+    inference: finished runs (name their folders) as SavedModel and as service: latency, throughput, start, memory.
     ann: indexes of generated vectors of items against a full search, hnswlib and usearch (extra `benchmark`)."""
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """inference: the folders of the runs."""

@@ -1,8 +1,8 @@
-"""How fast the export of a run answers: latency, throughput, cold start and memory.
+"""How fast a run answers, as a SavedModel and as a service: latency, throughput, cold start and memory.
 
 The requests are users of the run's data, drawn at random: by id, or by 64 of their items at most, as the export is
-asked. Each export is asked in processes of its own that have TensorFlow alone, alternating; one caller waits for each
-answer.
+asked. Each export is asked in processes of its own that have TensorFlow alone; one caller waits for each answer. In
+each round the same requests go to `tfrec serve` over HTTP.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from tfrec.benchmark.inference_service import measure_service
 from tfrec.benchmark.timing import spread
 from tfrec.errors import InputError
 from tfrec.printing import printable
 
 #: Users in one request.
-BATCHES = (1, 8, 64, 512)
+BATCHES = (1, 8, 32, 64, 512)
 #: Different requests of each size, asked in turn.
 REQUESTS = 16
 #: Items of a history at most.
@@ -32,7 +33,7 @@ _CLIENT = Path(__file__).with_name("inference_client.py")
 
 
 def benchmark_inference(runs: Sequence[Path], rounds: int, seconds: float = 2.0) -> dict[str, Any]:
-    """Measure the exports of finished runs.
+    """Measure the exports of finished runs, and services of them.
 
     Args:
         runs: their folders.
@@ -41,7 +42,9 @@ def benchmark_inference(runs: Sequence[Path], rounds: int, seconds: float = 2.0)
 
     Returns:
         for each run: of each batch size the percentiles of a request's milliseconds over all processes, and users
-        answered per second, a process each; seconds to the first answer; MiB.
+        answered per second, a process each; seconds to the first answer; MiB. The same of the service, with its users
+        per second as a part of the export's in the same round; and its lists for one user each, in closed loop, and in
+        open loop at .8 of that.
 
     Raises:
         InputError: no run, or an export that cannot be asked.
@@ -63,7 +66,11 @@ def benchmark_inference(runs: Sequence[Path], rounds: int, seconds: float = 2.0)
         for round_ in range(rounds):
             for (export, requests, _), of_run, run in zip(exported, found, runs, strict=True):
                 print(f"round {round_ + 1} of {rounds}: {printable(run)}", flush=True)
-                of_run.append(_ask(export, requests, seconds))
+                asked = dict(np.load(requests))
+                argument = "item_ids" if next(iter(asked.values())).ndim == 3 else "user_ids"
+                of_run.append(
+                    {**_ask(export, requests, seconds), "service": measure_service(run, asked, argument, seconds)}
+                )
     return {
         "runs": {
             str(run): {"export_mib": round(size / 2**20, 1), **_summary(of_run)}
@@ -121,8 +128,38 @@ def _summary(of_run: list[dict[str, Any]]) -> dict[str, Any]:
         }
     return {
         "batch": batches,
+        "service": _service([p["service"] for p in of_run], of_run),
         "import_tensorflow_seconds": spread([p["import_seconds"] for p in of_run]),
         "load_and_first_answer_seconds": spread([p["first_answer_seconds"] for p in of_run]),
         "loaded_mib": spread([p["loaded_bytes"] / 2**20 for p in of_run]),
         "peak_mib": spread([p["peak_bytes"] / 2**20 for p in of_run]),
+    }
+
+
+def _service(services: list[dict[str, Any]], of_run: list[dict[str, Any]]) -> dict[str, Any]:
+    def medians(parts: list[dict[str, Any]]) -> dict[str, float]:
+        return {name: round(float(np.median([p[name] for p in parts])), 3) for name in parts[0] if name.startswith("p")}
+
+    batches = {}
+    for name in of_run[0]["times"]:
+        parts = [s["batch"][name] for s in services]
+        bare = [int(name) / float(np.mean(p["times"][name])) for p in of_run]
+        rates = [part["users_per_second"] for part in parts]
+        batches[name] = {
+            "requests": sum(part["requests"] for part in parts),
+            **medians(parts),
+            "users_per_second": spread(rates),
+            "part_of_the_export": spread([rate / other for rate, other in zip(rates, bare, strict=True)]),
+        }
+    lists, loads = [s["lists"] for s in services], [s["load"] for s in services]
+    return {
+        "start_seconds": spread([s["start_seconds"] for s in services]),
+        "batch": batches,
+        "lists": {**medians(lists), "users_per_second": spread([part["users_per_second"] for part in lists])},
+        "load": {
+            **medians(loads),
+            "requests": sum(load["requests"] for load in loads),
+            "failed": sum(load["failed"] for load in loads),
+            "requests_per_second": spread([load["requests_per_second"] for load in loads]),
+        },
     }
