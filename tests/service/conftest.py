@@ -2,9 +2,12 @@
 
 import contextlib
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
 
 import tfrec
@@ -12,6 +15,7 @@ from tfrec.data import Interactions
 from tfrec.service.limits import Limits
 from tfrec.service.metrics import Metrics
 from tfrec.service.models import Batching, Models
+from tfrec.service.protocol import bounded
 from tfrec.service.routes import Service, Settings
 
 PLAYS = Path(__file__).parents[2] / "examples" / "plays.csv"
@@ -43,6 +47,23 @@ def serving(paths, **options):
     with service(paths, **options) as made, TestClient(made.application()) as client:
         client.models = made.models
         yield client
+
+
+@contextlib.contextmanager
+def listening(paths, **options):
+    """The address of a service."""
+    with service(paths, **options) as made:
+        server = uvicorn.Server(uvicorn.Config(made.application(), port=0, log_level="error", http=bounded(5.0)))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            while not server.started:
+                assert thread.is_alive()
+                time.sleep(0.02)
+            yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @pytest.fixture(scope="session")

@@ -1,21 +1,15 @@
 """The page in a browser: a user is searched for, items are clicked, two runs compared, and titles stay text."""
 
-import contextlib
-import threading
-import time
-
 import numpy as np
 import pandas
 import pytest
-import uvicorn
 
 import tfrec
 from tests.browser import CHROMIUM, Browser
 from tests.reporting.test_browser import BEYOND
-from tests.service.conftest import service
+from tests.service.conftest import listening
 from tfrec import Interactions
 from tfrec.service.page import HEADERS, files
-from tfrec.service.protocol import bounded
 
 TITLES = [
     "Amélie", "Amour", "<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", "\u202egnp.exe", "نور",
@@ -35,23 +29,6 @@ def runs(tmp_path_factory):
     tfrec.fit("vae-cf", data, epochs=2, output_dir=folder / "vae")
     tfrec.fit("ease", data, output_dir=folder / "ease")
     return folder
-
-
-@contextlib.contextmanager
-def listening(paths, token=None):
-    """The address of a service."""
-    with service(paths, token=token) as made:
-        server = uvicorn.Server(uvicorn.Config(made.application(), port=0, log_level="error", http=bounded(5.0)))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            while not server.started:
-                assert thread.is_alive()
-                time.sleep(0.02)
-            yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 @pytest.fixture(scope="module")

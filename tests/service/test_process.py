@@ -34,6 +34,23 @@ def test_starts_answers_and_stops(runs):
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
+def test_killed_and_started_again(runs):
+    """On the same port, with nothing left in the way."""
+    first = start(runs / "als", "--port", "0")
+    number = first.stdout.readline().split(";")[0].rsplit(":", 1)[1]
+    first.kill()
+    first.communicate()
+    second = start(runs / "als", "--port", number)
+    try:
+        assert "als (120 items)" in second.stdout.readline()
+        with urllib.request.urlopen(f"http://127.0.0.1:{number}/recommend?user=ada1&k=2", timeout=60) as answer:
+            assert len(json.load(answer)["items"]) == 2
+    finally:
+        second.kill()
+        second.communicate()
+
+
 def test_a_port_in_use(runs):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

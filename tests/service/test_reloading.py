@@ -1,8 +1,16 @@
 """A run that changes is loaded again; one that breaks is not."""
 
+import json
+import os
 import shutil
+import threading
+import urllib.request
 
-from tests.service.conftest import serving
+import pytest
+
+import tfrec
+from tests.service.conftest import PLAYS, listening, serving
+from tfrec.benchmark.load import closed_loop, get, post
 
 
 def test_a_changed_run_is_loaded_and_a_broken_one_is_not(copied, runs):
@@ -51,3 +59,39 @@ def _question():
     from tfrec.service.engine import ListQuestion
 
     return ListQuestion(2, user=0)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """Another model of the same data."""
+    folder = tmp_path_factory.mktemp("other") / "ease"
+    data = tfrec.Interactions.from_table(PLAYS, user="listener", item="track", title="name")
+    tfrec.fit("ease", data, regularization=5_000.0, output_dir=folder)
+    return folder
+
+
+def test_no_request_fails_while_the_run_changes_again_and_again(copied, runs, other):
+    body = {"signature_name": "recommend", "instances": [["t001", "t087"], ["t002"]]}
+    asked = [get("/recommend?user=ada1"), post("/v1/models/ease:predict", json.dumps(body).encode())]
+    with listening({"ease": copied}, reload_s=0.05) as address:
+        port = int(address.rsplit(":", 1)[1].strip("/"))
+        found = []
+        load = threading.Thread(target=lambda: found.append(closed_loop(port, asked, 8, 4.0)))
+        load.start()
+        versions, scores = set(), set()
+        while load.is_alive():
+            with urllib.request.urlopen(f"{address}recommend?user=ada1&k=1") as answer:
+                said = json.load(answer)
+            scores.add(said["items"][0]["score"])
+            if said["version"] not in versions:
+                versions.add(said["version"])
+                # File by file, as a training or a copy writes them.
+                for path in ((other, runs / "ease")[len(versions) % 2]).iterdir():
+                    if path.is_file():
+                        shutil.copy(path, copied / "new")
+                        os.replace(copied / "new", copied / path.name)
+        load.join()
+    assert found[0].failed == []
+    assert len(found[0].seconds) > 100
+    assert len(versions) > 3
+    assert len(scores) == 2
