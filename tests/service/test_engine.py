@@ -5,6 +5,7 @@ import pytest
 
 from tests.models.test_contract import SIZE
 from tests.serving.test_signatures import ITEM_IDS, MODELS, USER_IDS, recommender
+from tests.test_recommender import als, models, vocabulary  # noqa: F401
 from tfrec.service.engine import Engine, ListQuestion
 
 
@@ -38,3 +39,16 @@ def test_a_batch_of_questions_has_the_answers_of_python(name):
         scores = table["score"].to_numpy()
         assert len(answer.items) == len(scores)
         np.testing.assert_allclose(answer.scores, scores, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_that_knows_some_of_the_users_by_number(als):  # noqa: F811
+    """By factors who has them, by history who has not, and of what is popular who has nothing."""
+    users = ["käufer 3", "new with one", "new without", "käufer 0"]
+    numbers = [als.vocabulary.user_ids.tolist().index(user) for user in users]
+    assert als.model.num_users == numbers[1]
+    engine = Engine(als)
+    for answer, user in zip(engine.answer_lists([ListQuestion(4, user=n) for n in numbers]), users, strict=True):
+        table = als.recommend([user], 4)
+        assert als.vocabulary.item_ids[answer.items].tolist() == table["item"].to_pylist()
+        np.testing.assert_allclose(answer.scores, table["score"].to_numpy(), rtol=1e-4, atol=1e-5)
+        assert answer.known == (user != "new without")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfrec.serving.served import Pairs, Served
-from tfrec.serving.users import ServedUsers
 
 _PAIRS = [tf.TensorSpec([None], tf.int64), tf.TensorSpec([None], tf.int64)]
 _K = tf.TensorSpec([], tf.int32)
@@ -49,7 +48,7 @@ class AnyLength(tf.Module):
     @property
     def answers_users(self) -> bool:
         """Whether the model knows users by number."""
-        return isinstance(self._served, ServedUsers)
+        return bool(self._served.model.num_users)
 
     def _by_user(
         self,
