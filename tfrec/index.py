@@ -1,4 +1,4 @@
-"""Build an index over a run's items: tfrec index RUN --kind hnsw"""
+"""Build an index over a run's items: tfrec index RUN"""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Arguments:
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run's folder."""
-    kind: Literal["hnsw", "ivf", "exact"] = "hnsw"
-    """A graph, which is the faster one to ask; lists around centroids, the faster one to build; or no index again."""
+    kind: Literal["auto", "hnsw", "ivf", "exact"] = "auto"
+    """A graph of neighbours (hnsw), lists around centroids (ivf; auto: from 500,000 items on), or no index again."""
     dtype: Literal["float32", "float16", "int8"] = "float16"
     """How the index stores vectors."""
     recall: float = 0.95

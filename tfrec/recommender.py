@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 _BLOCK = 1_024
 #: Users whose lists say how well an index finds.
 _SAMPLE = 512
+#: Items from which on lists around centroids are faster than a graph of neighbours, see docs/results/speed.md.
+_MANY = 500_000
 
 
 @dataclass(frozen=True)
@@ -366,7 +368,7 @@ class Recommender:
 
     def index(
         self,
-        kind: str = "hnsw",
+        kind: str = "auto",
         dtype: str = "float16",
         *,
         recall: float = 0.95,
@@ -380,7 +382,7 @@ class Recommender:
         probabilities. `evaluate` and `similar_items` go on scoring all items. `save` writes the index, too.
 
         Args:
-            kind: ``hnsw``, a graph, the faster one to ask; ``ivf``, lists around centroids, the faster one to build;
+            kind: ``hnsw``, a graph; ``ivf``, lists around centroids; ``auto``: ``ivf`` from 500,000 items on;
                 ``exact``: no index any more.
             dtype: how the index stores vectors, ``float32``, ``float16`` or ``int8``.
             recall: recall@10 against all scores that is wanted, in (0, 1]: the mean over up to 512 users, without what
@@ -424,7 +426,7 @@ class Recommender:
         index = AnnIndex.build(
             table,
             np.concatenate(sample),
-            kind,
+            ("ivf" if table.shape[0] >= _MANY else "hnsw") if kind == "auto" else kind,
             dtype,
             offsets=seen[0],
             excluded=seen[1],

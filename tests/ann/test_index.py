@@ -143,7 +143,7 @@ def test_progress_is_told():
 )
 def test_an_index_that_there_is_not(wrong):
     with pytest.raises(InputError, match=f"`{next(iter(wrong))}` must"):
-        AnnIndex.build(*vectors(50), **wrong)
+        AnnIndex.build(*vectors(50), **{"kind": "ivf", **wrong})
 
 
 def test_vectors_that_are_no_numbers():
@@ -151,6 +151,6 @@ def test_vectors_that_are_no_numbers():
     broken = table.numpy()
     broken[7, 1] = np.nan
     with pytest.raises(InputError, match="finite"):
-        AnnIndex.build(tf.constant(broken), queries)
+        AnnIndex.build(tf.constant(broken), queries, "ivf")
     with pytest.raises(InputError, match="item"):
-        AnnIndex.build(table[:0], queries)
+        AnnIndex.build(table[:0], queries, "ivf")

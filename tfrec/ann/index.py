@@ -110,7 +110,7 @@ class AnnIndex:
         cls,
         table: tf.Tensor,
         sample: np.ndarray,
-        kind: str = "hnsw",
+        kind: str,
         dtype: str = "float16",
         *,
         offsets: np.ndarray | None = None,
@@ -194,7 +194,7 @@ class AnnIndex:
             k: from 1 to I.
             offsets: int64 ``[B + 1]``, where each query's excluded items begin; None: none.
             excluded: int32, ascending within a query.
-            without: int, ascending: items that nobody gets.
+            without: int, ascending: items that no query gets.
             effort: None: that of the report.
 
         Returns:

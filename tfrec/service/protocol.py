@@ -14,7 +14,7 @@ _HEAD_BYTES = 65_536
 class BoundedProtocol(HttpToolsProtocol):
     """Closes a connection whose request's line and headers do not end: too slow, or too long.
 
-    Without it, a client that sends a byte now and then keeps a connection for ever, and one that sends headers without
+    Without it, a client that sends a byte now and then keeps a connection open, and one that sends headers without
     end fills the memory.
     """
 

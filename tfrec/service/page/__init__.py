@@ -10,7 +10,7 @@ _FILES = {
     "/": "index.html",
     **{f"/page/{name}": name for name in ("style.css", "main.js", "api.js", "chart.js", "combobox.js", "elements.js")},
 }
-#: Scripts, styles and requests of this service only, and nobody's frame around it.
+#: Scripts, styles and requests of this service only, and no frame around it.
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
