@@ -201,6 +201,9 @@ ANSWERS: dict[str, Callable[[], Any]] = {
     "longer than the catalogue": lambda: recommender().recommend(["ada"], k=99),
     "nothing to measure": lambda: recommender().evaluate({"dora": [1]}),
     "a recommender that was not saved": lambda: tfrec.Recommender.load("nowhere"),
+    "an index of an unknown kind": lambda: recommender().index("tree"),
+    "an index that stores something else": lambda: recommender().index(dtype="int4"),
+    "an index that finds more than everything": lambda: recommender().index(recall=95),
     "another model's data": lambda: tfrec.Recommender(_fitted(), frame()),
 }
 FITS: dict[str, Callable[[], Any]] = {
@@ -221,6 +224,7 @@ COMMANDS: dict[str, Callable[[], str]] = {
     "nothing asked": lambda: command("recommend", "runs/none"),
     "a run compared with itself alone": lambda: command("compare", "runs/none"),
     "a command on no run": lambda: command("evaluate", "runs/none"),
+    "an index of no run": lambda: command("index", "runs/none"),
 }
 SLURM: dict[str, Callable[[], Any]] = {
     "a start without srun": lambda: slurm.Task.from_environment({}),

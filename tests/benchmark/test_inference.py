@@ -19,7 +19,7 @@ def test_an_export_and_a_service(name, tmp_path, monkeypatch):
         item="item",
     )
     run = tfrec.fit(name, data, output_dir=tmp_path / name).folder
-    found = inference.benchmark_inference([run], rounds=1, seconds=0.2)["runs"]
+    found = inference.benchmark_inference([run], rounds=1, seconds=0.2, load_seconds=0.5)["runs"]
     assert json.loads(json.dumps(found)) == found
     said = found[str(run)]
     assert set(said["batch"]) == {"1", "3"}

@@ -60,6 +60,8 @@ class Arguments:
     """Write the result here too."""
     rounds: int = 5
     """How often each alternative is timed."""
+    load_s: float = 10.0
+    """inference: seconds that a service is asked at .8 of its peak."""
     parts: tuple[str, ...] = ()
     """als: of ml-1m, lastfm-2k, generated-10m, memory and balance; tt-quality: of low_rank, low_rank_5, low_rank_20,
     pairs and three_cores; ann: of the names of its results, such as ivf_float16. Default: all."""
@@ -137,7 +139,7 @@ def main() -> None:
         elif arguments.name == "inference":
             from tfrec.benchmark.inference import benchmark_inference
 
-            result = benchmark_inference(arguments.runs, arguments.rounds)
+            result = benchmark_inference(arguments.runs, arguments.rounds, load_seconds=arguments.load_s)
         else:
             from tfrec.benchmark.data import benchmark_data
 

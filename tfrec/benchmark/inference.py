@@ -32,13 +32,16 @@ HISTORY = 64
 _CLIENT = Path(__file__).with_name("inference_client.py")
 
 
-def benchmark_inference(runs: Sequence[Path], rounds: int, seconds: float = 2.0) -> dict[str, Any]:
+def benchmark_inference(
+    runs: Sequence[Path], rounds: int, seconds: float = 2.0, load_seconds: float = 10.0
+) -> dict[str, Any]:
     """Measure the exports of finished runs, and services of them.
 
     Args:
         runs: their folders.
         rounds: processes for each.
         seconds: how long each process asks requests of one size, 20 at least.
+        load_seconds: how long a service is asked in open loop.
 
     Returns:
         for each run: of each batch size the percentiles of a request's milliseconds over all processes, and users
@@ -68,9 +71,8 @@ def benchmark_inference(runs: Sequence[Path], rounds: int, seconds: float = 2.0)
                 print(f"round {round_ + 1} of {rounds}: {printable(run)}", flush=True)
                 asked = dict(np.load(requests))
                 argument = "item_ids" if next(iter(asked.values())).ndim == 3 else "user_ids"
-                of_run.append(
-                    {**_ask(export, requests, seconds), "service": measure_service(run, asked, argument, seconds)}
-                )
+                service = measure_service(run, asked, argument, seconds, load_seconds)
+                of_run.append({**_ask(export, requests, seconds), "service": service})
     return {
         "runs": {
             str(run): {"export_mib": round(size / 2**20, 1), **_summary(of_run)}

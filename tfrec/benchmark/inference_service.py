@@ -44,18 +44,21 @@ def serving(run: Path, *options: str) -> Iterator[int]:
             process.communicate()
 
 
-def measure_service(run: Path, requests: dict[str, np.ndarray], argument: str, seconds: float) -> dict[str, Any]:
+def measure_service(
+    run: Path, requests: dict[str, np.ndarray], argument: str, seconds: float, load_seconds: float
+) -> dict[str, Any]:
     """One process of a service.
 
     Args:
         run: the run's folder.
         requests: batch size -> ids, as an export is asked.
         argument: what they are: ``user_ids`` or ``item_ids``.
-        seconds: of each closed loop; the open loop lasts as long.
+        seconds: of each closed loop.
+        load_seconds: of the open loop.
     """
     sizes = max(int(size) for size in requests)
     started = time.perf_counter()
-    with serving(run, "--max-instances", str(sizes), "--max-body-bytes", "100000000", "--reload-s", "0") as port:
+    with serving(run, "--max-instances", str(sizes), "--max-body-bytes", "100000000", "--max-queue", "10000") as port:
         found: dict[str, Any] = {"start_seconds": time.perf_counter() - started, "batch": {}}
         for size, batches in requests.items():
             asked = [post("/v1/models/run:predict", _body(ids, argument)) for ids in batches]
@@ -65,7 +68,7 @@ def measure_service(run: Path, requests: dict[str, np.ndarray], argument: str, s
         closed_loop(port, lists, LIST_CONNECTIONS, seconds / 4)
         found["lists"] = _closed(closed_loop(port, lists, LIST_CONNECTIONS, seconds), 1)
         rate = LOAD * found["lists"]["users_per_second"]
-        answers = open_loop(port, lists, rate, seconds)
+        answers = open_loop(port, lists, rate, load_seconds)
         found["load"] = {
             "requests_per_second": rate,
             "requests": len(answers.seconds),
