@@ -1,10 +1,12 @@
 """A run that changes is loaded again; one that breaks is not."""
 
+import gc
 import json
 import os
 import shutil
 import threading
 import urllib.request
+import weakref
 
 import pytest
 
@@ -44,6 +46,19 @@ def test_a_changed_run_is_loaded_and_a_broken_one_is_not(copied, runs):
         model.look()
         assert client.get("/healthz").json()["status"] == "ok"
         assert client.get("/recommend?user=ada1").json()["version"] == 3
+
+
+def test_the_old_model_is_not_kept(copied, runs):
+    with serving({"ease": copied}) as client:
+        model = client.models.by_name["ease"]
+        assert gc.get_freeze_count() > 100_000
+        old = weakref.ref(model.current.engine.recommender.model)
+        shutil.rmtree(copied)
+        shutil.copytree(runs / "ease", copied)
+        for _ in range(3):
+            model.look()
+        assert model.current.version == 2
+        assert old() is None
 
 
 def test_questions_end_on_the_model_they_began_with(copied, runs):

@@ -17,8 +17,8 @@ import numpy as np
 from tfrec.benchmark.load import Answers, closed_loop, get, open_loop, post
 from tfrec.errors import InputError
 
-#: Connections of a predict request's closed loop, and of lists for one user each.
-PREDICT_CONNECTIONS, LIST_CONNECTIONS = 3, 32
+#: Connections of a predict request's closed loop; of lists for one user each, and in open loop.
+PREDICT_CONNECTIONS, LIST_CONNECTIONS, LOAD_CONNECTIONS = 3, 32, 128
 #: What part of the peak is asked in open loop.
 LOAD = 0.8
 
@@ -68,7 +68,7 @@ def measure_service(
         closed_loop(port, lists, LIST_CONNECTIONS, seconds / 4)
         found["lists"] = _closed(closed_loop(port, lists, LIST_CONNECTIONS, seconds), 1)
         rate = LOAD * found["lists"]["users_per_second"]
-        answers = open_loop(port, lists, rate, load_seconds)
+        answers = open_loop(port, lists, rate, LOAD_CONNECTIONS, load_seconds)
         found["load"] = {
             "requests_per_second": rate,
             "requests": len(answers.seconds),

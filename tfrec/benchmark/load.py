@@ -8,9 +8,11 @@ do; a request's time counts from when it should have begun (Tene, "How NOT to Me
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,12 +51,30 @@ def post(path: str, body: bytes) -> bytes:
 
 def closed_loop(port: int, requests: Sequence[bytes], connections: int, seconds: float) -> Answers:
     """Ask ``requests`` again and again over some connections for a time."""
-    return asyncio.run(_closed(port, requests, connections, seconds))
+    with _no_pause():
+        return asyncio.run(_closed(port, requests, connections, seconds))
 
 
-def open_loop(port: int, requests: Sequence[bytes], rate: float, seconds: float, seed: int = 0) -> Answers:
-    """Ask at random times, ``rate`` a second on average (a Poisson process), for a time."""
-    return asyncio.run(_open(port, requests, rate, seconds, seed))
+def open_loop(
+    port: int, requests: Sequence[bytes], rate: float, connections: int, seconds: float, seed: int = 0
+) -> Answers:
+    """Ask at random times, ``rate`` a second on average (a Poisson process), for a time, over some connections.
+
+    A request that finds none free waits for one, and that counts.
+    """
+    with _no_pause():
+        return asyncio.run(_open(port, requests, rate, connections, seconds, seed))
+
+
+@contextlib.contextmanager
+def _no_pause() -> Iterator[None]:
+    """What this process has loaded is not looked through for garbage meanwhile."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 class _Connection:
@@ -106,28 +126,26 @@ async def _closed(port: int, requests: Sequence[bytes], connections: int, second
     return answers
 
 
-async def _open(port: int, requests: Sequence[bytes], rate: float, seconds: float, seed: int) -> Answers:
+async def _open(
+    port: int, requests: Sequence[bytes], rate: float, connections: int, seconds: float, seed: int
+) -> Answers:
     answers = Answers()
-    free: list[_Connection] = []
-    made: list[_Connection] = []
-
-    async def ask(request: bytes, due: float) -> None:
-        if free:
-            connection = free.pop()
-        else:
-            made.append(connection := _Connection(port, answers))
-        await connection.ask(request, due)
-        free.append(connection)
-
-    # As many as come in this time, wherever they fall in it.
     random = np.random.default_rng(seed)
+    # As many as come in this time, wherever they fall in it.
     times = np.sort(random.uniform(0, seconds, random.poisson(rate * seconds)))
     began = time.perf_counter()
-    async with asyncio.TaskGroup() as tasks:
-        for due, request in zip(began + times, itertools.cycle(requests), strict=False):
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            tasks.create_task(ask(request, due))
-    answers.lasted = time.perf_counter() - began
-    for connection in made:
+    due = iter(zip((began + times).tolist(), itertools.cycle(requests), strict=False))
+
+    async def ask() -> None:
+        connection = _Connection(port, answers)
+        # Each connection takes the next request that is not taken.
+        for when, request in due:
+            wait = when - time.perf_counter()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            await connection.ask(request, when)
         connection.close()
+
+    await asyncio.gather(*(ask() for _ in range(connections)))
+    answers.lasted = time.perf_counter() - began
     return answers

@@ -80,11 +80,12 @@ class Service:
             ("/v1/models/{name}/versions/{version}/metadata", self._metadata),
         ]
         post = ["/v1/models/{name}:predict", "/v1/models/{name}/versions/{version}:predict"]
-        routes = [Route("/healthz", self._guarded("/healthz", self._health, is_open=True))]
+        # Routes are tried in this order.
+        routes = [Route(path, self._guarded(path, self._predict), methods=["POST"]) for path in post]
+        routes += [Route(path, self._guarded(path, handler)) for path, handler in get]
+        routes.append(Route("/healthz", self._guarded("/healthz", self._health, is_open=True)))
         # Without anything of the models: it asks for the token itself.
         routes += [Route(path, self._guarded(path, self._file(*file), is_open=True)) for path, file in files().items()]
-        routes += [Route(path, self._guarded(path, self._predict), methods=["POST"]) for path in post]
-        routes += [Route(path, self._guarded(path, handler)) for path, handler in get]
         return Starlette(routes=routes, exception_handlers={HTTPException: self._no_route}, lifespan=self._lifespan)
 
     @contextlib.asynccontextmanager
