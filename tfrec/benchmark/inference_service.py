@@ -18,7 +18,7 @@ from tfrec.benchmark.load import Answers, closed_loop, get, open_loop, post
 from tfrec.errors import InputError
 
 #: Connections of a predict request's closed loop; of lists for one user each, and in open loop.
-PREDICT_CONNECTIONS, LIST_CONNECTIONS, LOAD_CONNECTIONS = 3, 32, 128
+PREDICT_CONNECTIONS, LIST_CONNECTIONS, LOAD_CONNECTIONS = 4, 32, 128
 #: What part of the peak is asked in open loop.
 LOAD = 0.8
 

@@ -32,7 +32,7 @@ class Predict:
 
     Args:
         signature: its name.
-        inputs: name -> nested lists of ids; or a number.
+        inputs: name -> ids ``[B]``, or ``[B, L]``, rows filled up to the longest; or a number.
         rows: how many, where the signature is batched; else 1.
         by_row: answer as ``predictions``; False: as ``outputs``.
     """
@@ -70,7 +70,8 @@ def read_predict(body: Any, served: Served, limits: Limits) -> Predict:
             400, "instances", f"Signature {signature} takes no rows. Use `inputs`, or another signature_name."
         )
     columns = _columns_of_rows(body["instances"], specs, limits) if by_row else _columns(body["inputs"], specs)
-    columns = {name: _checked(columns[name], spec, name, served, limits) for name, spec in specs.items()}
+    padding = served.items.padding
+    columns = {name: _checked(columns[name], spec, name, padding, limits) for name, spec in specs.items()}
     if signature in UNBATCHED:
         _check_whole(columns, served, limits)
         return Predict(signature, columns, 1, False)
@@ -83,25 +84,36 @@ def read_predict(body: Any, served: Served, limits: Limits) -> Predict:
     return Predict(signature, columns, lengths[first], by_row)
 
 
-def answer_predicts(served: Served, requests: Sequence[Predict]) -> list[dict[str, Any]]:
-    """The answer of one signature to each of several requests, from one call."""
+def answer_predicts(served: Served, requests: Sequence[Predict]) -> list[dict[str, np.ndarray]]:
+    """What one signature gives for each of several requests, from one call; for `predicted`."""
     signature = requests[0].signature
     specs = input_specs(served, signature)
     function = served.functions[signature]
     if signature in UNBATCHED:
-        return [_as_json(_call(function, specs, r.inputs, served), r) for r in requests]
-    merged = {name: [row for r in requests for row in r.inputs[name]] for name in specs}
-    found = _call(function, specs, merged, served)
+        return [_call(function, specs, r.inputs) for r in requests]
+    merged = {name: _stacked([r.inputs[name] for r in requests], served.items.padding) for name in specs}
+    found = _call(function, specs, merged)
     answers, start = [], 0
     for request in requests:
         rows = {name: value[start : start + request.rows] for name, value in found.items()}
         start += request.rows
         if signature == "score":
             # Candidates of the batch are filled up to the longest row.
-            width = max(map(len, request.inputs[list(specs)[-1]]), default=0)
+            width = request.inputs[list(specs)[-1]].shape[1]
             rows = {name: value[:, :width] for name, value in rows.items()}
-        answers.append(_as_json(rows, request))
+        answers.append(rows)
     return answers
+
+
+def predicted(found: Mapping[str, np.ndarray], request: Predict) -> dict[str, Any]:
+    """An answer as JSON has it."""
+    outputs = {name: _plain(array) for name, array in found.items()}
+    one = next(iter(outputs)) if len(outputs) == 1 else None
+    if not request.by_row:
+        return {"outputs": outputs if one is None else outputs[one]}
+    if one is not None:
+        return {"predictions": outputs[one]}
+    return {"predictions": [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)]}
 
 
 def metadata(name: str, version: int, served: Served) -> dict[str, Any]:
@@ -157,15 +169,16 @@ def _columns(inputs: Any, specs: Mapping[str, Any]) -> dict[str, Any]:
     return inputs
 
 
-def _checked(value: Any, spec: Any, name: str, served: Served, limits: Limits) -> Any:
-    """``value`` in the rank and type of an input."""
+def _checked(value: Any, spec: Any, name: str, padding: str | int, limits: Limits) -> Any:
+    """``value`` in the rank and type of an input: a number, or an array."""
     rank = spec.shape.rank
     if rank == 0:
         return _value(value, spec.dtype, name)
     if not isinstance(value, list):
         raise Refused(400, name, f"{name} must be a list. Received: {shown(value)}.")
+    dtype = spec.dtype.as_numpy_dtype
     if rank == 1:
-        return _values(value, spec.dtype, name)
+        return np.array(_values(value, spec.dtype, name), dtype)
     rows = []
     for row in value:
         if not isinstance(row, list):
@@ -173,7 +186,7 @@ def _checked(value: Any, spec: Any, name: str, served: Served, limits: Limits) -
         if len(row) > limits.ids:
             raise Refused(400, name, f"{name} may hold {limits.ids} ids in a row. Received: {len(row)}.")
         rows.append(_values(row, spec.dtype, name))
-    return rows
+    return _padded(rows, dtype, padding)
 
 
 def _values(row: list[Any], dtype: Any, name: str) -> list[Any]:
@@ -224,7 +237,7 @@ def _check_whole(columns: Mapping[str, Any], served: Served, limits: Limits) -> 
     if splits is None:
         _check_count(len(columns["user_ids"]), "user_ids", limits)
         return
-    lengths = np.diff(splits) if splits else np.array([-1])
+    lengths = np.diff(splits) if len(splits) else np.array([-1])
     if (lengths < 0).any() or splits[0] != 0 or splits[-1] != len(columns["item_ids"]):
         raise Refused(
             400, "row_splits", "row_splits must start with 0, never fall, and end with the number of item_ids."
@@ -234,36 +247,35 @@ def _check_whole(columns: Mapping[str, Any], served: Served, limits: Limits) -> 
         raise Refused(400, "item_ids", f"A history may have {limits.ids} ids. Received: {lengths.max()}.")
 
 
-def _call(function: Any, specs: Mapping[str, Any], inputs: Mapping[str, Any], served: Served) -> dict[str, np.ndarray]:
-    tensors = []
-    for name, spec in specs.items():
-        value = inputs[name]
-        if spec.shape.rank == 2:
-            tensors.append(tf.constant(_padded(value, spec.dtype, served.items.padding), spec.dtype))
-        else:
-            tensors.append(tf.constant(value, spec.dtype))
+def _call(function: Any, specs: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    tensors = [tf.constant(inputs[name], spec.dtype) for name, spec in specs.items()]
     return {name: tensor.numpy() for name, tensor in function(*tensors).items()}
 
 
 def _padded(rows: Sequence[Sequence[Any]], dtype: Any, padding: str | int) -> np.ndarray:
     """Rows of any length as an array ``[B, L]``."""
-    fill = padding.encode() if isinstance(padding, str) else padding
     lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-    array = np.full((len(rows), lengths.max(initial=0)), fill, dtype.as_numpy_dtype)
+    array = np.full((len(rows), lengths.max(initial=0)), _fill(padding), dtype)
     flat = itertools.chain.from_iterable(rows)
     # From the start of each row on, in the order of the rows.
     array[np.arange(array.shape[1]) < lengths[:, None]] = np.fromiter(flat, array.dtype, lengths.sum())
     return array
 
 
-def _as_json(found: Mapping[str, np.ndarray], request: Predict) -> dict[str, Any]:
-    outputs = {name: _plain(array) for name, array in found.items()}
-    one = next(iter(outputs)) if len(outputs) == 1 else None
-    if not request.by_row:
-        return {"outputs": outputs if one is None else outputs[one]}
-    if one is not None:
-        return {"predictions": outputs[one]}
-    return {"predictions": [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)]}
+def _stacked(arrays: Sequence[np.ndarray], padding: str | int) -> np.ndarray:
+    """One array after another, those of two dimensions filled up to the widest."""
+    if len(arrays) == 1 or arrays[0].ndim == 1:
+        return np.concatenate(arrays)
+    stacked = np.full((sum(map(len, arrays)), max(a.shape[1] for a in arrays)), _fill(padding), arrays[0].dtype)
+    start = 0
+    for array in arrays:
+        stacked[start : start + len(array), : array.shape[1]] = array
+        start += len(array)
+    return stacked
+
+
+def _fill(padding: str | int) -> bytes | int:
+    return padding.encode() if isinstance(padding, str) else padding
 
 
 def _plain(array: np.ndarray) -> Any:

@@ -26,7 +26,7 @@ from tfrec.service.models import Model, Models
 from tfrec.service.openapi import openapi
 from tfrec.service.page import HEADERS as PAGE_HEADERS
 from tfrec.service.page import files
-from tfrec.service.predict import metadata, read_predict, status
+from tfrec.service.predict import metadata, predicted, read_predict, status
 from tfrec.service.reading import Fields, read_json
 
 log = logging.getLogger("tfrec.service")
@@ -185,7 +185,8 @@ class Service:
         loaded = self._versioned(request).current
         body = await read_json(request, self.limits)
         asked = read_predict(body, loaded.engine.served, self.limits)
-        return as_json(await loaded.signatures[asked.signature].ask(asked, asked.rows))
+        found = await loaded.signatures[asked.signature].ask(asked, asked.rows)
+        return as_json(predicted(found, asked))
 
     async def _status(self, request: Request) -> Response:
         return as_json(status(self._versioned(request).current.version))
