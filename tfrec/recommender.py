@@ -19,7 +19,7 @@ import pyarrow as pa
 import scipy.sparse
 import tensorflow as tf
 
-from tfrec.ann import AnnIndex, IndexedLists, IndexReport, exclusions, read_index, remove_index, write_index
+from tfrec.ann import KINDS, AnnIndex, IndexedLists, IndexReport, exclusions, read_index, remove_index, write_index
 from tfrec.data import Interactions
 from tfrec.data.csr import to_sparse_tensor
 from tfrec.data.files import atomic_folder
@@ -407,6 +407,9 @@ class Recommender:
             >>> report.recall, recommender.recommend([0], k=5).num_rows
             (1.0, 5)
         """
+        kinds = ("auto", *KINDS, "exact")
+        if kind not in kinds:
+            raise InputError(f"`kind` must be one of {', '.join(kinds)}.\nReceived: {kind!r}.")
         if kind == "exact":
             self._indexed = None
             return IndexReport("exact", "float32", self.model.num_items, 0, 1.0, recall, 0.0)
