@@ -287,7 +287,7 @@ class Recommends:
         Raises:
             InputError: the model cannot, or a number out of range.
         """
-        if type(self).reasons is Recommends.reasons:
+        if not self.explains():
             self.reasons(None, item, k)
         matrix = self.checked_rows(user_items, "user_items")
         k, item = count(k), row_number(item, "item", self.num_items)
@@ -319,6 +319,10 @@ class Recommends:
     def compares_items(self) -> bool:
         """Whether items have a similarity."""
         return self.has_item_vectors() or type(self).similarities is not Recommends.similarities
+
+    def explains(self) -> bool:
+        """Whether `explain` has an answer."""
+        return type(self).reasons is not Recommends.reasons
 
     def item_choice(self, items: Any, filter_items: Any) -> Choice:
         """Which items may be recommended."""

@@ -11,7 +11,6 @@ import scipy.sparse
 import tensorflow as tf
 
 from tfrec.errors import InputError
-from tfrec.models.recommends import Recommends
 from tfrec.names import ItemNames, UserNames
 from tfrec.recommender import Recommender
 from tfrec.service.limits import Refused
@@ -100,7 +99,7 @@ class Engine:
         self.lists = AnyLength(self.served)
         self.takes_histories = bool(recommender.model.takes_histories)
         self.compares_items = bool(recommender.model.compares_items())
-        self.explains = type(recommender.model).reasons is not Recommends.reasons
+        self.explains = bool(recommender.model.explains())
         self._known_users = recommender.model.num_users if self.lists.answers_users else 0
 
     @property

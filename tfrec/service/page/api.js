@@ -25,7 +25,7 @@ export async function ask(path, fields = {}, signal = undefined) {
   const headers = token ? { authorization: `Bearer ${token}` } : {};
   let response;
   try {
-    response = await fetch(query.size ? `${path}?${query}` : path, { headers, signal });
+    response = await fetch(`${path}?${query}`, { headers, signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ServiceError(0, "The service does not answer.");
